@@ -1,0 +1,873 @@
+//! Reading: assign, poll, seek, wait.
+//!
+//! A [`Consumer`] is one reader's position in some partitions. It belongs to one thread at a time, which
+//! the compiler sees to; [`Wakeup`] is the one thing others may hold.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::hint;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::partition::Partition;
+use crate::partition::fetch::Cursor;
+use crate::partition::fetch::Limits;
+use crate::partition::fetch::ReadOutcome;
+use crate::partition::watermarks::Doorbell;
+use crate::records::OwnedMessage;
+use crate::records::Part;
+use crate::records::Records;
+use crate::topic::KeepOpen;
+use crate::topic::TopicPartition;
+use crate::topic::Topics;
+
+/// Where a consumer begins to read a partition.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use ottla::{Record, Start, Store, TopicConfig};
+/// # let store = Store::temporary()?;
+/// # let topic = store.create_topic("t", TopicConfig::new())?;
+/// # for n in 0..5 { store.producer().send(&topic, &format!("{n}"))?.wait()?; }
+/// let partition = topic.partition(0)?;
+/// let mut consumer = store.consumer().assign([(partition, Start::Last(2))])?;
+/// let records = consumer.poll(Duration::from_secs(1))?;
+/// assert_eq!(records.iter().map(|m| m.offset()).collect::<Vec<_>>(), [3, 4]);
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Start {
+    /// At the first record there is.
+    #[default]
+    Earliest,
+    /// Behind the last record there is now.
+    Latest,
+    /// At this offset; the reset policy applies if it is out of range.
+    Offset(i64),
+    /// At the first record with this timestamp (milliseconds since 1970) or a later one; behind the last
+    /// record if there is none.
+    Timestamp(i64),
+    /// So many offsets before the end.
+    Last(u64),
+}
+
+/// What a consumer does when its position is below the log's start or above its end
+/// (`auto.offset.reset`).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use ottla::{Error, OffsetReset, Start, Store, TopicConfig};
+/// # let store = Store::temporary()?;
+/// # let topic = store.create_topic("t", TopicConfig::new())?;
+/// let mut consumer = store
+///     .consumer()
+///     .reset(OffsetReset::Error)
+///     .assign([(topic.partition(0)?, Start::Offset(1_000))])?;
+/// let error = consumer.poll(Duration::ZERO).unwrap_err();
+/// assert!(matches!(error, Error::OffsetOutOfRange { offset: 1_000, end: 0, .. }));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OffsetReset {
+    /// Goes to the first record there is.
+    #[default]
+    Earliest,
+    /// Goes behind the last record there is.
+    Latest,
+    /// Goes to the first record that is no older (KIP-1106); behind the last if all are.
+    ByDuration(Duration),
+    /// Raises [`Error::OffsetOutOfRange`].
+    Error,
+}
+
+/// Which records a consumer sees.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use ottla::{Durability, Isolation, Record, Store, TopicConfig};
+/// # let store = Store::builder_temporary().durability(Durability::Buffered).open()?;
+/// # let topic = store.create_topic("t", TopicConfig::new())?;
+/// let mut careful = store.consumer().isolation(Isolation::Durable).assign(topic.partitions())?;
+/// let _unsynced = store.producer().send(&topic, Record::new("v"))?;
+/// store.sync()?;
+/// assert_eq!(careful.poll(Duration::from_secs(5))?.count(), 1);
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Isolation {
+    /// Everything that was appended. A power cut may take back what was not yet durable.
+    #[default]
+    ReadUncommitted,
+    /// Only what is on stable storage: what a consumer acts upon then cannot be taken back.
+    Durable,
+}
+
+/// A partition to be read, and where to begin.
+///
+/// ```
+/// # use ottla::{Assignment, Start, Store, TopicConfig};
+/// # let store = Store::temporary()?;
+/// # let topic = store.create_topic("t", TopicConfig::new())?;
+/// let assignment: Assignment = (topic.partition(0)?, Start::Latest).into();
+/// let consumer = store.consumer().assign([assignment])?;
+/// assert_eq!(consumer.assignment().count(), 1);
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Assignment {
+    partition: TopicPartition,
+    start: Option<Start>,
+}
+
+impl From<TopicPartition> for Assignment {
+    fn from(partition: TopicPartition) -> Assignment {
+        Assignment {
+            partition,
+            start: None,
+        }
+    }
+}
+
+impl From<&TopicPartition> for Assignment {
+    fn from(partition: &TopicPartition) -> Assignment {
+        partition.clone().into()
+    }
+}
+
+impl From<(TopicPartition, Start)> for Assignment {
+    fn from((partition, start): (TopicPartition, Start)) -> Assignment {
+        Assignment {
+            partition,
+            start: Some(start),
+        }
+    }
+}
+
+/// Sets up a [`Consumer`].
+///
+/// ```
+/// use ottla::{OffsetReset, Start, Store, TopicConfig};
+///
+/// let store = Store::temporary()?;
+/// let orders = store.create_topic("orders", TopicConfig::new())?;
+/// let consumer = store
+///     .consumer()
+///     .start(Start::Latest)
+///     .max_poll_records(100)
+///     .reset(OffsetReset::Latest)
+///     .assign(orders.partitions())?;
+/// assert_eq!(consumer.position(&orders.partition(0)?)?, 0);
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct ConsumerBuilder {
+    topics: Arc<Topics>,
+    keep_open: KeepOpen,
+    settings: Settings,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    start: Start,
+    reset: OffsetReset,
+    isolation: Isolation,
+    records_max: usize,
+    bytes_max: usize,
+    partition_bytes_max: usize,
+    spin: Duration,
+    iterator_timeout: Option<Duration>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(topics: Arc<Topics>, keep_open: KeepOpen) -> ConsumerBuilder {
+        let settings = Settings {
+            start: Start::Earliest,
+            reset: OffsetReset::Earliest,
+            isolation: Isolation::ReadUncommitted,
+            records_max: 500,
+            bytes_max: 50 << 20,
+            partition_bytes_max: 1 << 20,
+            spin: Duration::from_micros(20),
+            iterator_timeout: None,
+        };
+        ConsumerBuilder {
+            topics,
+            keep_open,
+            settings,
+        }
+    }
+
+    /// Sets where to begin in partitions that are assigned without a start of their own.
+    pub fn start(mut self, start: Start) -> ConsumerBuilder {
+        self.settings.start = start;
+        self
+    }
+
+    /// Sets what to do when a position is out of range.
+    pub fn reset(mut self, reset: OffsetReset) -> ConsumerBuilder {
+        self.settings.reset = reset;
+        self
+    }
+
+    /// Sets which records are seen.
+    pub fn isolation(mut self, isolation: Isolation) -> ConsumerBuilder {
+        self.settings.isolation = isolation;
+        self
+    }
+
+    /// Sets how many records one poll returns at most; default 500, at least 1.
+    pub fn max_poll_records(mut self, records: usize) -> ConsumerBuilder {
+        self.settings.records_max = records.max(1);
+        self
+    }
+
+    /// Sets how many bytes one poll returns at most; default 50 MiB. One batch always comes whole.
+    pub fn fetch_max_bytes(mut self, bytes: usize) -> ConsumerBuilder {
+        self.settings.bytes_max = bytes;
+        self
+    }
+
+    /// Sets how many bytes of one partition one poll returns at most; default 1 MiB. One batch always
+    /// comes whole.
+    pub fn max_partition_fetch_bytes(mut self, bytes: usize) -> ConsumerBuilder {
+        self.settings.partition_bytes_max = bytes;
+        self
+    }
+
+    /// Sets how long a poll that follows one with records looks again before it sleeps; default 20 µs, 0
+    /// sleeps at once. Waking a sleeping thread costs the producer some microseconds.
+    pub fn spin(mut self, spin: Duration) -> ConsumerBuilder {
+        self.settings.spin = spin;
+        self
+    }
+
+    /// Ends a `for` loop over the consumer once nothing came for so long; default never.
+    pub fn iterator_timeout(mut self, timeout: Duration) -> ConsumerBuilder {
+        self.settings.iterator_timeout = Some(timeout);
+        self
+    }
+
+    /// Makes a consumer of exactly these partitions.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::TopicDeleted`], [`Error::Unavailable`], [`Error::Closed`].
+    /// * [`Error::InvalidArgument`] for a negative offset, or a partition given twice.
+    pub fn assign<A: Into<Assignment>>(
+        self,
+        partitions: impl IntoIterator<Item = A>,
+    ) -> Result<Consumer> {
+        let mut consumer = Consumer {
+            topics: self.topics,
+            _keep_open: self.keep_open,
+            settings: self.settings,
+            assigned: Vec::new(),
+            next: 0,
+            has_just_read: false,
+            bell: Arc::new(Doorbell::default()),
+            wakeup: Arc::new(AtomicBool::new(false)),
+            buffer: VecDeque::new(),
+        };
+        consumer.assign(partitions)?;
+        Ok(consumer)
+    }
+}
+
+impl std::fmt::Debug for ConsumerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConsumerBuilder")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads partitions, each from a position of its own.
+///
+/// `Send`, and used through `&mut`: one thread at a time. There are three ways to read, which may be
+/// mixed: [`poll`](Self::poll) for batches without a copy, a `for` loop over `&mut consumer`, and
+/// [`recv`](Self::recv) in a task.
+///
+/// ```
+/// use std::time::Duration;
+/// use ottla::{Record, Store, TopicConfig};
+///
+/// let store = Store::temporary()?;
+/// let orders = store.create_topic("orders", TopicConfig::new())?;
+/// let producer = store.producer();
+/// for value in ["a", "b", "c"] {
+///     producer.send(&orders, Record::new(value))?.wait()?;
+/// }
+/// let mut consumer = store
+///     .consumer()
+///     .iterator_timeout(Duration::ZERO)
+///     .assign(orders.partitions())?;
+/// let mut values = Vec::new();
+/// for message in &mut consumer {
+///     values.extend_from_slice(message?.value().unwrap_or_default());
+/// }
+/// assert_eq!(values, b"abc");
+/// # Ok::<(), ottla::Error>(())
+/// ```
+pub struct Consumer {
+    topics: Arc<Topics>,
+    _keep_open: KeepOpen,
+    settings: Settings,
+    assigned: Vec<Assigned>,
+    /// Which partition the next poll asks first.
+    next: usize,
+    /// The last poll brought records: more may follow at once.
+    has_just_read: bool,
+    bell: Arc<Doorbell>,
+    wakeup: Arc<AtomicBool>,
+    /// Read ahead for the iterator and `recv`; positions count what was handed out, not what is here.
+    buffer: VecDeque<OwnedMessage>,
+}
+
+#[derive(Debug)]
+struct Assigned {
+    source: TopicPartition,
+    open: Arc<Partition>,
+    cursor: Cursor,
+    is_paused: bool,
+}
+
+/// Wakes a consumer from another thread.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use ottla::{Error, Store, TopicConfig};
+/// # let store = Store::temporary()?;
+/// # let topic = store.create_topic("t", TopicConfig::new())?;
+/// let mut consumer = store.consumer().assign(topic.partitions())?;
+/// let wakeup = consumer.wakeup_handle();
+/// std::thread::spawn(move || wakeup.wake());
+/// assert!(matches!(consumer.poll(Duration::from_secs(60)), Err(Error::Wakeup)));
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Wakeup {
+    bell: Arc<Doorbell>,
+    flag: Arc<AtomicBool>,
+}
+
+impl Wakeup {
+    /// Makes the current or the next wait of the consumer fail with [`Error::Wakeup`], exactly once. It
+    /// is never lost, and several before that count as one.
+    pub fn wake(&self) {
+        // SeqCst, before the ring: a consumer that resets its bell after this sees the flag.
+        self.flag.store(true, Ordering::SeqCst);
+        self.bell.ring();
+    }
+}
+
+impl Consumer {
+    /// Reads these partitions from now on, and no others. Partitions that stay keep neither position nor
+    /// pause.
+    ///
+    /// # Errors
+    ///
+    /// * As [`ConsumerBuilder::assign`]; the old assignment stays.
+    pub fn assign<A: Into<Assignment>>(
+        &mut self,
+        partitions: impl IntoIterator<Item = A>,
+    ) -> Result<()> {
+        self.topics.refuse_if_closed()?;
+        let mut assigned: Vec<Assigned> = Vec::new();
+        for assignment in partitions {
+            let Assignment {
+                partition: source,
+                start,
+            } = assignment.into();
+            if assigned.iter().any(|other| other.source == source) {
+                let reason = "a partition is given twice";
+                return Err(Error::InvalidArgument {
+                    argument: "partitions",
+                    reason,
+                });
+            }
+            let open = source.open()?;
+            open.refresh()?;
+            let position = self.start_position(&open, start.unwrap_or(self.settings.start))?;
+            assigned.push(Assigned {
+                source,
+                open,
+                cursor: Cursor::at(position),
+                is_paused: false,
+            });
+        }
+        for old in &self.assigned {
+            old.open.doorbells().take_down(&self.bell);
+        }
+        for new in &assigned {
+            new.open.doorbells().hang(&self.bell);
+        }
+        self.assigned = assigned;
+        self.next = 0;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Gives the partitions that are read.
+    pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.assigned.iter().map(|assigned| &assigned.source)
+    }
+
+    /// Returns records, at once if there are any, else as soon as there are, or none when the time is up.
+    ///
+    /// Waiting takes no processor time. Partitions take turns: one that has just been read is asked last.
+    /// Positions move as records are handed out.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Corrupt`], [`Error::UnsupportedCompression`]: the next batch of a partition cannot be
+    ///   read. Its position stays in front of it, [`seek`](Self::seek) to go on behind; other partitions
+    ///   are read by the next poll.
+    /// * [`Error::OffsetOutOfRange`] if the reset policy says so.
+    /// * [`Error::Wakeup`] after [`Wakeup::wake`]; nothing was read.
+    /// * [`Error::TopicDeleted`], [`Error::Closed`].
+    pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
+        self.put_back_buffer();
+        // No deadline if it is further than time can be told.
+        let deadline = Instant::now().checked_add(timeout);
+        loop {
+            self.refuse_if_woken()?;
+            let records = self.collect()?;
+            self.has_just_read |= !records.is_empty();
+            let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if !records.is_empty() || is_over() {
+                return Ok(records);
+            }
+            self.wait(deadline);
+        }
+    }
+
+    /// Returns the next record as soon as there is one, for tasks of any runtime.
+    ///
+    /// Cancel safe: a future that is dropped has taken nothing. Reading from the disk happens on the
+    /// polling thread.
+    ///
+    /// # Errors
+    ///
+    /// * As [`poll`](Self::poll).
+    pub async fn recv(&mut self) -> Result<OwnedMessage> {
+        poll_fn(|context| {
+            loop {
+                match self.next_buffered() {
+                    Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                    Err(error) => return Poll::Ready(Err(error)),
+                    Ok(None) => {}
+                }
+                self.bell.reset();
+                if !self.bell.wake_task(context.waker()) {
+                    continue;
+                }
+                self.arm();
+                if !self.has_news() {
+                    return Poll::Pending;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Goes on at another offset of a partition with the next poll. Whether it is in range shows then.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotAssigned`]; [`Error::InvalidArgument`] if the offset is negative.
+    pub fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<()> {
+        self.seek_to(partition, Start::Offset(offset))
+    }
+
+    /// Goes on elsewhere in a partition with the next poll.
+    ///
+    /// # Errors
+    ///
+    /// * As [`seek`](Self::seek); [`Error::Corrupt`] if damage hides a timestamp.
+    pub fn seek_to(&mut self, partition: &TopicPartition, start: Start) -> Result<()> {
+        let index = self.index_of(partition)?;
+        self.assigned[index].open.refresh()?;
+        let position = self.start_position(&self.assigned[index].open, start)?;
+        self.buffer
+            .retain(|message| message.topic_partition() != partition);
+        self.assigned[index].cursor = Cursor::at(position);
+        Ok(())
+    }
+
+    /// Gives the offset of the next record to be handed out of a partition.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotAssigned`].
+    pub fn position(&self, partition: &TopicPartition) -> Result<i64> {
+        let index = self.index_of(partition)?;
+        let buffered = self
+            .buffer
+            .iter()
+            .find(|m| m.topic_partition() == partition);
+        Ok(buffered.map_or(self.assigned[index].cursor.position, OwnedMessage::offset))
+    }
+
+    /// Gives the number of offsets between the position and the end that this consumer can see.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotAssigned`].
+    pub fn lag(&self, partition: &TopicPartition) -> Result<i64> {
+        let assigned = &self.assigned[self.index_of(partition)?];
+        Ok((self.bound(&assigned.open) - self.position(partition)?).max(0))
+    }
+
+    /// Stops returning records of these partitions; they stay assigned and keep their positions.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotAssigned`]; none was paused.
+    pub fn pause<'p>(
+        &mut self,
+        partitions: impl IntoIterator<Item = &'p TopicPartition>,
+    ) -> Result<()> {
+        self.set_paused(partitions, true)
+    }
+
+    /// Returns records of these partitions again.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotAssigned`]; none was resumed.
+    pub fn resume<'p>(
+        &mut self,
+        partitions: impl IntoIterator<Item = &'p TopicPartition>,
+    ) -> Result<()> {
+        self.set_paused(partitions, false)
+    }
+
+    /// Gives the partitions that are paused.
+    pub fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.assigned
+            .iter()
+            .filter(|a| a.is_paused)
+            .map(|a| &a.source)
+    }
+
+    /// Gives for each partition the first record with the timestamp (milliseconds since 1970) or a later
+    /// one, as offset and timestamp. The partitions need not be assigned.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::InvalidArgument`] if a timestamp is negative.
+    /// * As [`TopicPartition::offset_for_time`].
+    pub fn offsets_for_times(
+        &self,
+        times: impl IntoIterator<Item = (TopicPartition, i64)>,
+    ) -> Result<Vec<(TopicPartition, Option<(i64, i64)>)>> {
+        let look_up = |(partition, timestamp_ms): (TopicPartition, i64)| {
+            if timestamp_ms < 0 {
+                let reason = "a timestamp is negative";
+                return Err(Error::InvalidArgument {
+                    argument: "times",
+                    reason,
+                });
+            }
+            let found = partition.offset_for_time(timestamp_ms)?;
+            Ok((partition, found))
+        };
+        times.into_iter().map(look_up).collect()
+    }
+
+    /// Gives what wakes this consumer from another thread.
+    pub fn wakeup_handle(&self) -> Wakeup {
+        Wakeup {
+            bell: Arc::clone(&self.bell),
+            flag: Arc::clone(&self.wakeup),
+        }
+    }
+
+    /// Reads what is there, partition by partition, within the limits of one poll.
+    fn collect(&mut self) -> Result<Records> {
+        self.topics.refuse_if_closed()?;
+        let mut parts = Vec::new();
+        let mut room = Limits {
+            bytes: self.settings.bytes_max,
+            records: self.settings.records_max,
+        };
+        let count = self.assigned.len();
+        let first = self.next;
+        for index in (0..count).map(|step| (first + step) % count) {
+            if self.assigned[index].is_paused {
+                continue;
+            }
+            if room.records == 0 || (room.bytes == 0 && !parts.is_empty()) {
+                break;
+            }
+            let limits = Limits {
+                bytes: room.bytes.min(self.settings.partition_bytes_max),
+                records: room.records,
+            };
+            match self.read_one(index, limits) {
+                Ok(Some(part)) => {
+                    room.records -= part.fetched.record_count.min(room.records);
+                    room.bytes = room.bytes.saturating_sub(part.fetched.range.len());
+                    parts.push(part);
+                    self.next = (index + 1) % count;
+                }
+                Ok(None) => {}
+                // Others were read already: they go out first, and the next poll begins with the error.
+                Err(_) if !parts.is_empty() => {
+                    self.next = index;
+                    break;
+                }
+                Err(error) => {
+                    self.next = (index + 1) % count;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(Records { parts })
+    }
+
+    fn read_one(&mut self, index: usize, limits: Limits) -> Result<Option<Part>> {
+        let assigned = &mut self.assigned[index];
+        assigned.source.topic().state.refuse_if_deleted()?;
+        assigned.open.refresh()?;
+        loop {
+            let bound = bound(&assigned.open, self.settings.isolation);
+            match assigned.open.read(&mut assigned.cursor, limits, bound)? {
+                ReadOutcome::Records(fetched) => {
+                    return Ok(Some(Part {
+                        source: assigned.source.clone(),
+                        fetched,
+                    }));
+                }
+                ReadOutcome::AtEnd => return Ok(None),
+                ReadOutcome::OutOfRange { start, end } => {
+                    let offset = assigned.cursor.position;
+                    let position = match self.settings.reset {
+                        OffsetReset::Earliest => start,
+                        OffsetReset::Latest => end,
+                        OffsetReset::ByDuration(age) => {
+                            let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+                            let since_ms = self.topics.clock().now_ms().saturating_sub(age_ms);
+                            assigned
+                                .open
+                                .offset_for_time(since_ms)?
+                                .map_or(end, |(o, _)| o)
+                        }
+                        OffsetReset::Error => {
+                            return Err(Error::OffsetOutOfRange {
+                                topic: assigned.source.topic().name().to_owned(),
+                                partition: assigned.source.partition(),
+                                offset,
+                                start,
+                                end,
+                            });
+                        }
+                    };
+                    assigned.cursor = Cursor::at(position);
+                }
+            }
+        }
+    }
+
+    fn next_buffered(&mut self) -> Result<Option<OwnedMessage>> {
+        self.refuse_if_woken()?;
+        if self.buffer.is_empty() {
+            let records = self.collect()?;
+            self.has_just_read |= !records.is_empty();
+            self.buffer
+                .extend(records.iter().map(|message| message.detach()));
+        }
+        Ok(self.buffer.pop_front())
+    }
+
+    /// Lets positions tell again what was handed out, and nothing else.
+    fn put_back_buffer(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        // Backwards, so that the first buffered record of each partition has the last word.
+        for message in buffer.iter().rev() {
+            let source = message.topic_partition();
+            if let Some(assigned) = self.assigned.iter_mut().find(|a| a.source == *source) {
+                assigned.cursor = Cursor::at(message.offset());
+            }
+        }
+    }
+
+    /// Waits for the bell: spins a moment if records have just come, then sleeps.
+    fn wait(&mut self, deadline: Option<Instant>) {
+        if self.has_just_read && !self.settings.spin.is_zero() {
+            self.has_just_read = false;
+            let begun = Instant::now();
+            while begun.elapsed() < self.settings.spin {
+                if self.has_news() {
+                    return;
+                }
+                hint::spin_loop();
+            }
+            // With more threads than cores the one that appends may be waiting for this one's turn.
+            thread::yield_now();
+        }
+        self.bell.reset();
+        self.arm();
+        if !self.has_news() {
+            self.bell.wait_until(deadline);
+        }
+    }
+
+    fn arm(&self) {
+        for assigned in self.assigned.iter().filter(|a| !a.is_paused) {
+            assigned.open.doorbells().arm();
+            assigned.open.watch();
+        }
+    }
+
+    /// Tells whether a read would bring something, or an error.
+    fn has_news(&self) -> bool {
+        // SeqCst: pairs with `Wakeup::wake`.
+        self.wakeup.load(Ordering::SeqCst)
+            || self.topics.refuse_if_closed().is_err()
+            || self
+                .assigned
+                .iter()
+                .filter(|a| !a.is_paused)
+                .any(|assigned| {
+                    assigned.cursor.position < self.bound(&assigned.open)
+                        || assigned.source.topic().state.is_deleted()
+                })
+    }
+
+    fn bound(&self, open: &Partition) -> i64 {
+        bound(open, self.settings.isolation)
+    }
+
+    fn refuse_if_woken(&self) -> Result<()> {
+        if self.wakeup.swap(false, Ordering::SeqCst) {
+            Err(Error::Wakeup)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn index_of(&self, partition: &TopicPartition) -> Result<usize> {
+        self.assigned
+            .iter()
+            .position(|a| a.source == *partition)
+            .ok_or_else(|| Error::NotAssigned {
+                topic: partition.topic().name().to_owned(),
+                partition: partition.partition(),
+            })
+    }
+
+    fn set_paused<'p>(
+        &mut self,
+        partitions: impl IntoIterator<Item = &'p TopicPartition>,
+        is_paused: bool,
+    ) -> Result<()> {
+        let indexes = partitions
+            .into_iter()
+            .map(|partition| self.index_of(partition));
+        let indexes = indexes.collect::<Result<Vec<usize>>>()?;
+        self.put_back_buffer();
+        for index in indexes {
+            self.assigned[index].is_paused = is_paused;
+        }
+        Ok(())
+    }
+
+    fn start_position(&self, open: &Partition, start: Start) -> Result<i64> {
+        let log_start = open.watermarks().log_start();
+        let end = self.bound(open).max(log_start);
+        Ok(match start {
+            Start::Earliest => log_start,
+            Start::Latest => end,
+            Start::Offset(offset) if offset < 0 => {
+                let reason = "it is negative";
+                return Err(Error::InvalidArgument {
+                    argument: "offset",
+                    reason,
+                });
+            }
+            Start::Offset(offset) => offset,
+            Start::Timestamp(timestamp_ms) => open
+                .offset_for_time(timestamp_ms)?
+                .map_or(end, |(offset, _)| offset),
+            Start::Last(count) => {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                end.saturating_sub(count).max(log_start)
+            }
+        })
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        for assigned in &self.assigned {
+            assigned.open.doorbells().take_down(&self.bell);
+        }
+    }
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let positions = self
+            .assigned
+            .iter()
+            .map(|a| format!("{}@{}", a.source, a.cursor.position));
+        f.debug_list().entries(positions).finish()
+    }
+}
+
+impl<'c> IntoIterator for &'c mut Consumer {
+    type Item = Result<OwnedMessage>;
+    type IntoIter = ConsumerIter<'c>;
+
+    fn into_iter(self) -> ConsumerIter<'c> {
+        ConsumerIter { consumer: self }
+    }
+}
+
+/// Iterates over records as they come, waiting for more.
+///
+/// Ends when nothing came for [`iterator_timeout`](ConsumerBuilder::iterator_timeout); by default it does
+/// not end. Errors are items, and iterating may go on after them.
+#[derive(Debug)]
+pub struct ConsumerIter<'c> {
+    consumer: &'c mut Consumer,
+}
+
+impl Iterator for ConsumerIter<'_> {
+    type Item = Result<OwnedMessage>;
+
+    fn next(&mut self) -> Option<Result<OwnedMessage>> {
+        let timeout = self.consumer.settings.iterator_timeout;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        loop {
+            match self.consumer.next_buffered() {
+                Ok(Some(message)) => return Some(Ok(message)),
+                Err(error) => return Some(Err(error)),
+                Ok(None) => {}
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return None;
+            }
+            self.consumer.wait(deadline);
+        }
+    }
+}
+
+fn bound(open: &Partition, isolation: Isolation) -> i64 {
+    match isolation {
+        Isolation::ReadUncommitted => open.watermarks().log_end(),
+        Isolation::Durable => open.watermarks().durable_end(),
+    }
+}

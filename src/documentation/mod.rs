@@ -1,0 +1,3 @@
+//! Long-form pages.
+
+pub mod guarantees;

@@ -1,0 +1,157 @@
+//! Zigzag variable-length integers, as used inside records.
+//!
+//! Small magnitudes take few bytes, whatever their sign: 0 → `00`, −1 → `01`, 1 → `02`, 5 → `0a`.
+//! Writers write the shortest form; readers also accept longer ones, as Kafka's do.
+
+/// Appends a 32-bit value.
+pub(crate) fn write_i32(out: &mut Vec<u8>, value: i32) {
+    write_unsigned(out, u64::from(((value << 1) ^ (value >> 31)) as u32));
+}
+
+/// Appends a 64-bit value.
+pub(crate) fn write_i64(out: &mut Vec<u8>, value: i64) {
+    write_unsigned(out, ((value << 1) ^ (value >> 63)) as u64);
+}
+
+/// Gives the number of bytes [`write_i32`] appends.
+pub(crate) fn len_i32(value: i32) -> usize {
+    len_unsigned(u64::from(((value << 1) ^ (value >> 31)) as u32))
+}
+
+/// Gives the number of bytes [`write_i64`] appends.
+pub(crate) fn len_i64(value: i64) -> usize {
+    len_unsigned(((value << 1) ^ (value >> 63)) as u64)
+}
+
+/// Takes a 32-bit value off the front of `bytes`; `None` if it is cut off or does not fit.
+#[inline]
+pub(crate) fn read_i32(bytes: &mut &[u8]) -> Option<i32> {
+    if let [first @ 0..=0x7f, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(i32::from(first >> 1) ^ -i32::from(first & 1));
+    }
+    let raw = u32::try_from(read_unsigned(bytes, 5)?).ok()?;
+    Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
+}
+
+/// Takes a 64-bit value off the front of `bytes`; `None` if it is cut off or does not fit.
+#[inline]
+pub(crate) fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
+    if let [first @ 0..=0x7f, rest @ ..] = *bytes {
+        *bytes = rest;
+        return Some(i64::from(first >> 1) ^ -i64::from(first & 1));
+    }
+    let raw = read_unsigned(bytes, 10)?;
+    Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
+}
+
+#[inline]
+fn write_unsigned(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn len_unsigned(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+fn read_unsigned(bytes: &mut &[u8], len_max: usize) -> Option<u64> {
+    let mut value = 0_u64;
+    for (index, byte) in bytes.iter().take(len_max).enumerate() {
+        let group = u64::from(byte & 0x7f);
+        let shift = 7 * index as u32;
+        // The tenth byte has room for one bit only.
+        if shift == 63 && group > 1 {
+            return None;
+        }
+        value |= group << shift;
+        if byte & 0x80 == 0 {
+            *bytes = &bytes[index + 1..];
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded_i32(value: i32) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_i32(&mut out, value);
+        out
+    }
+
+    #[test]
+    fn golden_values() {
+        for (value, bytes) in [
+            (0, "00"),
+            (-1, "01"),
+            (1, "02"),
+            (5, "0a"),
+            (-10, "13"),
+            (64, "8001"),
+        ] {
+            let hex: String = encoded_i32(value)
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
+            assert_eq!(hex, bytes, "{value}");
+        }
+    }
+
+    #[test]
+    fn every_edge_makes_the_round_trip() {
+        let edges = [
+            0,
+            1,
+            -1,
+            63,
+            64,
+            -64,
+            -65,
+            8191,
+            8192,
+            i64::MAX,
+            i64::MIN,
+            i64::from(i32::MAX),
+        ];
+        for value in edges {
+            let mut out = Vec::new();
+            write_i64(&mut out, value);
+            assert_eq!(out.len(), len_i64(value));
+            assert_eq!(read_i64(&mut out.as_slice()), Some(value));
+            if let Ok(small) = i32::try_from(value) {
+                let out = encoded_i32(small);
+                assert_eq!(out.len(), len_i32(small));
+                assert_eq!(read_i32(&mut out.as_slice()), Some(small));
+            }
+        }
+        for value in [i32::MAX, i32::MIN] {
+            assert_eq!(read_i32(&mut encoded_i32(value).as_slice()), Some(value));
+        }
+    }
+
+    #[test]
+    fn cut_off_and_oversized_values_are_refused() {
+        assert_eq!(read_i32(&mut &[][..]), None);
+        assert_eq!(read_i32(&mut &[0x80][..]), None);
+        assert_eq!(read_i32(&mut &[0xff, 0xff, 0xff, 0xff, 0xff][..]), None);
+        assert_eq!(read_i32(&mut &[0xff, 0xff, 0xff, 0xff, 0x1f][..]), None);
+        assert_eq!(read_i64(&mut &[0xff; 11][..]), None);
+        assert_eq!(
+            read_i64(&mut &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2][..]),
+            None
+        );
+    }
+
+    #[test]
+    fn longer_forms_than_needed_are_read() {
+        assert_eq!(read_i32(&mut &[0x8a, 0x80, 0x00][..]), Some(5));
+    }
+}

@@ -1,0 +1,1 @@
+//! A read-only look at what lies in a data directory.

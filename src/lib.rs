@@ -1,0 +1,104 @@
+//! The embedded log: Apache Kafka's producers, consumers, topics and partitions inside your own process.
+//!
+//! No broker, no port, nothing to operate: link it, open a data directory, produce and consume. The files
+//! are Kafka's own, byte for byte.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ottla::{Record, Store, TopicConfig};
+//!
+//! # fn main() -> ottla::Result<()> {
+//! # let directory = tempfile::tempdir().map_err(|_| ottla::Error::Closed)?;
+//! # let data = directory.path().join("data");
+//! let store = Store::open(&data)?;
+//! let orders = store.create_topic("orders", TopicConfig::new().partitions(3))?;
+//!
+//! let producer = store.producer();                            // Clone + Send + Sync
+//! let delivery = producer.send(&orders, Record::new("paid").key("order-42"))?; // visible, survives kill -9
+//! let metadata = delivery.wait()?;                            // on stable storage (or `.await`)
+//! assert_eq!(metadata.offset(), 0);
+//!
+//! let mut consumer = store.consumer().assign(orders.partitions())?;
+//! let records = consumer.poll(Duration::from_millis(100))?;
+//! for message in &records {
+//!     println!("{}@{} {:?}", message.partition(), message.offset(), message.value());
+//! }
+//! assert_eq!(records.count(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What an acknowledgement means: see [`Durability`] and [`documentation::guarantees`]. Everything else in
+//! long form: [`documentation`].
+
+mod clock;
+mod config;
+mod consumer;
+mod delivery;
+pub mod documentation;
+mod error;
+mod format;
+pub mod inspect;
+mod maintenance;
+mod name;
+mod partition;
+mod partitioner;
+mod producer;
+mod record;
+mod records;
+mod storage;
+mod store;
+mod topic;
+
+pub use crate::config::ConfigEffect;
+pub use crate::config::ConfigEntry;
+pub use crate::config::Durability;
+pub use crate::config::TimestampType;
+pub use crate::config::TopicConfig;
+pub use crate::consumer::Assignment;
+pub use crate::consumer::Consumer;
+pub use crate::consumer::ConsumerBuilder;
+pub use crate::consumer::ConsumerIter;
+pub use crate::consumer::Isolation;
+pub use crate::consumer::OffsetReset;
+pub use crate::consumer::Start;
+pub use crate::consumer::Wakeup;
+pub use crate::delivery::Delivery;
+pub use crate::delivery::RecordMetadata;
+pub use crate::error::Error;
+pub use crate::error::Result;
+pub use crate::partition::recovery::Finding;
+pub use crate::producer::Producer;
+pub use crate::producer::ProducerBuilder;
+pub use crate::record::Header;
+pub use crate::record::Record;
+pub use crate::records::Message;
+pub use crate::records::Messages;
+pub use crate::records::OwnedMessage;
+pub use crate::records::Records;
+pub use crate::storage::catalog::TopicId;
+pub use crate::store::Health;
+pub use crate::store::Store;
+pub use crate::store::StoreBuilder;
+pub use crate::topic::PartitionDescription;
+pub use crate::topic::Topic;
+pub use crate::topic::TopicDescription;
+pub use crate::topic::TopicPartition;
+
+/// Which handles may go to other threads, held to at compile time.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    const fn is_send<T: Send>() {}
+    const fn is_static<T: 'static>() {}
+    is_send_and_sync::<Store>();
+    is_send_and_sync::<Topic>();
+    is_send_and_sync::<TopicPartition>();
+    is_send_and_sync::<Producer>();
+    is_send_and_sync::<Delivery>();
+    is_send_and_sync::<Records>();
+    is_send_and_sync::<OwnedMessage>();
+    is_send_and_sync::<Wakeup>();
+    is_send_and_sync::<Error>();
+    is_send::<Consumer>();
+    is_static::<OwnedMessage>();
+};

@@ -1,0 +1,266 @@
+//! The background thread and its closed list of chores.
+//!
+//! * **Sync**: a partition asked to be made durable within some time; several that are due go together.
+//! * **Checkpoint**: how far partitions are durable is put on record, at most once an interval, so that
+//!   recovery has little to scan.
+//! * **Watch**: where another process appends, look for more while somebody waits for it.
+//! * **Roll**: a segment older than `segment.ms` is closed, though nothing is being appended.
+//!
+//! The thread sleeps until something asks or is due; it holds the registry weakly, so that it never keeps
+//! a store open.
+
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use crossbeam_channel::Sender;
+use crossbeam_channel::select;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::partition::Attention;
+use crate::partition::Partition;
+use crate::partition::recovery::Finding;
+use crate::topic::Topics;
+
+/// The running thread; stopping it waits for the chore at hand.
+#[derive(Debug)]
+pub(crate) struct Maintenance {
+    /// Dropped to stop the thread.
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Maintenance {
+    pub(crate) fn start(
+        topics: &Arc<Topics>,
+        attention: Receiver<Attention>,
+        checkpoint_interval: Duration,
+    ) -> Result<Maintenance> {
+        let (stop, stopped) = crossbeam_channel::bounded(0);
+        let round = Round {
+            topics: Arc::downgrade(topics),
+            attention,
+            stopped,
+            checkpoint_interval,
+            syncs: Vec::new(),
+            rolls: Vec::new(),
+            unrecorded: Vec::new(),
+            recorded_at: None,
+        };
+        let thread = thread::Builder::new()
+            .name("ottla-maintenance".into())
+            .spawn(move || round.run())
+            .map_err(|e| Error::io("start a thread for", topics.root(), e))?;
+        Ok(Maintenance {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the thread and waits for it.
+    pub(crate) fn stop(&mut self) {
+        drop(self.stop.take());
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        // The last handle may be dropped by a chore itself, and a thread cannot wait for its own end.
+        if thread.thread().id() != thread::current().id() {
+            // Its panics were caught and noted where they happened.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Drop for Maintenance {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What is to be done, and when.
+struct Round {
+    topics: Weak<Topics>,
+    attention: Receiver<Attention>,
+    stopped: Receiver<()>,
+    checkpoint_interval: Duration,
+    syncs: Vec<(Instant, Weak<Partition>)>,
+    /// When, by the wall clock, to look at a partition's last segment again.
+    rolls: Vec<(i64, Weak<Partition>)>,
+    /// Synchronised since the recovery points were put on record last.
+    unrecorded: Vec<Weak<Partition>>,
+    recorded_at: Option<Instant>,
+}
+
+impl Round {
+    fn run(mut self) {
+        loop {
+            let asked = match self.wait_until_due() {
+                Some(due) => select! {
+                    recv(self.stopped) -> _ => return,
+                    recv(self.attention) -> asked => asked.ok(),
+                    default(due) => None,
+                },
+                None => select! {
+                    recv(self.stopped) -> _ => return,
+                    recv(self.attention) -> asked => asked.ok(),
+                },
+            };
+            let Some(topics) = self.topics.upgrade() else {
+                return;
+            };
+            let chores = AssertUnwindSafe(|| {
+                if let Some(asked) = asked {
+                    self.take_up(asked);
+                    while let Ok(asked) = self.attention.try_recv() {
+                        self.take_up(asked);
+                    }
+                }
+                self.sync_what_is_due(&topics);
+                self.record_what_is_durable(&topics);
+                self.roll_what_is_due(&topics);
+            });
+            if catch_unwind(chores).is_err() {
+                let path = topics.root().to_path_buf();
+                topics.note(Finding::Nuisance {
+                    path,
+                    reason: "a background chore panicked".into(),
+                });
+            }
+        }
+    }
+
+    /// Gives the time until the next chore; `None` if there is none.
+    fn wait_until_due(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let sync = self
+            .syncs
+            .iter()
+            .map(|(due, _)| due.saturating_duration_since(now))
+            .min();
+        let record = (!self.unrecorded.is_empty()).then(|| match self.recorded_at {
+            Some(at) => (at + self.checkpoint_interval).saturating_duration_since(now),
+            None => Duration::ZERO,
+        });
+        let roll = self
+            .rolls
+            .iter()
+            .map(|(due_ms, _)| *due_ms)
+            .min()
+            .and_then(|due_ms| {
+                let now_ms = self.topics.upgrade()?.clock().now_ms();
+                // The wall clock may be set while we sleep: look again after a while at the latest.
+                let wait_ms = due_ms.saturating_sub(now_ms).clamp(0, ROLL_WAIT_MS_MAX - 1) + 1;
+                Some(Duration::from_millis(wait_ms as u64))
+            });
+        [sync, record, roll].into_iter().flatten().min()
+    }
+
+    fn take_up(&mut self, asked: Attention) {
+        let due = Instant::now() + asked.within.min(self.checkpoint_interval);
+        match self
+            .syncs
+            .iter_mut()
+            .find(|(_, known)| known.ptr_eq(&asked.partition))
+        {
+            Some((known_due, _)) => *known_due = due.min(*known_due),
+            None => self.syncs.push((due, asked.partition)),
+        }
+    }
+
+    fn sync_what_is_due(&mut self, topics: &Topics) {
+        let now = Instant::now();
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.syncs)
+            .into_iter()
+            .partition(|(due, _)| *due <= now);
+        self.syncs = later;
+        for (_, partition) in due {
+            let Some(open) = partition.upgrade() else {
+                continue;
+            };
+            if open.is_followed() {
+                self.watch(topics, &open);
+                continue;
+            }
+            // A failure has latched the partition, which tells everyone who waits for it.
+            if open.checkpoint().is_ok() {
+                if !self.unrecorded.iter().any(|known| known.ptr_eq(&partition)) {
+                    self.unrecorded.push(Weak::clone(&partition));
+                }
+                if !self.rolls.iter().any(|(_, known)| known.ptr_eq(&partition)) {
+                    self.rolls.push((i64::MIN, partition));
+                }
+            }
+        }
+    }
+
+    /// Looks for what another process appended, and looks again soon while somebody waits.
+    fn watch(&mut self, topics: &Topics, open: &Arc<Partition>) {
+        // A file that is being replaced, or a partition that is being deleted: seen next time.
+        let looked = topics
+            .refresh_durable_ends()
+            .and_then(|()| open.look_again());
+        match looked {
+            Ok(false) => {}
+            Ok(true) => self
+                .syncs
+                .push((Instant::now() + WATCH_INTERVAL, Arc::downgrade(open))),
+            Err(error) => {
+                topics.note_once("following a partition", &error);
+                open.doorbells().ring_for_the_last_time();
+            }
+        }
+    }
+
+    fn record_what_is_durable(&mut self, topics: &Topics) {
+        let is_due = self
+            .recorded_at
+            .is_none_or(|at| at.elapsed() >= self.checkpoint_interval);
+        if self.unrecorded.is_empty() || !is_due {
+            return;
+        }
+        let named = |partition: &Weak<Partition>| {
+            let open = partition.upgrade()?;
+            let (topic, number) = topics.named(&open)?;
+            Some((topic, number, open))
+        };
+        let partitions: Vec<_> = self.unrecorded.iter().filter_map(named).collect();
+        self.recorded_at = Some(Instant::now());
+        match topics.note_recovery_points(&partitions) {
+            Ok(()) => self.unrecorded.clear(),
+            // The old file is intact, and recovery merely scans more: tried again next time.
+            Err(error) => topics.note_once("recovery points", &error),
+        }
+    }
+
+    fn roll_what_is_due(&mut self, topics: &Topics) {
+        let now_ms = topics.clock().now_ms();
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rolls)
+            .into_iter()
+            .partition(|(due_ms, _)| *due_ms < now_ms);
+        self.rolls = later;
+        for (_, partition) in due {
+            let Some(open) = partition.upgrade() else {
+                continue;
+            };
+            match open.roll_if_due(now_ms) {
+                Ok(Some(due_ms)) => self.rolls.push((due_ms, partition)),
+                Ok(None) => {}
+                Err(error) => {
+                    topics.note_once("rolling a segment", &error);
+                    self.rolls.push((now_ms + ROLL_WAIT_MS_MAX, partition));
+                }
+            }
+        }
+    }
+}
+
+/// How often a log that another process appends to is looked at while somebody waits for it.
+const WATCH_INTERVAL: Duration = Duration::from_millis(5);
+const ROLL_WAIT_MS_MAX: i64 = 60_000;

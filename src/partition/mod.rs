@@ -1,0 +1,826 @@
+//! One log: all order, all durability, all truth.
+//!
+//! A [`Partition`] is shared by everyone who appends to it or reads it. Appends take turns under one
+//! lock, which is never held during a sync; reads take no lock while they touch bytes.
+//!
+//! **Invariant (latched).** After a write or a sync whose outcome is unknown nothing is appended any more
+//! and nobody is told that anything is durable, until the partition is opened again. Reads go on.
+
+pub(crate) mod fetch;
+pub(crate) mod follow;
+pub(crate) mod leader_epochs;
+pub(crate) mod recovery;
+pub(crate) mod segments;
+pub(crate) mod sync;
+pub(crate) mod watermarks;
+pub(crate) mod writer;
+
+use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use parking_lot::Condvar;
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
+
+use crate::clock::Clock;
+use crate::config::LogConfig;
+use crate::config::TimestampType;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::decode;
+use crate::format::encode::EncodedBatch;
+use crate::partition::follow::Follow;
+use crate::partition::leader_epochs::LeaderEpochs;
+use crate::partition::recovery::Circumstances;
+use crate::partition::recovery::Finding;
+use crate::partition::segments::Segments;
+use crate::partition::sync::SyncGate;
+use crate::partition::sync::Waited;
+use crate::partition::watermarks::Doorbells;
+use crate::partition::watermarks::Watermarks;
+use crate::partition::writer::LiveTail;
+use crate::partition::writer::Phase;
+use crate::partition::writer::Readiness;
+use crate::partition::writer::Writer;
+use crate::storage::disk::Access;
+use crate::storage::file_name;
+use crate::storage::file_name::OffsetFile;
+use crate::storage::map::AppendError;
+use crate::storage::map::Door;
+use crate::storage::map::Tail;
+use crate::storage::segment;
+use crate::storage::segment::OpenSegment;
+use crate::storage::segment::SegmentContext;
+
+/// One log, open.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    context: SegmentContext,
+    clock: Clock,
+    /// Lock rank 4: held for one append or one look, never during a sync.
+    writer: Mutex<Writer>,
+    /// Those who wait for a busy writer.
+    idle: Condvar,
+    segments: Segments,
+    watermarks: Watermarks,
+    doorbells: Doorbells,
+    gate: SyncGate,
+    /// Set once; see the invariant (latched).
+    latch: OnceLock<Arc<str>>,
+    is_deleted: AtomicBool,
+    /// Whom to tell that a sync is due.
+    attention: Option<Sender<Attention>>,
+    /// The shortest interval, in milliseconds, that the keeper was asked to sync within since it last
+    /// looked; `u64::MAX` if it was not. Keeps a busy partition from asking again and again.
+    asked_within_ms: AtomicU64,
+    /// Set where another process appends.
+    follow: Option<Mutex<Follow>>,
+}
+
+/// A partition asks to be synchronised and checkpointed.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    pub(crate) partition: Weak<Partition>,
+    pub(crate) within: Duration,
+}
+
+/// What an append was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Appended {
+    pub(crate) offsets: Range<i64>,
+    /// The time the log stamped, if it stamps; else what the producer set.
+    pub(crate) append_time_ms: Option<i64>,
+}
+
+/// What opening a partition needs to know.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) context: SegmentContext,
+    pub(crate) config: Arc<LogConfig>,
+    pub(crate) clock: Clock,
+    pub(crate) circumstances: Circumstances,
+    pub(crate) log_start: i64,
+    pub(crate) attention: Option<Sender<Attention>>,
+}
+
+impl Partition {
+    /// Opens the log in a directory, repairing what a crash left, and says what it found.
+    pub(crate) fn open(opening: Opening) -> Result<(Arc<Partition>, Vec<Finding>)> {
+        let Opening {
+            context,
+            config,
+            clock,
+            circumstances,
+            log_start,
+            attention,
+        } = opening;
+        let mut base_offsets = recovery::tidy_directory(&context)?;
+        if base_offsets.is_empty() {
+            segment::create_files(&context, log_start)?;
+            context.disk.sync_directory(&context.directory)?;
+            base_offsets.push(log_start);
+        }
+        let epochs_path = context.directory.join(file_name::LEADER_EPOCHS);
+        let mut findings = Vec::new();
+        let mut epochs = match LeaderEpochs::read(&context.disk, epochs_path.clone()) {
+            Ok(epochs) => epochs,
+            Err(Error::Corrupt { path, reason, .. }) => {
+                // Epochs can be derived from the batches that carry them.
+                findings.push(Finding::Nuisance {
+                    path,
+                    reason: reason.to_owned(),
+                });
+                LeaderEpochs::empty(&context.disk, epochs_path)
+            }
+            Err(other) => return Err(other),
+        };
+        let recovered = recovery::recover(&context, &base_offsets, &circumstances, &mut epochs)?;
+        findings.extend(recovered.findings);
+        let log_end = recovered.log_end;
+        let log_start = log_start.max(base_offsets[0]).min(log_end);
+        if recovered.was_unclean {
+            epochs.clip(log_start, log_end);
+            epochs.write()?;
+        }
+        let producer_snapshot = if recovered.met_producers {
+            None
+        } else {
+            newest_snapshot(&context, log_end)?
+        };
+        let latch = OnceLock::new();
+        let gate = SyncGate::new(log_end);
+        if let Some(reason) = recovered.latch {
+            let reason: Arc<str> = reason.into();
+            gate.fail(&reason);
+            latch.get_or_init(|| reason);
+        }
+        let partition = Partition {
+            writer: Mutex::new(Writer {
+                phase: Phase::Open,
+                live: None,
+                config,
+                raise_epoch: recovered.was_unclean || epochs.latest() < 0,
+                epochs,
+                append_time_ms: -1,
+                unsynced_len: 0,
+                producer_snapshot,
+            }),
+            idle: Condvar::new(),
+            segments: Segments::new(base_offsets),
+            watermarks: Watermarks::new(log_start, log_end),
+            doorbells: Doorbells::default(),
+            gate,
+            latch,
+            is_deleted: AtomicBool::new(false),
+            attention,
+            asked_within_ms: AtomicU64::new(u64::MAX),
+            follow: None,
+            context,
+            clock,
+        };
+        Ok((Arc::new(partition), findings))
+    }
+
+    /// Opens a log that another process may be appending to, for reading.
+    pub(crate) fn open_to_follow(opening: Opening) -> Result<Arc<Partition>> {
+        let Opening {
+            context,
+            config,
+            clock,
+            log_start,
+            circumstances,
+            attention,
+        } = opening;
+        let follow = Follow::start(&context, log_start)?;
+        let (log_start, log_end) = (follow.log_start(), follow.log_end());
+        let partition = Partition {
+            writer: Mutex::new(Writer {
+                phase: Phase::Closed,
+                live: None,
+                config,
+                raise_epoch: false,
+                epochs: LeaderEpochs::empty(&context.disk, Default::default()),
+                append_time_ms: -1,
+                unsynced_len: 0,
+                producer_snapshot: None,
+            }),
+            idle: Condvar::new(),
+            segments: follow.segments(),
+            watermarks: Watermarks::following(log_start, log_end, circumstances.recovery_point),
+            doorbells: Doorbells::default(),
+            gate: SyncGate::new(log_end),
+            latch: OnceLock::new(),
+            is_deleted: AtomicBool::new(false),
+            attention,
+            asked_within_ms: AtomicU64::new(u64::MAX),
+            follow: Some(Mutex::new(follow)),
+            context,
+            clock,
+        };
+        Ok(Arc::new(partition))
+    }
+
+    /// Appends `batch` and returns the offsets it was given.
+    ///
+    /// Blocks while another caller appends or the segment is being rolled. Readers see the batch once
+    /// this returns, and possibly before. Nothing is synchronised; the keeper is asked to do so within
+    /// `sync_within`.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::RecordTooLarge`], [`Error::OutOfSpace`]: nothing was appended, later appends may succeed.
+    /// * [`Error::Latched`]: nothing is visible; reopen the store.
+    /// * [`Error::Closed`]: the partition was closed or deleted.
+    pub(crate) fn append(
+        self: &Arc<Self>,
+        batch: &mut EncodedBatch<'_>,
+        door: Door,
+        sync_within: Duration,
+    ) -> Result<Appended> {
+        let mut writer = self.writer.lock();
+        let log_end = loop {
+            // Asked under the lock: a failure between check and write must not slip through.
+            self.refuse_if_latched()?;
+            let log_end = self.watermarks.log_end();
+            match writer.readiness(batch, log_end, self.clock.now_ms())? {
+                Readiness::Ready => break log_end,
+                Readiness::Busy => self.idle.wait(&mut writer),
+                Readiness::Cold => self.change_tail(&mut writer, |p, _| p.warm(), None)?,
+                Readiness::Full => self.change_tail(&mut writer, Self::rolled, None)?,
+            }
+        };
+        let append_time_ms = stamp_time(&mut writer, batch);
+        let unwinding = LatchOnUnwind {
+            partition: self,
+            is_armed: true,
+        };
+        let appended = writer.append(batch, log_end, door);
+        let end = log_end + i64::from(batch.record_count());
+        match appended {
+            Ok(()) => self.watermarks.publish(end),
+            Err(AppendError::Clean(error)) => {
+                unwinding.defuse();
+                return Err(error);
+            }
+            Err(AppendError::Torn(error)) => {
+                unwinding.defuse();
+                return Err(self.latch(&format!("an append failed: {error}")));
+            }
+        }
+        unwinding.defuse();
+        let is_much = writer.unsynced_len >= UNSYNCED_LEN_MAX;
+        if is_much {
+            writer.unsynced_len = 0;
+        }
+        drop(writer);
+        self.doorbells.ring();
+        self.ask_for_sync(if is_much { Duration::ZERO } else { sync_within });
+        Ok(Appended {
+            offsets: log_end..end,
+            append_time_ms,
+        })
+    }
+
+    /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
+    pub(crate) fn wait_durable(&self, end: i64) -> Result<()> {
+        match self.gate.wait(end, || self.sync_file()) {
+            Waited::Durable => self.settle_durable(),
+            Waited::TimedOut => {}
+            Waited::Failed(reason) => return Err(self.latched(reason)),
+        }
+        Ok(())
+    }
+
+    /// Waits no longer than the deadline; the keeper synchronises. `false` if time was up.
+    pub(crate) fn wait_durable_until(
+        self: &Arc<Self>,
+        end: i64,
+        deadline: Instant,
+    ) -> Result<bool> {
+        if self.watermarks.durable_end() >= end {
+            return Ok(true);
+        }
+        self.ask_for_sync(Duration::ZERO);
+        match self.gate.wait_until(end, deadline) {
+            Waited::Durable => Ok(true),
+            Waited::TimedOut => Ok(false),
+            Waited::Failed(reason) => Err(self.latched(reason)),
+        }
+    }
+
+    /// Has a task woken when everything below `end` is durable; `true` if it is already.
+    pub(crate) fn poll_durable(self: &Arc<Self>, end: i64, waker: &Waker) -> Result<bool> {
+        match self.gate.wake_task(end, waker) {
+            Some(Waited::Durable) => Ok(true),
+            Some(Waited::Failed(reason)) => Err(self.latched(reason)),
+            Some(Waited::TimedOut) | None => {
+                self.ask_for_sync(Duration::ZERO);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Synchronises everything appended so far, for the keeper: marks the request as taken up first, so
+    /// that an append from now on asks anew.
+    pub(crate) fn checkpoint(&self) -> Result<i64> {
+        self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
+        let end = self.watermarks.log_end();
+        self.wait_durable(end)?;
+        Ok(self.watermarks.durable_end())
+    }
+
+    /// Closes the last segment if it is older than `segment.ms`; says when to look again.
+    pub(crate) fn roll_if_due(self: &Arc<Self>, now_ms: i64) -> Result<Option<i64>> {
+        let mut writer = self.writer.lock();
+        while writer.phase == Phase::Busy {
+            self.idle.wait(&mut writer);
+        }
+        if writer.phase == Phase::Closed || self.latch.get().is_some() {
+            return Ok(None);
+        }
+        let due = writer
+            .live
+            .as_ref()
+            .and_then(|live| live.due_ms(&writer.config));
+        match due {
+            Some(due) if due < now_ms => {
+                self.change_tail(&mut writer, Self::rolled, None)?;
+                Ok(None)
+            }
+            due => Ok(due),
+        }
+    }
+
+    /// Takes on a changed configuration; what shapes segments applies from the next roll.
+    pub(crate) fn reconfigure(&self, config: Arc<LogConfig>) {
+        self.writer.lock().config = config;
+    }
+
+    /// Ends appending and leaves the directory as Kafka leaves it after a clean close: everything
+    /// durable, files trimmed, indexes and producer snapshot written.
+    ///
+    /// # Errors
+    ///
+    /// * Whatever kept the directory from getting there; then it must be opened as after a crash.
+    pub(crate) fn close(&self) -> Result<()> {
+        if self.follow.is_some() {
+            return Ok(());
+        }
+        let mut writer = self.writer.lock();
+        while writer.phase == Phase::Busy {
+            self.idle.wait(&mut writer);
+        }
+        if writer.phase == Phase::Closed {
+            return Ok(());
+        }
+        self.refuse_if_latched()?;
+        if writer.live.is_none() {
+            // Nothing was appended: the directory is as it was when it was opened.
+            writer.phase = Phase::Closed;
+            return Ok(());
+        }
+        self.change_tail(&mut writer, Self::cooled, Some(Phase::Closed))
+    }
+
+    /// Ends appending for good, because the topic is being deleted; wakes everyone who waits.
+    pub(crate) fn mark_deleted(&self) {
+        let mut writer = self.writer.lock();
+        while writer.phase == Phase::Busy {
+            self.idle.wait(&mut writer);
+        }
+        writer.phase = Phase::Closed;
+        self.is_deleted.store(true, Ordering::Release);
+        drop(writer);
+        self.gate.fail(&Arc::from("the topic was deleted"));
+        self.doorbells.ring_for_the_last_time();
+    }
+
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.is_deleted.load(Ordering::Acquire)
+    }
+
+    /// Looks for what another process appended; does nothing where this process appends.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        let Some(follow) = &self.follow else {
+            return Ok(());
+        };
+        let mut follow = follow.lock();
+        let end = follow.advance(&self.context, &self.segments)?;
+        self.watermarks.publish(end.max(self.watermarks.log_end()));
+        Ok(())
+    }
+
+    /// Asks the keeper to look soon for what another process appended; nobody else would ring.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        if self.follow.is_some() {
+            self.ask_for_sync(WATCH_INTERVAL_MIN);
+        }
+    }
+
+    /// Looks for what another process appended, for the keeper. Rings if there is something; otherwise
+    /// says whether somebody still waits for it.
+    pub(crate) fn look_again(&self) -> Result<bool> {
+        self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
+        let before = (self.watermarks.log_end(), self.watermarks.durable_end());
+        self.refresh()?;
+        if before != (self.watermarks.log_end(), self.watermarks.durable_end()) {
+            self.doorbells.ring();
+        }
+        Ok(self.doorbells.is_armed())
+    }
+
+    pub(crate) fn is_followed(&self) -> bool {
+        self.follow.is_some()
+    }
+
+    /// Notes how far another process said it has synchronised.
+    pub(crate) fn note_durable_elsewhere(&self, recovery_point: i64) {
+        self.watermarks
+            .note_durable(recovery_point.min(self.watermarks.log_end()));
+    }
+
+    pub(crate) fn watermarks(&self) -> &Watermarks {
+        &self.watermarks
+    }
+
+    pub(crate) fn doorbells(&self) -> &Doorbells {
+        &self.doorbells
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.context.directory
+    }
+
+    pub(crate) fn latch_reason(&self) -> Option<&Arc<str>> {
+        self.latch.get()
+    }
+
+    pub(crate) fn segment_count(&self) -> usize {
+        self.segments.snapshot().len()
+    }
+
+    /// Gives the bytes of all batches, as the files' lengths say.
+    pub(crate) fn len(&self) -> Result<u64> {
+        let mut len = 0;
+        for segment in self.segments.snapshot().iter() {
+            len += match segment.live_open() {
+                Some(open) => open.end(),
+                None => self
+                    .context
+                    .disk
+                    .len(&self.context.log_path(segment.base_offset()))?,
+            };
+        }
+        Ok(len)
+    }
+
+    /// Finds the first record at or behind the log's start whose timestamp is at least `timestamp_ms`.
+    pub(crate) fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(i64, i64)>> {
+        let start = self.watermarks.log_start();
+        let bound = self.watermarks.log_end();
+        for segment in self.segments.snapshot().iter() {
+            let found = segment
+                .open(&self.context)?
+                .find_timestamp(timestamp_ms, start)?;
+            if let Some(found) = found.filter(|(offset, _)| *offset < bound) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    pub(crate) fn context(&self) -> &SegmentContext {
+        &self.context
+    }
+
+    pub(crate) fn gaps_below(&self) -> i64 {
+        self.context.gaps_below
+    }
+
+    /// Runs `change` on the live tail without the lock, while appends wait; then puts back what it
+    /// returns. A failed change leaves the partition as it was, unless it latched.
+    fn change_tail(
+        &self,
+        writer: &mut MutexGuard<'_, Writer>,
+        change: impl FnOnce(&Partition, Option<LiveTail>) -> (Option<LiveTail>, Result<()>),
+        phase_after: Option<Phase>,
+    ) -> Result<()> {
+        writer.phase = Phase::Busy;
+        let live = writer.live.take();
+        let outcome = MutexGuard::unlocked(writer, || {
+            catch_unwind(AssertUnwindSafe(|| change(self, live)))
+        });
+        writer.phase = Phase::Open;
+        self.idle.notify_all();
+        let (live, result) = outcome.unwrap_or_else(|panic| {
+            self.latch("changing segments panicked");
+            resume_unwind(panic)
+        });
+        writer.live = live;
+        if let (Ok(()), Some(phase)) = (&result, phase_after) {
+            writer.phase = phase;
+        }
+        result
+    }
+
+    /// Opens the last segment for appending.
+    fn warm(&self) -> (Option<LiveTail>, Result<()>) {
+        let warmed = (|| {
+            let last = self.segments.last();
+            let cold = last.open(&self.context)?;
+            let first = cold
+                .view()
+                .and_then(|view| decode::header_at(view.from(0)).ok());
+            let indexes = cold.indexes_to_continue()?;
+            self.begin_epoch(indexes.largest_timestamp_ms())?;
+            let file = self.context.disk.open(cold.path(), Access::Write)?;
+            let live = self.live_tail(
+                file,
+                last.base_offset(),
+                cold.end(),
+                indexes,
+                first.map_or(-1, |header| header.max_timestamp_ms),
+            )?;
+            self.segments
+                .warm_last(Arc::clone(&live.open), Arc::clone(live.tail.file()));
+            Ok(live)
+        })();
+        match warmed {
+            Ok(live) => (Some(live), Ok(())),
+            Err(error) => (None, Err(error)),
+        }
+    }
+
+    /// Seals the last segment and begins the next.
+    fn rolled(&self, live: Option<LiveTail>) -> (Option<LiveTail>, Result<()>) {
+        let Some(mut live) = live else {
+            return (None, Ok(()));
+        };
+        let next = self.watermarks.log_end();
+        let begun = self.seal(&mut live).and_then(|()| {
+            let snapshot = self.writer.lock().producer_snapshot.clone();
+            self.write_snapshot(next, snapshot.as_deref())?;
+            let file = segment::create_files(&self.context, next)?;
+            // A created file counts only once its directory entry is durable.
+            self.context.disk.sync_directory(&self.context.directory)?;
+            let indexes = segment::Indexes::new(next, self.context.index_interval_bytes);
+            self.live_tail(file, next, 0, indexes, -1)
+        });
+        match begun {
+            Ok(begun) => {
+                self.segments
+                    .roll(Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
+                (Some(begun), Ok(()))
+            }
+            // Sealed but not rolled: the old segment is still the last, and still takes nothing, so
+            // the next append tries again.
+            Err(error) => (Some(live), Err(error)),
+        }
+    }
+
+    /// Begins a new leader epoch, durably, if the last life ended without a clean close.
+    fn begin_epoch(&self, append_time_ms: i64) -> Result<()> {
+        let mut writer = self.writer.lock();
+        writer.append_time_ms = writer.append_time_ms.max(append_time_ms);
+        if writer.raise_epoch {
+            let mut epochs = writer.epochs.clone();
+            drop(writer);
+            epochs.raise(self.watermarks.log_end())?;
+            writer = self.writer.lock();
+            writer.epochs = epochs;
+            writer.raise_epoch = false;
+        }
+        Ok(())
+    }
+
+    /// Seals the last segment for good.
+    fn cooled(&self, live: Option<LiveTail>) -> (Option<LiveTail>, Result<()>) {
+        let Some(mut live) = live else {
+            return (None, Ok(()));
+        };
+        let snapshot = self.writer.lock().producer_snapshot.clone();
+        let end = self.watermarks.log_end();
+        match self
+            .seal(&mut live)
+            .and_then(|()| self.write_snapshot(end, snapshot.as_deref()))
+        {
+            Ok(()) => {
+                self.segments.cool_last();
+                (None, Ok(()))
+            }
+            Err(error) => (Some(live), Err(error)),
+        }
+    }
+
+    fn live_tail(
+        &self,
+        file: crate::storage::disk::DiskFile,
+        base_offset: i64,
+        end: u64,
+        indexes: segment::Indexes,
+        first_timestamp_ms: i64,
+    ) -> Result<LiveTail> {
+        let capacity = u64::from(self.writer.lock().config.segment_bytes);
+        let tail = Tail::open(file, end, capacity, self.context.lock.clone())?;
+        let mapping = Arc::clone(tail.mapping());
+        let open = OpenSegment::live(self.context.clone(), base_offset, mapping, end, indexes);
+        let created_ms = self.clock.now_ms();
+        Ok(LiveTail {
+            tail,
+            open: Arc::new(open),
+            first_timestamp_ms,
+            created_ms,
+        })
+    }
+
+    /// Makes a segment what it will be for ever: trimmed, durable, with its indexes.
+    fn seal(&self, live: &mut LiveTail) -> Result<()> {
+        let end = self.watermarks.log_end();
+        live.tail.trim()?;
+        if let Err(error) = live.tail.file().sync_all() {
+            return Err(self.latch(&format!("a sync failed: {error}")));
+        }
+        self.watermarks.note_durable(end);
+        self.gate.note_durable(end);
+        self.doorbells.ring();
+        let indexes = live.open.indexes_of_live().read().clone();
+        segment::write_indexes(&self.context.disk, live.open.path(), &indexes)
+    }
+
+    fn write_snapshot(&self, end: i64, snapshot: Option<&[u8]>) -> Result<()> {
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
+        let disk = &self.context.disk;
+        let directory = &self.context.directory;
+        disk.write_synced(&OffsetFile::ProducerSnapshot.path(directory, end), snapshot)?;
+        // Kafka keeps one snapshot for each segment and one for the log's end.
+        let segments = self.segments.snapshot();
+        for entry in disk.entries(directory)? {
+            let Some((OffsetFile::ProducerSnapshot, offset)) = OffsetFile::parse(&entry.name)
+            else {
+                continue;
+            };
+            let belongs = offset == end
+                || segments
+                    .binary_search_by_key(&offset, |segment| segment.base_offset())
+                    .is_ok();
+            if !belongs {
+                disk.remove_file(&directory.join(&entry.name))?;
+            }
+        }
+        disk.sync_directory(directory)
+    }
+
+    /// Makes the last segment's bytes durable and returns the log end as it was before.
+    fn sync_file(&self) -> Result<i64, Arc<str>> {
+        if let Some(reason) = self.latch.get() {
+            return Err(Arc::clone(reason));
+        }
+        // Read before the sync begins (invariant (honest) of the gate). By the invariant (sealed means
+        // synced) nothing below the last segment is missing.
+        let end = self.watermarks.log_end();
+        let last = self.segments.last();
+        if let Some(file) = last.live_file() {
+            if let Err(error) = file.sync_data() {
+                self.latch(&format!("a sync failed: {error}"));
+                return Err(Arc::clone(
+                    self.latch.get().expect("latched on the line above"),
+                ));
+            }
+        }
+        self.watermarks.note_durable(end);
+        Ok(end)
+    }
+
+    /// Lets those know who read only what is durable.
+    fn settle_durable(&self) {
+        self.doorbells.ring();
+    }
+
+    fn ask_for_sync(self: &Arc<Self>, within: Duration) {
+        let Some(attention) = &self.attention else {
+            return;
+        };
+        let within_ms = within.as_millis().try_into().unwrap_or(u64::MAX - 1);
+        if within_ms >= self.asked_within_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.asked_within_ms.fetch_min(within_ms, Ordering::SeqCst) > within_ms {
+            let asked = Attention {
+                partition: Arc::downgrade(self),
+                within,
+            };
+            // The keeper is gone only once the store is closing, which synchronises everything itself.
+            drop(attention.send(asked));
+        }
+    }
+
+    fn refuse_if_latched(&self) -> Result<()> {
+        match self.latch.get() {
+            Some(reason) => Err(self.latched(Arc::clone(reason))),
+            None => Ok(()),
+        }
+    }
+
+    /// Latches the partition and gives the error that says so.
+    fn latch(&self, reason: &str) -> Error {
+        let reason = Arc::clone(self.latch.get_or_init(|| reason.into()));
+        self.gate.fail(&reason);
+        self.latched(reason)
+    }
+
+    fn latched(&self, reason: Arc<str>) -> Error {
+        if self.is_deleted() {
+            return Error::Closed;
+        }
+        Error::Latched {
+            path: self.context.directory.to_path_buf(),
+            reason,
+        }
+    }
+}
+
+/// Makes the batch carry the append time where the topic says so. It never decreases within a partition,
+/// so that looking up a time finds everything behind it.
+fn stamp_time(writer: &mut Writer, batch: &mut EncodedBatch<'_>) -> Option<i64> {
+    if writer.config.timestamp_type != TimestampType::LogAppendTime {
+        return None;
+    }
+    if batch.max_timestamp_ms() < writer.append_time_ms {
+        batch.set_append_time(writer.append_time_ms);
+    }
+    writer.append_time_ms = batch.max_timestamp_ms();
+    Some(batch.max_timestamp_ms())
+}
+
+/// Latches the partition if the append it guards unwinds: nobody knows what is in the file.
+struct LatchOnUnwind<'p> {
+    partition: &'p Partition,
+    is_armed: bool,
+}
+
+impl LatchOnUnwind<'_> {
+    fn defuse(mut self) {
+        self.is_armed = false;
+    }
+}
+
+impl Drop for LatchOnUnwind<'_> {
+    fn drop(&mut self) {
+        if self.is_armed {
+            self.partition.latch("an append panicked");
+        }
+    }
+}
+
+/// How soon a log that another process appends to is looked at again while somebody waits for it.
+const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(1);
+
+/// More than this is not left unsynchronised for longer than it takes: it bounds what recovery scans.
+const UNSYNCED_LEN_MAX: u64 = 64 << 20;
+
+/// The snapshot of a log that no idempotent producer ever wrote to.
+const EMPTY_SNAPSHOT: &[u8] = &[0x00, 0x01, 0x48, 0x67, 0x4b, 0xc7, 0, 0, 0, 0];
+
+/// Gives the bytes of the newest producer snapshot at or below the log's end.
+fn newest_snapshot(context: &SegmentContext, log_end: i64) -> Result<Option<Arc<[u8]>>> {
+    let newest = context
+        .disk
+        .entries(&context.directory)?
+        .into_iter()
+        .filter_map(|entry| match OffsetFile::parse(&entry.name)? {
+            (OffsetFile::ProducerSnapshot, offset) if offset <= log_end => Some(offset),
+            _ => None,
+        })
+        .max();
+    let Some(offset) = newest else {
+        return Ok(Some(EMPTY_SNAPSHOT.into()));
+    };
+    let path = OffsetFile::ProducerSnapshot.path(&context.directory, offset);
+    let bytes = context.disk.read_small(&path, SNAPSHOT_LEN_MAX)?;
+    let is_whole = bytes.len() >= EMPTY_SNAPSHOT.len()
+        && bytes[..2] == [0, 1]
+        && bytes[2..6] == crc32c::crc32c(&bytes[6..]).to_be_bytes();
+    // A damaged one is left to Kafka, which falls back to an older one and replays the log.
+    Ok(is_whole.then(|| bytes.into()))
+}
+
+const SNAPSHOT_LEN_MAX: usize = 256 << 20;

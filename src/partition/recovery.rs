@@ -1,0 +1,673 @@
+//! Facts → decision → repaired directory.
+//!
+//! After a clean close nothing is scanned: the end of the log is found behind the last index entry. After
+//! anything else, every segment from the one that holds the recovery point is synchronised, dropped from
+//! the cache, and walked with every check. Where the walk meets something that is no batch, [`decide`]
+//! says what it is from five facts:
+//!
+//! | below the recovery point | last segment | only zeros behind | whole batch behind | same boot | so it is |
+//! | --- | --- | --- | --- | --- | --- |
+//! | yes | | | | | damage: it was durable |
+//! | no | no | yes, and the next segment continues | | | the end: reserved space that was not given back |
+//! | no | no | otherwise | | | damage: a segment is durable before the next exists |
+//! | no | yes | yes | | | the end |
+//! | no | yes | no | no | | a torn tail: cut |
+//! | no | yes | no | yes | no | a tail whose sectors a power cut reordered: cut |
+//! | no | yes | no | yes | yes | damage: the page cache survived, so nothing tore |
+//!
+//! What is cut is kept beside the log unless it was zeros. Damage is never cut: reads that touch it fail
+//! with path and byte, the rest stays readable.
+//!
+//! **Invariant (no resurrection).** What was cut is durably gone before the first append, so that old
+//! bytes behind a new batch can never line up with it again.
+//!
+//! **Invariant (repeatable).** Every step can be cut short and done again from the start.
+
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::error::Result;
+
+use crate::format::header::BatchHeader;
+use crate::partition::leader_epochs::LeaderEpochs;
+use crate::storage::disk::Access;
+use crate::storage::disk::DiskFile;
+use crate::storage::file_name;
+use crate::storage::file_name::OffsetFile;
+use crate::storage::lock::LastBoot;
+use crate::storage::offset_index::OffsetIndex;
+use crate::storage::scan::Continuity;
+use crate::storage::scan::Depth;
+use crate::storage::scan::Scan;
+use crate::storage::scan::Scanned;
+use crate::storage::segment;
+use crate::storage::segment::Indexes;
+use crate::storage::segment::SegmentContext;
+
+/// What recovery did to one place of a log, or found there.
+///
+/// ```
+/// // A store that was closed properly has nothing to tell.
+/// let store = ottla::Store::temporary()?;
+/// assert!(store.health().findings.is_empty());
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Finding {
+    /// A torn tail was cut off; nothing acknowledged was in it.
+    Cut {
+        /// The segment file.
+        path: PathBuf,
+        /// Where it now ends.
+        position: u64,
+        /// How many bytes were cut.
+        len: u64,
+        /// Where they are kept.
+        kept: PathBuf,
+    },
+    /// Bytes that were durable are damaged. Nothing was removed; reads that touch them fail.
+    Damage {
+        /// The segment file.
+        path: PathBuf,
+        /// The first damaged byte.
+        position: u64,
+        /// Which check failed.
+        reason: &'static str,
+        /// The first offset behind the damage that can be read, if there is one.
+        resume: Option<i64>,
+    },
+    /// The partition takes no appends until the store is opened again; reads go on.
+    Latched {
+        /// The partition's directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A partition could not be opened.
+    Unavailable {
+        /// The partition's directory.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Something that can be derived again, or did not matter, could not be read or written.
+    Nuisance {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// What is known about the place where a scan met something that is no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) below_recovery_point: bool,
+    pub(crate) last_segment: bool,
+    /// The next segment starts at the very offset that is expected here.
+    pub(crate) next_continues: bool,
+    pub(crate) only_zeros_behind: bool,
+    pub(crate) whole_batch_behind: bool,
+    pub(crate) last_boot: LastBoot,
+}
+
+/// What is to be done there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// The segment ends here; give back what is behind.
+    End,
+    /// Cut, and keep what was cut.
+    Cut,
+    /// Leave it, and go on behind it if that is possible.
+    Damage,
+}
+
+/// The table at the top of this file.
+pub(crate) fn decide(facts: Facts) -> Decision {
+    match facts {
+        Facts {
+            below_recovery_point: true,
+            ..
+        } => Decision::Damage,
+        Facts {
+            last_segment: false,
+            only_zeros_behind: true,
+            next_continues: true,
+            ..
+        } => Decision::End,
+        Facts {
+            last_segment: false,
+            ..
+        } => Decision::Damage,
+        Facts {
+            only_zeros_behind: true,
+            ..
+        } => Decision::End,
+        Facts {
+            whole_batch_behind: true,
+            last_boot: LastBoot::Same,
+            ..
+        } => Decision::Damage,
+        Facts { .. } => Decision::Cut,
+    }
+}
+
+/// What opening a partition knows before it looks at its segments.
+#[derive(Debug)]
+pub(crate) struct Circumstances {
+    /// The last writer closed the directory and said so.
+    pub(crate) clean: bool,
+    pub(crate) last_boot: LastBoot,
+    /// Everything below was durable when it was noted.
+    pub(crate) recovery_point: i64,
+}
+
+/// A log after recovery: all its segments end on a batch's boundary, with their indexes on disk.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub(crate) log_end: i64,
+    /// Why nothing may be appended, if so.
+    pub(crate) latch: Option<String>,
+    pub(crate) findings: Vec<Finding>,
+    /// Batches of idempotent producers were met whose state is not in the newest snapshot.
+    pub(crate) met_producers: bool,
+    pub(crate) was_unclean: bool,
+}
+
+/// Finds the end of a log whose segments start at `base_offsets`, and repairs what needs it.
+pub(crate) fn recover(
+    context: &SegmentContext,
+    base_offsets: &[i64],
+    circumstances: &Circumstances,
+    epochs: &mut LeaderEpochs,
+) -> Result<Recovered> {
+    let last = *base_offsets
+        .last()
+        .expect("opening creates the first segment");
+    if circumstances.clean {
+        if let Some(log_end) = clean_end(context, last)? {
+            return Ok(Recovered {
+                log_end,
+                latch: None,
+                findings: Vec::new(),
+                met_producers: false,
+                was_unclean: false,
+            });
+        }
+    }
+    Recovery {
+        context,
+        circumstances,
+        epochs,
+        recovered: Recovered {
+            log_end: last,
+            latch: None,
+            findings: Vec::new(),
+            met_producers: false,
+            was_unclean: true,
+        },
+    }
+    .run(base_offsets)
+}
+
+/// Finds the end behind the last index entry of the last segment, reading headers only. `None` if the
+/// file does not end on a batch's boundary: then it is not what a clean close leaves.
+fn clean_end(context: &SegmentContext, base_offset: i64) -> Result<Option<i64>> {
+    let path = context.log_path(base_offset);
+    let file = context.disk.open(&path, Access::Read)?;
+    let index = context
+        .disk
+        .read_small(&OffsetFile::OffsetIndex.beside(&path), INDEX_LEN_MAX)
+        .ok()
+        .and_then(|bytes| OffsetIndex::parse(base_offset, &bytes, file.len().ok()?).ok());
+    let indexed = index.as_ref().and_then(OffsetIndex::last);
+    let continuity = Continuity {
+        expected: base_offset,
+        gaps_below: context.gaps_below,
+    };
+    let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
+    if let Some(indexed) = indexed {
+        // The indexed batch itself says where it begins; its last offset must be the one indexed.
+        let mut probe = Scan::new(
+            &file,
+            indexed.position,
+            Continuity {
+                expected: base_offset,
+                gaps_below: i64::MAX,
+            },
+            Depth::Headers,
+        )?;
+        if let Scanned::Batch { header, .. } = probe.next()? {
+            if header.last_offset() <= indexed.last_offset {
+                scan.resume_at(indexed.position, header.base_offset);
+            }
+        }
+    }
+    loop {
+        match scan.next()? {
+            Scanned::Batch { .. } => {}
+            Scanned::End { .. } => return Ok(Some(scan.expected())),
+            Scanned::Fault { .. } => return Ok(None),
+        }
+    }
+}
+
+struct Recovery<'r> {
+    context: &'r SegmentContext,
+    circumstances: &'r Circumstances,
+    epochs: &'r mut LeaderEpochs,
+    recovered: Recovered,
+}
+
+/// One segment as the scan leaves it.
+struct Walked {
+    indexes: Indexes,
+    /// Where the whole batches end.
+    end: u64,
+    /// The offset expected there.
+    expected: i64,
+    /// Where the first batch at or above the recovery point starts.
+    fresh_from: Option<u64>,
+    cut: Option<Decision>,
+}
+
+impl Recovery<'_> {
+    fn run(mut self, base_offsets: &[i64]) -> Result<Recovered> {
+        let point = self.circumstances.recovery_point;
+        let holding = base_offsets
+            .partition_point(|base| *base <= point)
+            .saturating_sub(1);
+        for (index, base_offset) in base_offsets.iter().enumerate().skip(holding) {
+            let next = base_offsets.get(index + 1).copied();
+            self.recover_segment(*base_offset, next)?;
+        }
+        let log_end = self.recovered.log_end;
+        if log_end < point && self.recovered.latch.is_none() {
+            // Offsets that were durable must not be given out again.
+            self.latch(format!(
+                "the log ends at {log_end}, but was durable up to {point}"
+            ));
+        }
+        Ok(self.recovered)
+    }
+
+    fn recover_segment(&mut self, base_offset: i64, next: Option<i64>) -> Result<()> {
+        let path = self.context.log_path(base_offset);
+        let file = self.context.disk.open(&path, Access::Write)?;
+        // First let the kernel say what it could not write, then look at what the device holds: after
+        // a failed sync the page cache shows bytes that are not on the disk.
+        file.sync_data()?;
+        file.drop_clean_pages();
+
+        let walked = self.walk(&file, base_offset, next)?;
+        if let Err(error) = self.settle(&file, &walked) {
+            // The log is readable up to here, but its tail could not be put in order.
+            self.latch(error.to_string());
+        }
+        self.recovered.log_end = walked.expected;
+        if let Err(error) = segment::write_indexes(&self.context.disk, &path, &walked.indexes) {
+            // Readers rebuild an index that is missing, in memory.
+            self.recovered.findings.push(Finding::Nuisance {
+                path: path.clone(),
+                reason: error.to_string(),
+            });
+            self.context
+                .disk
+                .remove_file(&OffsetFile::OffsetIndex.beside(&path))?;
+        }
+        Ok(())
+    }
+
+    fn walk(&mut self, file: &DiskFile, base_offset: i64, next: Option<i64>) -> Result<Walked> {
+        let point = self.circumstances.recovery_point;
+        let continuity = Continuity {
+            expected: base_offset,
+            gaps_below: self.context.gaps_below,
+        };
+        let mut scan = Scan::new(file, 0, continuity, Depth::Checksums)?;
+        let mut walked = Walked {
+            indexes: Indexes::new(base_offset, self.context.index_interval_bytes),
+            end: 0,
+            expected: base_offset,
+            fresh_from: None,
+            cut: None,
+        };
+        let mut crossed_damage = false;
+        loop {
+            match scan.next()? {
+                Scanned::Batch {
+                    position, header, ..
+                } => {
+                    if crossed_damage {
+                        walked.indexes.note_behind_damage(position, &header);
+                        crossed_damage = false;
+                    } else {
+                        let last_offset = header.last_offset();
+                        walked
+                            .indexes
+                            .note(position, last_offset, header.max_timestamp_ms);
+                    }
+                    self.observe(&header);
+                    if header.last_offset() >= point && walked.fresh_from.is_none() {
+                        walked.fresh_from = Some(position);
+                    }
+                    walked.end = position + header.len() as u64;
+                    walked.expected = header.last_offset() + 1;
+                }
+                Scanned::End { .. } => {
+                    if next.is_some_and(|next| next > walked.expected.max(self.context.gaps_below))
+                    {
+                        self.note_damage(
+                            file.path(),
+                            walked.end,
+                            "the segment ends too early",
+                            next,
+                        );
+                    }
+                    return Ok(walked);
+                }
+                Scanned::Fault { position, fault } => {
+                    let expected = scan.expected();
+                    let behind = scan.resync(position, expected)?;
+                    let facts = Facts {
+                        below_recovery_point: expected < point,
+                        last_segment: next.is_none(),
+                        next_continues: next == Some(expected),
+                        only_zeros_behind: scan.is_zero_from(position)?,
+                        whole_batch_behind: behind.is_some(),
+                        last_boot: self.circumstances.last_boot,
+                    };
+                    let decision = decide(facts);
+                    if decision != Decision::Damage {
+                        walked.cut = Some(decision);
+                        return Ok(walked);
+                    }
+                    let resume = behind.map(|(_, header)| header.base_offset).or(next);
+                    self.note_damage(file.path(), position, fault.text(), resume);
+                    let Some((position, header)) = behind else {
+                        if next.is_none() {
+                            self.latch(format!(
+                                "the end of the log is damaged at byte {position} of {}",
+                                file.path().display()
+                            ));
+                        }
+                        walked.expected = next.unwrap_or(walked.expected);
+                        return Ok(walked);
+                    };
+                    scan.resume_at(position, header.base_offset);
+                    crossed_damage = true;
+                }
+            }
+        }
+    }
+
+    /// Puts the end of a segment in order, durably.
+    fn settle(&mut self, file: &DiskFile, walked: &Walked) -> Result<()> {
+        match walked.cut {
+            Some(Decision::Cut) => {
+                let len = file.len()? - walked.end;
+                let kept = self.quarantine(file, walked.end, walked.expected)?;
+                file.set_len(walked.end)?;
+                file.sync_all()?;
+                self.recovered.findings.push(Finding::Cut {
+                    path: file.path().to_path_buf(),
+                    position: walked.end,
+                    len,
+                    kept,
+                });
+            }
+            Some(Decision::End) => {
+                file.set_len(walked.end)?;
+                file.sync_all()?;
+            }
+            Some(Decision::Damage) | None => {}
+        }
+        // The last life may have ended in a failed sync, after which the kernel takes lost pages for
+        // clean ones. Writing the same bytes again makes them durable wherever the cache was wrong.
+        if let Some(from) = walked
+            .fresh_from
+            .filter(|from| walked.end - from <= REWRITE_LEN_MAX)
+        {
+            let mut bytes = vec![0; (walked.end - from) as usize];
+            file.read_exact_at(&mut bytes, from)?;
+            file.write_all_at(&bytes, from)?;
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what is about to be cut in a file of its own beside the log.
+    fn quarantine(&self, file: &DiskFile, from: u64, expected: i64) -> Result<PathBuf> {
+        let disk = &self.context.disk;
+        let directory = &*self.context.directory;
+        let mut number = 0;
+        let path = loop {
+            let name = format!("{}{expected:020}-{number}", file_name::QUARANTINE_PREFIX);
+            let path = directory.join(name);
+            if !disk.exists(&path)? {
+                break path;
+            }
+            number += 1;
+        };
+        let kept = disk.open(&path, Access::CreateNew)?;
+        let mut buffer = vec![0; 1 << 20];
+        let len = file.len()?;
+        let mut position = from;
+        while position < len {
+            let count = file.read_up_to(&mut buffer, position)?;
+            if count == 0 {
+                break;
+            }
+            kept.write_all_at(&buffer[..count], position - from)?;
+            position += count as u64;
+        }
+        kept.sync_all()?;
+        disk.sync_directory(directory)?;
+        Ok(path)
+    }
+
+    fn observe(&mut self, header: &BatchHeader) {
+        self.epochs.observe(header.leader_epoch, header.base_offset);
+        self.recovered.met_producers |= header.producer_id >= 0;
+    }
+
+    fn note_damage(
+        &mut self,
+        path: &Path,
+        position: u64,
+        reason: &'static str,
+        resume: Option<i64>,
+    ) {
+        let path = path.to_path_buf();
+        self.recovered.findings.push(Finding::Damage {
+            path,
+            position,
+            reason,
+            resume,
+        });
+    }
+
+    fn latch(&mut self, reason: String) {
+        let path = self.context.directory.to_path_buf();
+        self.recovered.findings.push(Finding::Latched {
+            path,
+            reason: reason.clone(),
+        });
+        self.recovered.latch.get_or_insert(reason);
+    }
+}
+
+/// Beyond this, rewriting costs more than it is worth: the cache was dropped before the scan already.
+const REWRITE_LEN_MAX: u64 = 4 << 20;
+const INDEX_LEN_MAX: usize = 64 << 20;
+
+/// Finishes what a crash interrupted among the files of a partition directory, by Kafka's rules, and
+/// lists the base offsets of its segments, ascending.
+pub(crate) fn tidy_directory(context: &SegmentContext) -> Result<Vec<i64>> {
+    let disk = &context.disk;
+    let directory = &*context.directory;
+    let mut names: Vec<String> = disk
+        .entries(directory)?
+        .into_iter()
+        .filter(|e| !e.is_directory)
+        .map(|e| e.name)
+        .collect();
+    names.sort();
+
+    let parsed = |name: &str, suffix: &str| OffsetFile::parse(name.strip_suffix(suffix)?);
+    // An unfinished compaction: what was still being cleaned goes, and with it any swap that had not
+    // got all its files.
+    let cleaned_min = names
+        .iter()
+        .filter_map(|n| Some(parsed(n, ".cleaned")?.1))
+        .min();
+    let is_swap = |n: &String| parsed(n, ".swap").is_some();
+    let is_whole = |offset: i64| cleaned_min.is_none_or(|min| offset < min);
+    let mut changed = false;
+    for name in &names {
+        let unfinished = parsed(name, ".swap").is_some_and(|(_, offset)| !is_whole(offset));
+        let is_leftover = name.ends_with(".deleted")
+            || name.ends_with(file_name::TEMPORARY_SUFFIX)
+            || parsed(name, ".cleaned").is_some()
+            || unfinished;
+        if is_leftover {
+            disk.remove_file(&directory.join(name))?;
+            changed = true;
+        }
+    }
+    let swaps: Vec<(OffsetFile, i64, &String)> = names
+        .iter()
+        .filter(|n| is_swap(n))
+        .filter_map(|n| parsed(n, ".swap").map(|(kind, offset)| (kind, offset, n)))
+        .filter(|(_, offset, _)| is_whole(*offset))
+        .collect();
+    if !swaps.is_empty() {
+        finish_swap(context, &names, &swaps)?;
+        changed = true;
+        names = disk
+            .entries(directory)?
+            .into_iter()
+            .filter(|e| !e.is_directory)
+            .map(|e| e.name)
+            .collect();
+        names.sort();
+    }
+
+    let files: Vec<(OffsetFile, i64)> = names.iter().filter_map(|n| OffsetFile::parse(n)).collect();
+    let bases: Vec<i64> = files
+        .iter()
+        .filter(|(kind, _)| *kind == OffsetFile::Log)
+        .map(|(_, base)| *base)
+        .collect();
+    for (kind, base) in &files {
+        let is_companion = matches!(
+            kind,
+            OffsetFile::OffsetIndex | OffsetFile::TimeIndex | OffsetFile::TransactionIndex
+        );
+        if is_companion && bases.binary_search(base).is_err() {
+            disk.remove_file(&kind.path(directory, *base))?;
+            changed = true;
+        }
+    }
+    if changed {
+        disk.sync_directory(directory)?;
+    }
+    Ok(bases)
+}
+
+/// Removes the segments that a finished compaction replaced and puts its output in their place.
+fn finish_swap(
+    context: &SegmentContext,
+    names: &[String],
+    swaps: &[(OffsetFile, i64, &String)],
+) -> Result<()> {
+    let disk = &context.disk;
+    let directory = &*context.directory;
+    let logs = || swaps.iter().filter(|(kind, _, _)| *kind == OffsetFile::Log);
+    let start = logs().map(|(_, base, _)| *base).min();
+    let mut end = None;
+    for (_, base, name) in logs() {
+        let file = disk.open(&directory.join(name), Access::Read)?;
+        let continuity = Continuity {
+            expected: *base,
+            gaps_below: i64::MAX,
+        };
+        let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
+        while let Scanned::Batch { .. } = scan.next()? {}
+        end = end.max(Some(scan.expected()));
+    }
+    if let (Some(start), Some(end)) = (start, end) {
+        for (kind, base) in names.iter().filter_map(|n| OffsetFile::parse(n)) {
+            if kind != OffsetFile::ProducerSnapshot && (start..end).contains(&base) {
+                disk.remove_file(&kind.path(directory, base))?;
+            }
+        }
+    }
+    for (kind, base, name) in swaps {
+        disk.rename(&directory.join(name), &kind.path(directory, *base))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each row of the table in the module's documentation: a pattern over the facts (`None` = either).
+    struct Case {
+        below: Option<bool>,
+        last: Option<bool>,
+        next_continues: Option<bool>,
+        zeros: Option<bool>,
+        whole: Option<bool>,
+        same_boot: Option<bool>,
+        decision: Decision,
+    }
+
+    #[rustfmt::skip]
+    const CASES: &[Case] = &[
+        Case { below: Some(true), last: None, next_continues: None, zeros: None, whole: None, same_boot: None, decision: Decision::Damage },
+        Case { below: Some(false), last: Some(false), next_continues: Some(true), zeros: Some(true), whole: None, same_boot: None, decision: Decision::End },
+        Case { below: Some(false), last: Some(false), next_continues: Some(false), zeros: Some(true), whole: None, same_boot: None, decision: Decision::Damage },
+        Case { below: Some(false), last: Some(false), next_continues: None, zeros: Some(false), whole: None, same_boot: None, decision: Decision::Damage },
+        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(true), whole: None, same_boot: None, decision: Decision::End },
+        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(false), whole: Some(false), same_boot: None, decision: Decision::Cut },
+        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(false), decision: Decision::Cut },
+        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(true), decision: Decision::Damage },
+    ];
+
+    #[test]
+    fn recovery_decides_every_combination_exactly_once() {
+        for bits in 0..64_u32 {
+            let bit = |n: u32| bits & (1 << n) != 0;
+            let facts = Facts {
+                below_recovery_point: bit(0),
+                last_segment: bit(1),
+                next_continues: bit(2),
+                only_zeros_behind: bit(3),
+                whole_batch_behind: bit(4),
+                last_boot: if bit(5) {
+                    LastBoot::Same
+                } else {
+                    LastBoot::Other
+                },
+            };
+            let fits = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
+            let cases: Vec<&Case> = CASES
+                .iter()
+                .filter(|case| {
+                    fits(case.below, facts.below_recovery_point)
+                        && fits(case.last, facts.last_segment)
+                        && fits(case.next_continues, facts.next_continues)
+                        && fits(case.zeros, facts.only_zeros_behind)
+                        && fits(case.whole, facts.whole_batch_behind)
+                        && fits(case.same_boot, bit(5))
+                })
+                .collect();
+            assert_eq!(cases.len(), 1, "{facts:?}");
+            assert_eq!(decide(facts), cases[0].decision, "{facts:?}");
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What changes under the partition's lock, and the order in which it changes.
+//!
+//! The append ladder; the order of effects is the argument for correctness:
+//!
+//! | rung | effect | if it fails |
+//! | --- | --- | --- |
+//! | 1 | take the lock, *then* ask whether the partition is latched | nothing happened |
+//! | 2 | check size and offset space | nothing happened; the caller's error |
+//! | 3 | roll when full: seal and synchronise the old segment, create the new one, synchronise the directory | nothing visible; may be tried again |
+//! | 4 | write the bytes behind the log end | nothing visible; clean or latched, as the [`Tail`] says |
+//! | 5 | index entries (memory) | rebuilt from the log anyway |
+//! | 6 | publish the log end: one release store | cannot fail |
+//! | 7 | unlock; ring the doorbells | cannot fail |
+//! | 8 | the delivery waits at the sync gate, if its level asks for it | visible but not acknowledged: latched |
+//!
+//! **Invariant (sealed means synced).** A segment is durable, with its indexes, before the next one is
+//! created. So only the last segment ever holds bytes that a power cut can take.
+
+use std::sync::Arc;
+
+use crate::config::LogConfig;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::encode::EncodedBatch;
+use crate::partition::leader_epochs::LeaderEpochs;
+use crate::storage::map::AppendError;
+use crate::storage::map::Door;
+use crate::storage::map::Tail;
+use crate::storage::segment::OpenSegment;
+
+/// The appending side of one partition, behind its lock.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) phase: Phase,
+    /// `None` until the first append: an idle partition costs no descriptor and no mapping.
+    pub(crate) live: Option<LiveTail>,
+    pub(crate) config: Arc<LogConfig>,
+    pub(crate) epochs: LeaderEpochs,
+    /// A new epoch begins before the first append after an unclean open.
+    pub(crate) raise_epoch: bool,
+    /// The latest time the log itself stamped on a batch.
+    pub(crate) append_time_ms: i64,
+    /// Bytes appended since the last sync that was asked for.
+    pub(crate) unsynced_len: u64,
+    /// The newest producer snapshot, carried along: our own batches do not change producer state.
+    /// `None` if it is not known, and then none is written.
+    pub(crate) producer_snapshot: Option<Arc<[u8]>>,
+}
+
+/// What the writer is up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// Somebody opens, rolls or seals a segment and has let go of the lock meanwhile.
+    Busy,
+    /// No more appends: closed or deleted.
+    Closed,
+}
+
+/// The segment that is being appended to.
+#[derive(Debug)]
+pub(crate) struct LiveTail {
+    pub(crate) tail: Tail,
+    pub(crate) open: Arc<OpenSegment>,
+    /// The greatest timestamp of the segment's first batch; −1 if it has none.
+    pub(crate) first_timestamp_ms: i64,
+    pub(crate) created_ms: i64,
+}
+
+/// Whether an append may go ahead, and if not, what it needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// Wait until whoever is busy is done.
+    Busy,
+    /// The last segment must be opened for appending.
+    Cold,
+    /// The last segment is full.
+    Full,
+}
+
+impl Writer {
+    /// Says what an append of `batch` at `log_end` needs first.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::RecordTooLarge`] if no segment could hold the batch.
+    /// * [`Error::Closed`] once the partition takes no more appends.
+    #[inline]
+    pub(crate) fn readiness(
+        &self,
+        batch: &EncodedBatch<'_>,
+        log_end: i64,
+        now_ms: i64,
+    ) -> Result<Readiness> {
+        match self.phase {
+            Phase::Open => {}
+            Phase::Busy => return Ok(Readiness::Busy),
+            Phase::Closed => return Err(Error::Closed),
+        }
+        let limit = self.config.segment_bytes as usize;
+        if batch.len() > limit {
+            return Err(Error::RecordTooLarge {
+                len: batch.len(),
+                limit,
+                key: "segment.bytes",
+            });
+        }
+        if log_end > i64::MAX - i64::from(batch.record_count()) - 1 {
+            return Err(Error::InvalidRecord {
+                reason: "the partition's offsets are used up",
+            });
+        }
+        let Some(live) = &self.live else {
+            return Ok(Readiness::Cold);
+        };
+        let is_full = live.is_full_for(batch, log_end, &self.config)
+            || live.is_over_age(batch.max_timestamp_ms(), now_ms, &self.config);
+        Ok(if is_full {
+            Readiness::Full
+        } else {
+            Readiness::Ready
+        })
+    }
+
+    /// Puts `batch` behind `log_end`: rungs 4 and 5. Nobody sees it until the caller publishes.
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        batch: &mut EncodedBatch<'_>,
+        log_end: i64,
+        door: Door,
+    ) -> Result<(), AppendError> {
+        let live = self.live.as_mut().expect("readiness said Ready");
+        batch.stamp(log_end, self.epochs.latest());
+        let position = live.tail.end();
+        live.tail.append(batch.bytes(), door)?;
+        let last_offset = log_end + i64::from(batch.record_count()) - 1;
+        live.open
+            .indexes_of_live()
+            .write()
+            .note(position, last_offset, batch.max_timestamp_ms());
+        if position == 0 {
+            live.first_timestamp_ms = batch.max_timestamp_ms();
+        }
+        live.open.publish(live.tail.end());
+        self.unsynced_len += batch.len() as u64;
+        Ok(())
+    }
+}
+
+impl LiveTail {
+    fn is_full_for(&self, batch: &EncodedBatch<'_>, log_end: i64, config: &LogConfig) -> bool {
+        let end = self.tail.end();
+        let last_offset = log_end + i64::from(batch.record_count()) - 1;
+        let limit = u64::from(config.segment_bytes).min(self.tail.capacity());
+        end + batch.len() as u64 > limit
+            || last_offset - self.open.base_offset() > i64::from(i32::MAX)
+            || (end > 0
+                && self
+                    .open
+                    .indexes_of_live()
+                    .read()
+                    .is_full(config.segment_index_bytes))
+    }
+
+    /// Kafka's rule: the age is the span between the first batch's timestamp and the incoming one's, or,
+    /// where records carry none, the time since the segment was made.
+    fn is_over_age(&self, incoming_ms: i64, now_ms: i64, config: &LogConfig) -> bool {
+        if self.tail.end() == 0 {
+            return false;
+        }
+        let age_ms = if self.first_timestamp_ms >= 0 && incoming_ms >= 0 {
+            incoming_ms.saturating_sub(self.first_timestamp_ms)
+        } else {
+            now_ms.saturating_sub(self.created_ms)
+        };
+        age_ms > config.segment_ms
+    }
+
+    /// Gives the time at which an idle segment is to be rolled; `None` while it is empty.
+    pub(crate) fn due_ms(&self, config: &LogConfig) -> Option<i64> {
+        let begun = if self.first_timestamp_ms >= 0 {
+            self.first_timestamp_ms
+        } else {
+            self.created_ms
+        };
+        (self.tail.end() > 0).then(|| begun.saturating_add(config.segment_ms))
+    }
+}

@@ -1,0 +1,239 @@
+//! Small files that are replaced atomically, in Kafka's checkpoint text format.
+//!
+//! Line 1 is the version `0`, line 2 the number of entries, then one entry a line, its fields separated
+//! by a space. An empty file has no entries. A malformed one would take the directory offline in Kafka,
+//! so a file is written beside, synchronised and renamed.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::name::TopicName;
+use crate::storage::disk::Disk;
+
+/// One offset for each partition, as in `recovery-point-offset-checkpoint`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OffsetCheckpoint {
+    offsets: BTreeMap<(TopicName, u32), i64>,
+}
+
+impl OffsetCheckpoint {
+    /// Reads the file; one that is missing has no entries.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Corrupt`] if it is not a checkpoint. What it says can be derived by scanning.
+    pub(crate) fn read(disk: &Disk, path: &Path) -> Result<OffsetCheckpoint> {
+        let mut checkpoint = OffsetCheckpoint::default();
+        for (line, position) in entries(disk, path)? {
+            let mut fields = line.split_whitespace();
+            let entry = (|| {
+                let topic = TopicName::new(fields.next()?).ok()?;
+                let partition = fields.next()?.parse::<u32>().ok()?;
+                let offset = fields
+                    .next()?
+                    .parse::<i64>()
+                    .ok()
+                    .filter(|offset| *offset >= 0)?;
+                fields
+                    .next()
+                    .is_none()
+                    .then_some(((topic, partition), offset))
+            })();
+            let (key, offset) =
+                entry.ok_or_else(|| malformed(path, position, "not `topic partition offset`"))?;
+            checkpoint.offsets.insert(key, offset);
+        }
+        Ok(checkpoint)
+    }
+
+    pub(crate) fn write(&self, disk: &Disk, path: &Path) -> Result<()> {
+        let mut text = heading(self.offsets.len());
+        for ((topic, partition), offset) in &self.offsets {
+            writeln!(text, "{topic} {partition} {offset}").expect("a string takes everything");
+        }
+        disk.replace(path, text.as_bytes())
+    }
+
+    pub(crate) fn set(&mut self, topic: &TopicName, partition: u32, offset: i64) {
+        self.offsets.insert((topic.clone(), partition), offset);
+    }
+
+    pub(crate) fn of(&self, topic: &TopicName, partition: u32) -> Option<i64> {
+        self.offsets.get(&(topic.clone(), partition)).copied()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TopicName, u32, i64)> {
+        self.offsets
+            .iter()
+            .map(|((topic, partition), offset)| (topic, *partition, *offset))
+    }
+}
+
+/// Reads pairs of numbers, as in `leader-epoch-checkpoint`; both must ascend.
+pub(crate) fn read_epochs(disk: &Disk, path: &Path) -> Result<Vec<(i32, i64)>> {
+    let mut epochs: Vec<(i32, i64)> = Vec::new();
+    for (line, position) in entries(disk, path)? {
+        let pair = line
+            .split_once(char::is_whitespace)
+            .and_then(|(epoch, start)| {
+                Some((
+                    epoch.parse::<i32>().ok()?,
+                    start.trim().parse::<i64>().ok()?,
+                ))
+            });
+        let ascends = |(epoch, start): &(i32, i64)| {
+            *epoch >= 0 && *start >= 0 && epochs.last().is_none_or(|(e, s)| epoch > e && start >= s)
+        };
+        let pair = pair
+            .filter(ascends)
+            .ok_or_else(|| malformed(path, position, "not an ascending `epoch offset`"))?;
+        epochs.push(pair);
+    }
+    Ok(epochs)
+}
+
+pub(crate) fn write_epochs(disk: &Disk, path: &Path, epochs: &[(i32, i64)]) -> Result<()> {
+    let mut text = heading(epochs.len());
+    for (epoch, start) in epochs {
+        writeln!(text, "{epoch} {start}").expect("a string takes everything");
+    }
+    disk.replace(path, text.as_bytes())
+}
+
+/// More than any directory needs: at some 30 bytes a partition, two million partitions.
+const FILE_LEN_MAX: usize = 64 << 20;
+
+fn heading(count: usize) -> String {
+    format!("0\n{count}\n")
+}
+
+/// Gives the entry lines with the byte positions they start at.
+fn entries(disk: &Disk, path: &Path) -> Result<Vec<(String, u64)>> {
+    let bytes = match disk.read_small(path, FILE_LEN_MAX) {
+        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        other => other?,
+    };
+    let text = String::from_utf8(bytes).map_err(|_| malformed(path, 0, "not UTF-8"))?;
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut position = 0;
+    let mut lines = text.split_inclusive('\n').map(|line| {
+        let start = position;
+        position += line.len() as u64;
+        (line.trim_end().to_owned(), start)
+    });
+    match lines.next() {
+        Some((version, _)) if version == "0" => {}
+        _ => return Err(malformed(path, 0, "not version 0")),
+    }
+    let count = lines
+        .next()
+        .and_then(|(line, _)| line.parse::<usize>().ok());
+    let entries: Vec<_> = lines.filter(|(line, _)| !line.is_empty()).collect();
+    if count != Some(entries.len()) {
+        return Err(malformed(
+            path,
+            2,
+            "the number of entries is not the one stated",
+        ));
+    }
+    Ok(entries)
+}
+
+fn malformed(path: &Path, position: u64, reason: &'static str) -> Error {
+    Error::Corrupt {
+        path: path.to_path_buf(),
+        position,
+        reason,
+        resume: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(directory: &tempfile::TempDir) -> std::path::PathBuf {
+        directory.path().join("checkpoint")
+    }
+
+    #[test]
+    fn offsets_make_the_round_trip_in_kafkas_words() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        let topic = TopicName::new("orders").unwrap();
+        let mut checkpoint = OffsetCheckpoint::default();
+        checkpoint.set(&topic, 0, 42);
+        checkpoint.set(&topic, 11, i64::MAX);
+        checkpoint.write(&disk, &path(&directory)).unwrap();
+        let text = std::fs::read_to_string(path(&directory)).unwrap();
+        assert_eq!(text, "0\n2\norders 0 42\norders 11 9223372036854775807\n");
+        assert_eq!(
+            OffsetCheckpoint::read(&disk, &path(&directory)).unwrap(),
+            checkpoint
+        );
+        assert_eq!(checkpoint.of(&topic, 11), Some(i64::MAX));
+        assert_eq!(checkpoint.of(&topic, 1), None);
+    }
+
+    #[test]
+    fn missing_and_empty_files_have_no_entries() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        assert_eq!(
+            OffsetCheckpoint::read(&disk, &path(&directory))
+                .unwrap()
+                .iter()
+                .count(),
+            0
+        );
+        std::fs::write(path(&directory), "").unwrap();
+        assert_eq!(
+            OffsetCheckpoint::read(&disk, &path(&directory))
+                .unwrap()
+                .iter()
+                .count(),
+            0
+        );
+    }
+
+    #[test]
+    fn malformed_files_are_named_with_the_byte() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        let disk = &disk;
+        for (text, at) in [
+            ("1\n0\n", 0),
+            ("0\n2\na 0 1\n", 2),
+            ("0\n1\na 0 x\n", 4),
+            ("0\n2\na 0 1\na 0 -1\n", 10),
+            ("0\n1\na/b 0 1\n", 4),
+            ("0\n1\na 0 1 2\n", 4),
+        ] {
+            std::fs::write(path(&directory), text).unwrap();
+            match OffsetCheckpoint::read(disk, &path(&directory)) {
+                Err(Error::Corrupt { position, .. }) => assert_eq!(position, at, "{text:?}"),
+                other => panic!("{text:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn epochs_make_the_round_trip_and_must_ascend() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        let epochs = [(0, 0), (3, 17)];
+        write_epochs(&disk, &path(&directory), &epochs).unwrap();
+        assert_eq!(
+            std::fs::read_to_string(path(&directory)).unwrap(),
+            "0\n2\n0 0\n3 17\n"
+        );
+        assert_eq!(read_epochs(&disk, &path(&directory)).unwrap(), epochs);
+        std::fs::write(path(&directory), "0\n2\n3 17\n2 18\n").unwrap();
+        assert!(read_epochs(&disk, &path(&directory)).is_err());
+    }
+}

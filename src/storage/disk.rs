@@ -1,0 +1,529 @@
+//! The one door to the file system.
+//!
+//! Every effect on a disk passes a [`Disk`] or a [`DiskFile`] it opened. In tests the door can be
+//! told to fail the n-th effect, or every one from the n-th on, as if the process had died there.
+//! Reads and effects alike name the path they were about when they fail.
+
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::FileExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::storage::file_name;
+
+/// A file system, or in tests one that fails on command.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    #[cfg(test)]
+    pub(crate) script: Option<std::sync::Arc<faults::Script>>,
+}
+
+/// An open file of a [`Disk`]; knows its path.
+#[derive(Debug)]
+pub(crate) struct DiskFile {
+    file: File,
+    path: PathBuf,
+    disk: Disk,
+}
+
+/// How a file is to be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    /// Reads and writes a file that is there.
+    Write,
+    /// Reads and writes a file that must not be there yet.
+    CreateNew,
+    /// Reads and writes; makes the file if need be, keeps what is in it.
+    CreateOrKeep,
+}
+
+/// What a name in a directory stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) name: String,
+    pub(crate) is_directory: bool,
+}
+
+impl Disk {
+    pub(crate) fn open(&self, path: &Path, access: Access) -> Result<DiskFile> {
+        let mut options = OpenOptions::new();
+        // A symbolic link inside the data directory could lead anywhere, and opening a FIFO would block.
+        options
+            .read(true)
+            .mode(FILE_MODE)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let action = match access {
+            Access::Read => "open",
+            Access::Write => {
+                options.write(true);
+                "open"
+            }
+            Access::CreateNew => {
+                self.effect("create", path)?;
+                options.write(true).create_new(true);
+                "create"
+            }
+            Access::CreateOrKeep => {
+                self.effect("create", path)?;
+                options.write(true).create(true).truncate(false);
+                "create"
+            }
+        };
+        let file = options.open(path).map_err(|e| Error::io(action, path, e))?;
+        let metadata = file.metadata().map_err(|e| Error::io("examine", path, e))?;
+        if !metadata.is_file() {
+            let odd = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(Error::io("open", path, odd));
+        }
+        Ok(DiskFile {
+            file,
+            path: path.to_path_buf(),
+            disk: self.clone(),
+        })
+    }
+
+    /// Reads a whole file that is expected to be small; one larger than `len_max` is refused unread.
+    pub(crate) fn read_small(&self, path: &Path, len_max: usize) -> Result<Vec<u8>> {
+        let file = self.open(path, Access::Read)?;
+        let len = file.len()?;
+        let len = usize::try_from(len)
+            .ok()
+            .filter(|len| *len <= len_max)
+            .ok_or_else(|| Error::Corrupt {
+                path: path.to_path_buf(),
+                position: len_max as u64,
+                reason: "the file is larger than it can be",
+                resume: None,
+            })?;
+        let mut bytes = vec![0; len];
+        file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+
+    /// Writes a file whole, whatever was there, and synchronises its bytes.
+    pub(crate) fn write_synced(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let file = self.open(path, Access::CreateOrKeep)?;
+        file.set_len(0)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_all()
+    }
+
+    /// Replaces a file atomically: after a crash at any point it holds the old bytes or the new ones.
+    pub(crate) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(file_name::TEMPORARY_SUFFIX);
+        let temporary = PathBuf::from(temporary);
+        let written = self.write_synced(&temporary, bytes);
+        if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
+            // Best effort: what is left behind is swept at the next open, and may hold the space
+            // whose lack was the failure.
+            drop(fs::remove_file(&temporary));
+            return Err(error);
+        }
+        self.sync_directory(parent(path))
+    }
+
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.effect("rename", from)?;
+        fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
+    }
+
+    /// Removes a file; one that is not there counts as removed.
+    pub(crate) fn remove_file(&self, path: &Path) -> Result<()> {
+        self.effect("remove", path)?;
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes a directory with everything in it; one that is not there counts as removed.
+    pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
+        self.effect("remove", path)?;
+        match fs::remove_dir_all(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn create_directory(&self, path: &Path) -> Result<()> {
+        self.effect("create", path)?;
+        fs::DirBuilder::new()
+            .mode(DIRECTORY_MODE)
+            .create(path)
+            .map_err(|e| Error::io("create", path, e))
+    }
+
+    pub(crate) fn create_directories(&self, path: &Path) -> Result<()> {
+        self.effect("create", path)?;
+        fs::DirBuilder::new()
+            .mode(DIRECTORY_MODE)
+            .recursive(true)
+            .create(path)
+            .map_err(|e| Error::io("create", path, e))
+    }
+
+    /// Makes the names in a directory durable: creations, renames and removals.
+    pub(crate) fn sync_directory(&self, path: &Path) -> Result<()> {
+        self.effect("synchronise", path)?;
+        let directory = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        directory
+            .sync_all()
+            .map_err(|e| Error::io("synchronise", path, e))
+    }
+
+    /// Lists a directory. Names that are not UTF-8 are not ours and are left out.
+    pub(crate) fn entries(&self, path: &Path) -> Result<Vec<Entry>> {
+        let failed = |e| Error::io("list", path, e);
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            let is_directory = entry.file_type().map_err(failed)?.is_dir();
+            entries.push(Entry { name, is_directory });
+        }
+        Ok(entries)
+    }
+
+    pub(crate) fn len(&self, path: &Path) -> Result<u64> {
+        Ok(fs::symlink_metadata(path)
+            .map_err(|e| Error::io("examine", path, e))?
+            .len())
+    }
+
+    pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
+        match fs::symlink_metadata(path) {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("examine", path, e)),
+        }
+    }
+
+    /// Asks the test's script, if there is one, whether this effect may happen.
+    #[cfg_attr(
+        not(test),
+        allow(unused_variables, clippy::unused_self, clippy::unnecessary_wraps)
+    )]
+    #[inline]
+    fn effect(&self, action: &'static str, path: &Path) -> Result<()> {
+        #[cfg(test)]
+        if let Some(script) = &self.script {
+            return script
+                .next(action, path)
+                .map_err(|e| Error::io(action, path, e));
+        }
+        Ok(())
+    }
+}
+
+impl DiskFile {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn len(&self) -> Result<u64> {
+        Ok(self
+            .file
+            .metadata()
+            .map_err(|e| Error::io("examine", &self.path, e))?
+            .len())
+    }
+
+    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> Result<()> {
+        self.file
+            .read_exact_at(bytes, position)
+            .map_err(|e| Error::io("read", &self.path, e))
+    }
+
+    /// Reads what there is, up to the length of `bytes`; fewer only at the end of the file.
+    pub(crate) fn read_up_to(&self, bytes: &mut [u8], position: u64) -> Result<usize> {
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self
+                .file
+                .read_at(&mut bytes[filled..], position + filled as u64)
+            {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("read", &self.path, e)),
+            }
+        }
+        Ok(filled)
+    }
+
+    pub(crate) fn write_all_at(&self, bytes: &[u8], position: u64) -> Result<()> {
+        if let Err(error) = self.disk.effect("append to", &self.path) {
+            // A failing disk may have taken a part: the file is left torn, as a real one would be.
+            drop(self.file.write_all_at(&bytes[..bytes.len() / 2], position));
+            return Err(error);
+        }
+        self.file
+            .write_all_at(bytes, position)
+            .map_err(|e| Error::io("append to", &self.path, e))
+    }
+
+    pub(crate) fn set_len(&self, len: u64) -> Result<()> {
+        self.disk.effect("cut", &self.path)?;
+        self.file
+            .set_len(len)
+            .map_err(|e| Error::io("cut", &self.path, e))
+    }
+
+    /// Makes the bytes and what is needed to find them durable.
+    pub(crate) fn sync_data(&self) -> Result<()> {
+        self.disk.effect("synchronise", &self.path)?;
+        self.file
+            .sync_data()
+            .map_err(|e| Error::io("synchronise", &self.path, e))
+    }
+
+    pub(crate) fn sync_all(&self) -> Result<()> {
+        self.disk.effect("synchronise", &self.path)?;
+        self.file
+            .sync_all()
+            .map_err(|e| Error::io("synchronise", &self.path, e))
+    }
+
+    /// Reserves real space up to `end`, as zeros behind what is there. On failure the file is as it was.
+    pub(crate) fn reserve(&self, start: u64, end: u64) -> Result<()> {
+        let reserved = self.disk.effect("grow", &self.path).and_then(|()| {
+            allocate(&self.file, start, end - start).map_err(|e| Error::io("grow", &self.path, e))
+        });
+        if reserved.is_err() {
+            // A failed reservation may have taken all the space there was; give it back. If even that
+            // fails, a tail of zeros is left, which recovery accepts.
+            drop(self.file.set_len(start));
+        }
+        reserved
+    }
+
+    /// Lets go of cached pages that are not dirty, so that reads show what the device holds.
+    pub(crate) fn drop_clean_pages(&self) {
+        #[cfg(target_os = "linux")]
+        // Advice only: where it is not taken, reads come from the cache as always.
+        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed).unwrap_or_default();
+    }
+
+    /// Tells whether a writable mapping of this file keeps its word: space that was reserved stays
+    /// reserved, and a store into it cannot fail. That is known of ext4 and tmpfs; on others a copied
+    /// block may be shared, and a store into it would need space that is not there.
+    pub(crate) fn maps_are_dependable(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            const EXT4: u64 = 0xef53;
+            const TMPFS: u64 = 0x0102_1994;
+            #[allow(
+                clippy::cast_lossless,
+                clippy::unnecessary_cast,
+                reason = "its width varies"
+            )]
+            let kind = rustix::fs::fstatfs(&self.file).map(|statfs| statfs.f_type as u64);
+            matches!(kind, Ok(EXT4 | TMPFS))
+        }
+        #[cfg(not(target_os = "linux"))]
+        false
+    }
+
+    /// Asks the test's script whether a store through a mapping of this file may happen.
+    #[inline]
+    pub(crate) fn effect_of_store(&self) -> Result<()> {
+        self.disk.effect("append to", &self.path)
+    }
+}
+
+/// What is stored may be anybody's secret: the owner alone reads it.
+const FILE_MODE: u32 = 0o600;
+const DIRECTORY_MODE: u32 = 0o700;
+
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+#[cfg(target_os = "linux")]
+fn allocate(file: &File, start: u64, len: u64) -> io::Result<()> {
+    Ok(rustix::fs::fallocate(
+        file,
+        rustix::fs::FallocateFlags::empty(),
+        start,
+        len,
+    )?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allocate(_file: &File, _start: u64, _len: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Disks that fail on command.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::io;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use super::Disk;
+
+    /// Which effects fail, and how.
+    #[derive(Debug)]
+    pub(crate) struct Script {
+        state: Mutex<State>,
+    }
+
+    #[derive(Debug)]
+    struct State {
+        count: u64,
+        fail_at: u64,
+        errno: i32,
+        persistent: bool,
+        trace: Vec<String>,
+    }
+
+    impl Disk {
+        /// A disk whose `fail_at`-th effect fails once with `errno`.
+        pub(crate) fn failing_once(fail_at: u64, errno: i32) -> Disk {
+            Disk::scripted(fail_at, errno, false)
+        }
+
+        /// A disk on which nothing takes effect from the `fail_at`-th on: the process has died there.
+        pub(crate) fn dying(fail_at: u64) -> Disk {
+            Disk::scripted(fail_at, libc::EIO, true)
+        }
+
+        fn scripted(fail_at: u64, errno: i32, persistent: bool) -> Disk {
+            let state = State {
+                count: 0,
+                fail_at,
+                errno,
+                persistent,
+                trace: Vec::new(),
+            };
+            Disk {
+                script: Some(Arc::new(Script {
+                    state: Mutex::new(state),
+                })),
+            }
+        }
+
+        pub(crate) fn script(&self) -> &Script {
+            self.script.as_deref().unwrap()
+        }
+    }
+
+    impl Script {
+        pub(crate) fn next(&self, action: &'static str, path: &Path) -> io::Result<()> {
+            let mut state = self.state.lock().unwrap();
+            state.count += 1;
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            state.trace.push(format!("{action} {name}"));
+            let fails =
+                state.count == state.fail_at || (state.persistent && state.count > state.fail_at);
+            if fails {
+                Err(io::Error::from_raw_os_error(state.errno))
+            } else {
+                Ok(())
+            }
+        }
+
+        /// How many effects were asked for so far.
+        pub(crate) fn count(&self) -> u64 {
+            self.state.lock().unwrap().count
+        }
+
+        /// Arms the script anew: the n-th effect from now on fails.
+        pub(crate) fn arm(&self, from_now: u64, errno: i32, persistent: bool) {
+            let mut state = self.state.lock().unwrap();
+            state.fail_at = state.count + from_now;
+            state.errno = errno;
+            state.persistent = persistent;
+        }
+
+        pub(crate) fn disarm(&self) {
+            self.state.lock().unwrap().fail_at = u64::MAX;
+        }
+
+        pub(crate) fn trace(&self) -> Vec<String> {
+            self.state.lock().unwrap().trace.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_is_old_or_new_whatever_effect_fails() {
+        let effects = {
+            let disk = Disk::failing_once(u64::MAX, 0);
+            let directory = tempfile::tempdir().unwrap();
+            disk.replace(&directory.path().join("f"), b"new").unwrap();
+            disk.script().count()
+        };
+        for n in 1..=effects {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("f");
+            fs::write(&path, "old").unwrap();
+            let error = Disk::failing_once(n, libc::ENOSPC)
+                .replace(&path, b"new")
+                .unwrap_err();
+            assert!(matches!(error, Error::OutOfSpace { .. }), "{error}");
+            let found = fs::read(&path).unwrap();
+            assert!(found == b"old" || found == b"new", "effect {n}");
+            assert_eq!(
+                fs::read_dir(directory.path()).unwrap().count(),
+                1,
+                "effect {n}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
+        assert!(Disk::default().open(&link, Access::Read).is_err());
+        assert!(
+            Disk::default()
+                .open(directory.path(), Access::Read)
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn a_failed_reservation_leaves_the_file_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::failing_once(3, libc::ENOSPC);
+        let file = disk
+            .open(&directory.path().join("f"), Access::CreateNew)
+            .unwrap();
+        file.write_all_at(b"abc", 0).unwrap();
+        assert!(matches!(
+            file.reserve(3, 1 << 20),
+            Err(Error::OutOfSpace { .. })
+        ));
+        assert_eq!(file.len().unwrap(), 3);
+    }
+}

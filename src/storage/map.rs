@@ -1,0 +1,385 @@
+//! An append-only file, mapped: [`Tail`] grows it, [`View`] reads it.
+//!
+//! A tail has two doors into the same page cache: a store through the mapping, which costs no system
+//! call, and `pwrite`, which is cheaper to synchronise and for large batches. A store is made only into
+//! space that was reserved before, so that a full disk is an error here and never a signal. Where the
+//! file system cannot promise that, every append takes the `pwrite` door.
+//!
+//! **Invariant (frozen).** Bytes of a mapped file below a published end are never written again and
+//! never truncated while a mapping of them exists in this process. Ends are published with a Release
+//! store after the bytes are in place.
+//!
+//! **Invariant (backed).** A [`View`] ends at or below a published end, and a published end never
+//! exceeds the length of the file. Bytes of a view are therefore always backed by the file.
+
+#![allow(unsafe_code, reason = "slices over mapped memory")]
+
+use std::ops::Range;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::atomic::fence;
+
+use memmap2::MmapOptions;
+use memmap2::MmapRaw;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::header::LENGTH_EXCLUDES;
+use crate::storage::disk::DiskFile;
+use crate::storage::lock::DirectoryLock;
+
+/// Mapped memory of one file. It keeps the directory locked: another writer may cut the file.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    memory: MmapRaw,
+    _lock: Option<Arc<DirectoryLock>>,
+}
+
+/// A stretch of a file's beginning that no longer changes.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    mapping: Arc<Mapping>,
+    end: usize,
+}
+
+/// The end of a file that is being appended to.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    file: Arc<DiskFile>,
+    mapping: Arc<Mapping>,
+    door: DoorsOpen,
+    /// Bytes appended so far.
+    end: u64,
+    /// Space that is reserved, and the file's length; at least `end`.
+    reserved: u64,
+    capacity: u64,
+    /// How much the next reservation asks for.
+    step: u64,
+}
+
+/// Which doors a file system allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DoorsOpen {
+    /// Space can be reserved: stores and writes.
+    Both,
+    /// Writes only, each of which may find the disk full.
+    WriteOnly,
+}
+
+/// How an append reaches the page cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Door {
+    /// A copy into the mapping.
+    Store,
+    /// A `pwrite`: cheaper to synchronise afterwards, and faster for large batches.
+    Write,
+}
+
+/// Where a failed append left the file.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// As it was; the append may be repeated later.
+    Clean(Error),
+    /// Unknown bytes may lie behind the end.
+    Torn(Error),
+}
+
+impl Mapping {
+    /// Maps the first `len` bytes of a file for reading. Pages beyond the file's end may be mapped but
+    /// not touched.
+    pub(crate) fn read_only(
+        file: &DiskFile,
+        len: usize,
+        lock: Option<Arc<DirectoryLock>>,
+    ) -> Result<Mapping> {
+        let memory = MmapOptions::new()
+            .len(len)
+            .map_raw_read_only(file.file())
+            .map_err(|e| Error::io("map", file.path(), e))?;
+        Ok(Mapping {
+            memory,
+            _lock: lock,
+        })
+    }
+
+    fn writable(file: &DiskFile, len: usize, lock: Option<Arc<DirectoryLock>>) -> Result<Mapping> {
+        let memory = MmapOptions::new()
+            .len(len)
+            .map_raw(file.file())
+            .map_err(|e| Error::io("map", file.path(), e))?;
+        Ok(Mapping {
+            memory,
+            _lock: lock,
+        })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// Gives the mapping's bytes below `end`, which must be published (invariant (backed)).
+    pub(crate) fn view(self: &Arc<Self>, end: u64) -> View {
+        let end = usize::try_from(end).map_or(self.len(), |end| end.min(self.len()));
+        View {
+            mapping: Arc::clone(self),
+            end,
+        }
+    }
+}
+
+impl View {
+    /// Gives the bytes of a range, `None` if it reaches beyond the view.
+    #[inline]
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
+        if range.start > range.end || range.end > self.end {
+            return None;
+        }
+        // SAFETY: `end` is at most the mapping's length, asserted where the view was made, so the
+        // pointer stays within one allocation.
+        let start = unsafe { self.mapping.memory.as_ptr().add(range.start) };
+        // SAFETY: the bytes lie below `end`; by invariant (backed) they are backed by the file and by
+        // invariant (frozen) nobody writes them while the mapping lives, which the borrow of `self`
+        // ensures. Any bit pattern is a `u8`.
+        Some(unsafe { std::slice::from_raw_parts(start, range.end - range.start) })
+    }
+
+    /// Gives everything from a position to the view's end.
+    #[inline]
+    pub(crate) fn from(&self, position: u64) -> &[u8] {
+        let start = usize::try_from(position).unwrap_or(usize::MAX);
+        self.bytes(start..self.end).unwrap_or_default()
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end as u64
+    }
+}
+
+impl Tail {
+    /// Continues a file of which `end` bytes are in use and anything behind them is of no value.
+    /// The file never grows beyond `capacity` bytes.
+    pub(crate) fn open(
+        file: DiskFile,
+        end: u64,
+        capacity: u64,
+        lock: Option<Arc<DirectoryLock>>,
+    ) -> Result<Tail> {
+        let capacity = capacity.max(end).max(1);
+        let len = usize::try_from(capacity).map_err(|_| Error::InvalidArgument {
+            argument: "segment.bytes",
+            reason: "the file does not fit this machine's address space",
+        })?;
+        let door = if file.maps_are_dependable() {
+            DoorsOpen::Both
+        } else {
+            DoorsOpen::WriteOnly
+        };
+        let mapping = match door {
+            DoorsOpen::Both => Mapping::writable(&file, len, lock)?,
+            DoorsOpen::WriteOnly => Mapping::read_only(&file, len, lock)?,
+        };
+        Ok(Tail {
+            file: Arc::new(file),
+            mapping: Arc::new(mapping),
+            door,
+            end,
+            reserved: end,
+            capacity,
+            step: STEP_MIN,
+        })
+    }
+
+    /// Appends one batch. Its first 12 bytes (base offset and length) are stored last, so that a reader
+    /// in another process meets zeros or a whole batch.
+    ///
+    /// The bytes are in the file when this returns, but not published: nobody reads them yet.
+    pub(crate) fn append(&mut self, batch: &[u8], door: Door) -> Result<(), AppendError> {
+        debug_assert!(batch.len() > LENGTH_EXCLUDES);
+        let upto = self.end + batch.len() as u64;
+        assert!(
+            upto <= self.capacity,
+            "the writer rolls before a segment overflows"
+        );
+        match self.door {
+            DoorsOpen::Both => {
+                self.reserve(upto).map_err(AppendError::Clean)?;
+                match door {
+                    Door::Store => self.store(batch).map_err(AppendError::Torn)?,
+                    Door::Write => {
+                        self.file
+                            .write_all_at(batch, self.end)
+                            .map_err(AppendError::Torn)?;
+                    }
+                }
+            }
+            DoorsOpen::WriteOnly => {
+                if let Err(error) = self.file.write_all_at(batch, self.end) {
+                    // Whatever part was written lies behind the end: once cut, the file is as it was.
+                    return Err(match self.file.set_len(self.end) {
+                        Ok(()) => AppendError::Clean(error),
+                        Err(_) => AppendError::Torn(error),
+                    });
+                }
+                self.reserved = upto;
+            }
+        }
+        self.end = upto;
+        Ok(())
+    }
+
+    /// Gives back the space behind the end. Readers never look there.
+    pub(crate) fn trim(&mut self) -> Result<()> {
+        if self.reserved > self.end {
+            self.file.set_len(self.end)?;
+            self.reserved = self.end;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn file(&self) -> &Arc<DiskFile> {
+        &self.file
+    }
+
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// Reserves space in steps that start small, so that a thousand idle partitions cost little, and
+    /// double, so that a busy one seldom pays.
+    fn reserve(&mut self, upto: u64) -> Result<()> {
+        if upto <= self.reserved {
+            return Ok(());
+        }
+        let wanted = upto.max(self.reserved + self.step).min(self.capacity);
+        let reserved = match self.file.reserve(self.reserved, wanted) {
+            // The disk cannot hold the whole step; what is needed now may still fit.
+            Err(Error::OutOfSpace { .. }) if wanted > upto => {
+                self.file.reserve(self.reserved, upto).map(|()| upto)
+            }
+            other => other.map(|()| wanted),
+        }?;
+        self.reserved = reserved;
+        self.step = (self.step * 2).min(STEP_MAX);
+        Ok(())
+    }
+
+    fn store(&mut self, batch: &[u8]) -> Result<()> {
+        self.file.effect_of_store()?;
+        let start = self.end as usize;
+        assert!(
+            self.door == DoorsOpen::Both
+                && self.end + batch.len() as u64 <= self.reserved
+                && start + batch.len() <= self.mapping.len()
+        );
+        let memory = self.mapping.memory.as_mut_ptr();
+        let (front, rest) = batch.split_at(LENGTH_EXCLUDES);
+        // SAFETY: `start` plus the batch's length is within the mapping, asserted above.
+        let target = unsafe { memory.add(start) };
+        // SAFETY: the same assertion covers the rest of the batch, which begins behind its front.
+        let target_rest = unsafe { target.add(LENGTH_EXCLUDES) };
+        // SAFETY: the mapping is writable (`DoorsOpen::Both`) and the target lies below `reserved`, so
+        // it is backed by space of the file's own. Nobody else writes there: there is one tail per file
+        // and `self` is borrowed exclusively. Nobody reads there: it lies behind the published end. The
+        // batch is ordinary memory and cannot overlap a mapping that is reached only through here.
+        unsafe { ptr::copy_nonoverlapping(rest.as_ptr(), target_rest, rest.len()) };
+        // Pairs with nothing in this process: it keeps the compiler from moving the front before the
+        // rest, for readers of the file in other processes.
+        fence(Ordering::Release);
+        // SAFETY: as for the rest; the front is the 12 bytes before it.
+        unsafe { ptr::copy_nonoverlapping(front.as_ptr(), target, front.len()) };
+        Ok(())
+    }
+}
+
+const STEP_MIN: u64 = 64 << 10;
+const STEP_MAX: u64 = 8 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::disk::Access;
+    use crate::storage::disk::Disk;
+
+    fn tail(disk: &Disk, directory: &std::path::Path, capacity: u64) -> Tail {
+        let file = disk.open(&directory.join("f"), Access::CreateNew).unwrap();
+        Tail::open(file, 0, capacity, None).unwrap()
+    }
+
+    #[test]
+    fn a_view_sees_exactly_what_was_appended_through_either_door() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut tail = tail(&Disk::default(), directory.path(), 1 << 20);
+        let mut expected = Vec::new();
+        for round in 0..100_u8 {
+            let batch = vec![round; 500 + usize::from(round)];
+            let door = if round % 3 == 0 {
+                Door::Write
+            } else {
+                Door::Store
+            };
+            tail.append(&batch, door).unwrap();
+            expected.extend_from_slice(&batch);
+        }
+        let view = tail.mapping().view(tail.end());
+        assert_eq!(view.from(0), expected);
+        assert_eq!(view.bytes(0..expected.len() + 1), None);
+        tail.trim().unwrap();
+        assert_eq!(view.from(0), expected);
+        assert_eq!(std::fs::read(directory.path().join("f")).unwrap(), expected);
+    }
+
+    #[test]
+    fn reserved_space_grows_in_doubling_steps_and_stops_at_the_capacity() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut tail = tail(&Disk::default(), directory.path(), 300 << 10);
+        let mut lengths = Vec::new();
+        for _ in 0..300 {
+            tail.append(&[1; 1 << 10], Door::Store).unwrap();
+            lengths.push(tail.file().len().unwrap());
+        }
+        lengths.dedup();
+        assert_eq!(lengths, [64 << 10, 192 << 10, 300 << 10]);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_that_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let mut tail = tail(&disk, directory.path(), 1 << 20);
+        tail.append(&[7; 100], Door::Store).unwrap();
+        tail.trim().unwrap();
+        disk.script().arm(1, libc::ENOSPC, true);
+        for door in [Door::Store, Door::Write] {
+            let refused = tail.append(&[8; 100], door);
+            assert!(matches!(
+                refused,
+                Err(AppendError::Clean(Error::OutOfSpace { .. }))
+            ));
+        }
+        disk.script().disarm();
+        tail.append(&[9; 100], Door::Store).unwrap();
+        assert_eq!(
+            tail.mapping().view(tail.end()).from(0),
+            [[7; 100], [9; 100]].concat()
+        );
+    }
+
+    #[test]
+    fn a_step_that_does_not_fit_shrinks_to_what_is_needed() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let mut tail = tail(&disk, directory.path(), 1 << 20);
+        disk.script().arm(1, libc::ENOSPC, false);
+        tail.append(&[7; 100], Door::Store).unwrap();
+        assert_eq!(tail.file().len().unwrap(), 100);
+    }
+}

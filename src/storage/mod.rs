@@ -1,0 +1,18 @@
+//! What lies in a data directory: one module for each kind of file. No locks, no threads.
+//!
+//! ```text
+//! <root>/.lock .kafka_cleanshutdown *-checkpoint ottla.topics
+//! <root>/<topic>-<n>/<20 digits>.log .index .timeindex .snapshot
+//! <root>/<topic>-<n>/leader-epoch-checkpoint partition.metadata
+//! ```
+
+pub(crate) mod catalog;
+pub(crate) mod checkpoint;
+pub(crate) mod disk;
+pub(crate) mod file_name;
+pub(crate) mod lock;
+pub(crate) mod map;
+pub(crate) mod offset_index;
+pub(crate) mod scan;
+pub(crate) mod segment;
+pub(crate) mod time_index;

@@ -1,0 +1,794 @@
+//! One segment: read at an offset, look up a time, and the indexes that make both quick.
+//!
+//! A segment is *cold* (a file that no longer grows, mapped while somebody reads it) or *live* (the
+//! last one of its partition, appended to through its [`Tail`](crate::storage::map::Tail)). Readers see
+//! no difference: both are an [`OpenSegment`] whose published end only grows.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use parking_lot::RwLock;
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::decode;
+use crate::format::decode::Batch;
+use crate::format::decode::BatchFault;
+use crate::format::header;
+use crate::format::header::BatchHeader;
+use crate::storage::disk::Access;
+use crate::storage::disk::Disk;
+use crate::storage::disk::DiskFile;
+use crate::storage::file_name::OffsetFile;
+use crate::storage::lock::DirectoryLock;
+use crate::storage::map::Mapping;
+use crate::storage::map::View;
+use crate::storage::offset_index;
+use crate::storage::offset_index::IndexedBatch;
+use crate::storage::offset_index::OffsetIndex;
+use crate::storage::scan::Continuity;
+use crate::storage::time_index;
+use crate::storage::time_index::TimeEntry;
+use crate::storage::time_index::TimeIndex;
+
+/// What a segment needs to know about its surroundings.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentContext {
+    pub(crate) disk: Disk,
+    pub(crate) directory: Arc<Path>,
+    pub(crate) lock: Option<Arc<DirectoryLock>>,
+    pub(crate) index_interval_bytes: u32,
+    /// Compaction may have left gaps in the offsets below this one.
+    pub(crate) gaps_below: i64,
+}
+
+impl SegmentContext {
+    pub(crate) fn log_path(&self, base_offset: i64) -> PathBuf {
+        OffsetFile::Log.path(&self.directory, base_offset)
+    }
+}
+
+/// A segment's two indexes as they grow, by the rules of Kafka's own rebuild.
+///
+/// The same code notes a batch that is being appended and one that is met by a scan, so that a live
+/// index and a rebuilt one are the same bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Indexes {
+    interval: u32,
+    offsets: OffsetIndex,
+    times: TimeIndex,
+    /// The greatest timestamp so far and the end of the batch that brought it.
+    latest: TimeEntry,
+}
+
+impl Indexes {
+    pub(crate) fn new(base_offset: i64, interval: u32) -> Indexes {
+        Indexes {
+            interval,
+            offsets: OffsetIndex::new(base_offset),
+            times: TimeIndex::new(base_offset),
+            latest: TimeEntry {
+                timestamp_ms: -1,
+                last_offset: base_offset,
+            },
+        }
+    }
+
+    /// Notes the batch that starts at `position`; batches come in order.
+    #[inline]
+    pub(crate) fn note(&mut self, position: u64, last_offset: i64, max_timestamp_ms: i64) {
+        if max_timestamp_ms > self.latest.timestamp_ms {
+            self.latest = TimeEntry {
+                timestamp_ms: max_timestamp_ms,
+                last_offset,
+            };
+        }
+        let last_indexed = self.offsets.last().map_or(0, |batch| batch.position);
+        if position - last_indexed > u64::from(self.interval) {
+            self.offsets.push(IndexedBatch {
+                last_offset,
+                position,
+            });
+            self.times.push_if_later(self.latest);
+        }
+    }
+
+    /// Notes the first batch behind damage, so that look-ups behind it need not cross it.
+    pub(crate) fn note_behind_damage(&mut self, position: u64, header: &BatchHeader) {
+        let last_offset = header.last_offset();
+        if self
+            .offsets
+            .last()
+            .is_none_or(|last| last.position < position)
+            && position > 0
+        {
+            self.offsets.push(IndexedBatch {
+                last_offset,
+                position,
+            });
+        }
+        self.note(position, last_offset, header.max_timestamp_ms);
+    }
+
+    /// Gives both files' bytes for a segment that ends here: the last timestamp is always indexed.
+    pub(crate) fn finished(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut times = self.times.clone();
+        times.push_if_later(self.latest);
+        (self.offsets.to_bytes(), times.to_bytes())
+    }
+
+    /// Tells whether one more entry might exceed `segment.index.bytes`.
+    pub(crate) fn is_full(&self, index_bytes_max: u32) -> bool {
+        let len_max = index_bytes_max as usize;
+        self.offsets.len() >= len_max / offset_index::ENTRY_LEN
+            || self.times.len() + 1 >= len_max / time_index::ENTRY_LEN
+    }
+
+    pub(crate) fn largest_timestamp_ms(&self) -> i64 {
+        self.latest.timestamp_ms
+    }
+
+    /// Takes up the indexes of a closed segment that is to grow again.
+    fn resume(
+        interval: u32,
+        offsets: OffsetIndex,
+        mut times: TimeIndex,
+        base_offset: i64,
+    ) -> Indexes {
+        let latest = times.last().unwrap_or(TimeEntry {
+            timestamp_ms: -1,
+            last_offset: base_offset,
+        });
+        // What the close added would not be there had the segment grown without a break.
+        times.truncate_behind(offsets.last().map_or(i64::MIN, |batch| batch.last_offset));
+        Indexes {
+            interval,
+            offsets,
+            times,
+            latest,
+        }
+    }
+}
+
+/// A segment as readers see it.
+#[derive(Debug)]
+pub(crate) struct OpenSegment {
+    context: SegmentContext,
+    base_offset: i64,
+    path: PathBuf,
+    /// `None` for an empty file: nothing can be mapped of it.
+    mapping: Option<Arc<Mapping>>,
+    /// Stored with Release by the one who appends, after the bytes; loaded with Acquire by readers.
+    end: AtomicU64,
+    /// Another process appends: the indexes know only what was there when they were loaded.
+    is_followed: bool,
+    /// Filled by whoever needs them first; of a live segment, from the start.
+    indexes: OnceLock<RwLock<Indexes>>,
+}
+
+/// Where a batch starts, and its header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Located {
+    pub(crate) position: u64,
+    pub(crate) header: BatchHeader,
+}
+
+impl OpenSegment {
+    /// Opens a segment that no longer grows, or of which no more than `end` bytes are to be seen. The
+    /// file is closed again, its mapping stays.
+    pub(crate) fn cold(
+        context: SegmentContext,
+        base_offset: i64,
+        end: Option<u64>,
+    ) -> Result<OpenSegment> {
+        let path = context.log_path(base_offset);
+        let file = context.disk.open(&path, Access::Read)?;
+        let len = file.len()?;
+        let is_followed = end.is_some();
+        let end = end.unwrap_or(len);
+        if end > len || end > i64::from(i32::MAX) as u64 {
+            let reason = "the segment has not the length it must have";
+            return Err(Error::Corrupt {
+                path,
+                position: len.min(end),
+                reason,
+                resume: None,
+            });
+        }
+        let mapping = match usize::try_from(len).unwrap_or(usize::MAX) {
+            0 => None,
+            len => Some(Arc::new(Mapping::read_only(
+                &file,
+                len,
+                context.lock.clone(),
+            )?)),
+        };
+        Ok(OpenSegment {
+            context,
+            base_offset,
+            path,
+            mapping,
+            end: AtomicU64::new(end),
+            is_followed,
+            indexes: OnceLock::new(),
+        })
+    }
+
+    /// Makes the readers' side of a segment that is being appended to.
+    pub(crate) fn live(
+        context: SegmentContext,
+        base_offset: i64,
+        mapping: Arc<Mapping>,
+        end: u64,
+        indexes: Indexes,
+    ) -> OpenSegment {
+        let path = context.log_path(base_offset);
+        OpenSegment {
+            context,
+            base_offset,
+            path,
+            mapping: Some(mapping),
+            end: AtomicU64::new(end),
+            is_followed: false,
+            indexes: OnceLock::from(RwLock::new(indexes)),
+        }
+    }
+
+    /// Shows readers the bytes up to `end`.
+    #[inline]
+    pub(crate) fn publish(&self, end: u64) {
+        // Release: pairs with the Acquire in `end`; the bytes are in place before.
+        self.end.store(end, Ordering::Release);
+    }
+
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[inline]
+    pub(crate) fn end(&self) -> u64 {
+        // Acquire: pairs with the Release in `publish`.
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mapped_len(&self) -> usize {
+        self.mapping.as_ref().map_or(0, |mapping| mapping.len())
+    }
+
+    /// Gives everything published so far; `None` if that is nothing.
+    #[inline]
+    pub(crate) fn view(&self) -> Option<View> {
+        self.mapping
+            .as_ref()
+            .map(|mapping| mapping.view(self.end()))
+    }
+
+    /// Gives the indexes of a live segment to the one who appends.
+    pub(crate) fn indexes_of_live(&self) -> &RwLock<Indexes> {
+        self.indexes
+            .get()
+            .expect("a live segment is made with its indexes")
+    }
+
+    /// Finds the first batch that ends at or behind `offset`; `None` if the segment ends before.
+    ///
+    /// One look-up in the index, then a short walk over headers. Damage on the way is stepped over if
+    /// a whole batch at or below `offset` is found behind it.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Corrupt`] if damage lies where the offset must be.
+    pub(crate) fn locate(&self, offset: i64) -> Result<Option<Located>> {
+        let Some(view) = self.view() else {
+            return Ok(None);
+        };
+        let start = self.indexes()?.read().offsets.floor(offset);
+        let mut walk = Walk::new(self, &view);
+        if let Some(indexed) = start {
+            walk.start_at_indexed(indexed);
+        }
+        while let Some(found) = walk.step(offset)? {
+            if found.header.last_offset() >= offset {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds the first record at or behind `offset_min` whose timestamp is at least `timestamp_ms`.
+    pub(crate) fn find_timestamp(
+        &self,
+        timestamp_ms: i64,
+        offset_min: i64,
+    ) -> Result<Option<(i64, i64)>> {
+        let Some(view) = self.view() else {
+            return Ok(None);
+        };
+        let start = {
+            let indexes = self.indexes()?.read();
+            if indexes.latest.timestamp_ms < timestamp_ms && !self.is_followed {
+                return Ok(None);
+            }
+            let indexed = indexes
+                .times
+                .floor(timestamp_ms)
+                .map_or(offset_min, |e| e.last_offset);
+            indexes.offsets.floor(indexed.max(offset_min))
+        };
+        let mut walk = Walk::new(self, &view);
+        if let Some(indexed) = start {
+            walk.start_at_indexed(indexed);
+        }
+        while let Some(found) = walk.step(offset_min)? {
+            let header = found.header;
+            let is_candidate = header.max_timestamp_ms >= timestamp_ms
+                && header.last_offset() >= offset_min
+                && !header.attributes.is_control();
+            if !is_candidate {
+                continue;
+            }
+            let batch = Batch::verify(view.from(found.position))
+                .map_err(|fault| self.fault_error(found.position, fault, Some(header)))?;
+            let wanted = |r: &decode::RawRecord<'_>| {
+                r.timestamp_ms >= timestamp_ms && r.offset >= offset_min
+            };
+            if let Some(record) = batch.records().find(wanted) {
+                return Ok(Some((record.offset, record.timestamp_ms)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives the greatest timestamp in the segment, −1 if there is none.
+    pub(crate) fn largest_timestamp_ms(&self) -> Result<i64> {
+        Ok(self.indexes()?.read().largest_timestamp_ms())
+    }
+
+    /// Gives the indexes as they would be continued: what a segment needs to become live.
+    pub(crate) fn indexes_to_continue(&self) -> Result<Indexes> {
+        let read = self.indexes()?.read().clone();
+        Ok(Indexes::resume(
+            read.interval,
+            read.offsets,
+            read.times,
+            self.base_offset,
+        ))
+    }
+
+    /// Names a fault: the path, the byte, and where reading can go on.
+    pub(crate) fn fault_error(
+        &self,
+        position: u64,
+        fault: BatchFault,
+        header: Option<BatchHeader>,
+    ) -> Error {
+        let path = self.path.clone();
+        match fault {
+            BatchFault::Compressed(codec) => Error::UnsupportedCompression {
+                codec,
+                offset: header.map_or(self.base_offset, |header| header.base_offset),
+                path,
+            },
+            fault => {
+                let resume = match self.view() {
+                    Some(view) => self.resync(&view, position, self.base_offset).map(|found| {
+                        // A batch whose header is intact says itself where it ends.
+                        let intact = header.map(|header| header.last_offset() + 1);
+                        intact.unwrap_or(found.header.base_offset)
+                    }),
+                    None => None,
+                };
+                Error::Corrupt {
+                    path,
+                    position,
+                    reason: fault.text(),
+                    resume,
+                }
+            }
+        }
+    }
+
+    /// Finds the first whole batch behind damage at `from`, base offset at least `offset_min`.
+    fn resync(&self, view: &View, from: u64, offset_min: i64) -> Option<Located> {
+        let whole_at = |position: u64| {
+            let bytes = view.from(position);
+            let header = decode::header_at(bytes).ok()?;
+            let plausible = header.base_offset >= offset_min
+                && header.base_offset - self.base_offset <= i64::from(i32::MAX);
+            (plausible && decode::checksum_holds(&header, bytes))
+                .then_some(Located { position, header })
+        };
+        // Damage in a batch's body leaves its length intact; see `Scan::resync`.
+        if let Ok(damaged) = decode::header_at(view.from(from)) {
+            let behind = from + damaged.len() as u64;
+            if let Some(found) = whole_at(behind) {
+                return Some(found);
+            }
+        }
+        let magic = header::field::MAGIC.start as u64;
+        let last = view.end().saturating_sub(header::LEN as u64);
+        (from + 1..=last).find_map(|position| {
+            let is_magic = view.from(position + magic).first() == Some(&(header::MAGIC as u8));
+            if is_magic { whole_at(position) } else { None }
+        })
+    }
+
+    fn indexes(&self) -> Result<&RwLock<Indexes>> {
+        if let Some(indexes) = self.indexes.get() {
+            return Ok(indexes);
+        }
+        let loaded = self.load_indexes()?;
+        Ok(self.indexes.get_or_init(|| RwLock::new(loaded)))
+    }
+
+    /// Reads the index files. They are advice: whatever is missing or cannot be true is rebuilt, in
+    /// memory, from the log.
+    fn load_indexes(&self) -> Result<Indexes> {
+        let disk = &self.context.disk;
+        let end = self.end();
+        let read = |kind: OffsetFile| match disk.read_small(&kind.beside(&self.path), INDEX_LEN_MAX)
+        {
+            Err(error) if error.is_not_found() || matches!(error, Error::Corrupt { .. }) => {
+                Ok(None)
+            }
+            other => other.map(Some),
+        };
+        let offsets = read(OffsetFile::OffsetIndex)?
+            .and_then(|bytes| OffsetIndex::parse(self.base_offset, &bytes, end).ok());
+        let times = read(OffsetFile::TimeIndex)?
+            .and_then(|bytes| TimeIndex::parse(self.base_offset, &bytes).ok());
+        if let (Some(offsets), Some(times)) = (offsets, times) {
+            let indexes = Indexes {
+                interval: self.context.index_interval_bytes,
+                latest: times.last().unwrap_or(TimeEntry {
+                    timestamp_ms: -1,
+                    last_offset: self.base_offset,
+                }),
+                offsets,
+                times,
+            };
+            if self.indexes_are_plausible(&indexes) {
+                return Ok(indexes);
+            }
+        }
+        Ok(self.rebuild_indexes())
+    }
+
+    /// Checks what a look-up will rely on: each indexed position is the start of the batch that ends at
+    /// the indexed offset, and a segment with timestamps has one on record.
+    fn indexes_are_plausible(&self, indexes: &Indexes) -> bool {
+        let Some(view) = self.view() else {
+            return indexes.offsets.len() == 0;
+        };
+        let first = decode::header_at(view.from(0)).ok();
+        let has_times = first.is_some_and(|header| header.max_timestamp_ms >= 0);
+        if has_times && indexes.latest.timestamp_ms < 0 {
+            return false;
+        }
+        let holds = |batch: IndexedBatch| {
+            // Kafka notes the last offset of a whole append, which may hold several batches.
+            decode::header_at(view.from(batch.position))
+                .is_ok_and(|header| header.base_offset <= batch.last_offset)
+        };
+        // Every entry would cost a page each; the last one shows a truncated or foreign index.
+        indexes.offsets.last().is_none_or(holds)
+    }
+
+    fn rebuild_indexes(&self) -> Indexes {
+        let mut indexes = Indexes::new(self.base_offset, self.context.index_interval_bytes);
+        let Some(view) = self.view() else {
+            return indexes;
+        };
+        let mut walk = Walk::new(self, &view);
+        let mut crossed_damage = false;
+        loop {
+            match walk.next() {
+                Ok(Some(Located { position, header })) if crossed_damage => {
+                    indexes.note_behind_damage(position, &header);
+                    crossed_damage = false;
+                }
+                Ok(Some(Located { position, header })) => {
+                    indexes.note(position, header.last_offset(), header.max_timestamp_ms);
+                }
+                Ok(None) => return indexes,
+                Err(_) => {
+                    let expected = walk.continuity.expected;
+                    let Some(found) = self.resync(&view, walk.position, expected) else {
+                        return indexes;
+                    };
+                    walk.go_to(found);
+                    crossed_damage = true;
+                }
+            }
+        }
+    }
+}
+
+/// A walk over the headers of a view, checking that offsets continue.
+struct Walk<'s> {
+    segment: &'s OpenSegment,
+    view: &'s View,
+    position: u64,
+    continuity: Continuity,
+    /// Set when the walk starts from an index entry: the first batch must agree with it.
+    indexed: Option<IndexedBatch>,
+}
+
+impl<'s> Walk<'s> {
+    fn new(segment: &'s OpenSegment, view: &'s View) -> Walk<'s> {
+        let gaps_below = segment.context.gaps_below;
+        let continuity = Continuity {
+            expected: segment.base_offset,
+            gaps_below,
+        };
+        Walk {
+            segment,
+            view,
+            position: 0,
+            continuity,
+            indexed: None,
+        }
+    }
+
+    fn start_at_indexed(&mut self, indexed: IndexedBatch) {
+        let bytes = self.view.from(indexed.position);
+        match decode::header_at(bytes) {
+            // An index entry is advice: one that does not fit costs a walk from the beginning.
+            Ok(header)
+                if header.base_offset <= indexed.last_offset
+                    && header.base_offset >= self.segment.base_offset =>
+            {
+                self.position = indexed.position;
+                self.continuity.expected = header.base_offset;
+                self.indexed = Some(indexed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Steps over one batch and gives it; `None` at the end of the view.
+    fn next(&mut self) -> Result<Option<Located>, BatchFault> {
+        if self.position >= self.view.end() {
+            return Ok(None);
+        }
+        let header =
+            decode::header_at(self.view.from(self.position)).map_err(BatchFault::Header)?;
+        self.continuity.check(&header)?;
+        let located = Located {
+            position: self.position,
+            header,
+        };
+        self.go_behind(located);
+        Ok(Some(located))
+    }
+
+    /// As [`next`](Self::next), but crosses damage as long as that can still lead to `offset`.
+    fn step(&mut self, offset: i64) -> Result<Option<Located>> {
+        match self.next() {
+            Ok(found) => Ok(found),
+            Err(fault) => {
+                if self.indexed.take().is_some() {
+                    // The index led here: walk from the beginning before calling it damage.
+                    self.position = 0;
+                    self.continuity.expected = self.segment.base_offset;
+                    return self.step(offset);
+                }
+                let expected = self.continuity.expected;
+                match self.segment.resync(self.view, self.position, expected) {
+                    Some(found) if found.header.base_offset <= offset => {
+                        self.go_behind(found);
+                        Ok(Some(found))
+                    }
+                    found => Err(Error::Corrupt {
+                        path: self.segment.path.clone(),
+                        position: self.position,
+                        reason: fault.text(),
+                        resume: found.map(|found| found.header.base_offset),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn go_to(&mut self, found: Located) {
+        self.position = found.position;
+        self.continuity.expected = found.header.base_offset;
+    }
+
+    fn go_behind(&mut self, found: Located) {
+        self.position = found.position + found.header.len() as u64;
+        self.continuity.advance(&found.header);
+    }
+}
+
+/// Writes both index files of a segment that ends here, durably.
+pub(crate) fn write_indexes(disk: &Disk, log: &Path, indexes: &Indexes) -> Result<()> {
+    let (offsets, times) = indexes.finished();
+    disk.write_synced(&OffsetFile::OffsetIndex.beside(log), &offsets)?;
+    disk.write_synced(&OffsetFile::TimeIndex.beside(log), &times)
+}
+
+/// Makes the files of a new segment; the caller synchronises the directory before it uses them.
+pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result<DiskFile> {
+    let path = context.log_path(base_offset);
+    let created = (|| {
+        // What a failed attempt left here holds no data: the log never went beyond this offset.
+        context.disk.remove_file(&path)?;
+        let file = context.disk.open(&path, Access::CreateNew)?;
+        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+            context
+                .disk
+                .open(&kind.beside(&path), Access::CreateOrKeep)?
+                .set_len(0)?;
+        }
+        Ok(file)
+    })();
+    if created.is_err() {
+        for kind in [
+            OffsetFile::Log,
+            OffsetFile::OffsetIndex,
+            OffsetFile::TimeIndex,
+        ] {
+            // Best effort: an empty segment at the log's end is taken up by the next open.
+            drop(std::fs::remove_file(kind.beside(&path)));
+        }
+    }
+    created
+}
+
+/// Twice what Kafka allows by default; indexes of any sane segment fit.
+const INDEX_LEN_MAX: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TimestampType;
+    use crate::format::encode::BatchBuilder;
+    use crate::record::Record;
+    use crate::storage::map::Door;
+    use crate::storage::map::Tail;
+
+    fn context(directory: &Path) -> SegmentContext {
+        SegmentContext {
+            disk: Disk::default(),
+            directory: directory.into(),
+            lock: None,
+            index_interval_bytes: 300,
+            gaps_below: 0,
+        }
+    }
+
+    /// A cold segment from offset 100 of 200 single-record batches, timestamps 1000, 1010, …
+    fn segment(directory: &Path) -> OpenSegment {
+        let context = context(directory);
+        let file = create_files(&context, 100).unwrap();
+        let mut tail = Tail::open(file, 0, 1 << 20, None).unwrap();
+        let mut indexes = Indexes::new(100, 300);
+        let mut builder = BatchBuilder::default();
+        for n in 0..200 {
+            builder.clear();
+            builder
+                .push(&Record::new(&[n as u8; 30]), 1000 + 10 * n)
+                .unwrap();
+            let mut batch = builder.seal(TimestampType::CreateTime);
+            batch.stamp(100 + n, 0);
+            indexes.note(tail.end(), 100 + n, 1000 + 10 * n);
+            tail.append(batch.bytes(), Door::Store).unwrap();
+        }
+        tail.trim().unwrap();
+        write_indexes(&context.disk, &context.log_path(100), &indexes).unwrap();
+        OpenSegment::cold(context, 100, None).unwrap()
+    }
+
+    fn assert_look_ups_agree_with_a_scan(segment: &OpenSegment) {
+        for offset in 100..300 {
+            let found = segment.locate(offset).unwrap().unwrap();
+            assert_eq!(found.header.base_offset, offset);
+            let timestamp = 1000 + 10 * (offset - 100);
+            let by_time = segment.find_timestamp(timestamp - 5, 100).unwrap();
+            assert_eq!(by_time, Some((offset, timestamp)));
+        }
+        assert!(segment.locate(300).unwrap().is_none());
+        assert_eq!(segment.find_timestamp(2991, 100).unwrap(), None);
+        assert_eq!(segment.find_timestamp(0, 150).unwrap(), Some((150, 1500)));
+    }
+
+    #[test]
+    fn look_ups_agree_with_a_scan() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_look_ups_agree_with_a_scan(&segment(directory.path()));
+    }
+
+    #[test]
+    fn damaged_or_missing_indexes_change_no_answer() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = segment(directory.path()).path().to_path_buf();
+        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+            let path = kind.beside(&log);
+            let good = std::fs::read(&path).unwrap();
+            assert!(good.len() > 100);
+            let mut variants = vec![Vec::new(), vec![0; 4096], vec![0xff; 24]];
+            variants.extend([1, 7, 8, 11, 12].map(|cut| good[..good.len() - cut].to_vec()));
+            variants.extend((0..good.len()).step_by(5).map(|byte| {
+                let mut bytes = good.clone();
+                bytes[byte] ^= 1 << (byte % 8);
+                bytes
+            }));
+            for bytes in variants {
+                std::fs::write(&path, &bytes).unwrap();
+                let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+                for offset in (100..300).step_by(7) {
+                    let found = segment.locate(offset).unwrap().unwrap();
+                    assert_eq!(found.header.base_offset, offset);
+                }
+            }
+            std::fs::remove_file(&path).unwrap();
+            let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+            assert_look_ups_agree_with_a_scan(&segment);
+            std::fs::write(&path, &good).unwrap();
+        }
+    }
+
+    #[test]
+    fn damage_hides_only_its_own_records() {
+        let directory = tempfile::tempdir().unwrap();
+        let whole = segment(directory.path());
+        let hurt = whole.locate(150).unwrap().unwrap();
+        let path = whole.path().to_path_buf();
+        drop(whole);
+        let good = std::fs::read(&path).unwrap();
+        for byte in 0..header::field::MAGIC.end {
+            if header::field::LEADER_EPOCH.contains(&byte) {
+                continue;
+            }
+            let mut bytes = good.clone();
+            bytes[hurt.position as usize + byte] ^= 0x55;
+            std::fs::write(&path, &bytes).unwrap();
+            let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+            for offset in (100..300).filter(|offset| *offset != 150) {
+                let found = segment.locate(offset).unwrap().unwrap();
+                assert_eq!(found.header.base_offset, offset, "byte {byte}");
+            }
+            match segment.locate(150) {
+                Err(Error::Corrupt {
+                    position, resume, ..
+                }) => {
+                    assert_eq!(
+                        (position, resume),
+                        (hurt.position, Some(151)),
+                        "byte {byte}"
+                    );
+                }
+                other => panic!("byte {byte}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_resumed_index_grows_as_if_it_had_never_stopped() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut straight = Indexes::new(0, 100);
+        let mut resumed = Indexes::new(0, 100);
+        for n in 0..100_i64 {
+            straight.note(70 * n as u64, n, 500 - (n % 7) * 10 + n);
+            resumed.note(70 * n as u64, n, 500 - (n % 7) * 10 + n);
+            let (offsets, times) = resumed.finished();
+            resumed = Indexes::resume(
+                100,
+                OffsetIndex::parse(0, &offsets, u64::MAX).unwrap(),
+                TimeIndex::parse(0, &times).unwrap(),
+                0,
+            );
+        }
+        assert_eq!(straight.finished(), resumed.finished());
+        drop(directory);
+    }
+}

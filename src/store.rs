@@ -1,0 +1,448 @@
+//! Opening a data directory, finding topics in it, closing it.
+//!
+//! A [`Store`] and everything made from it share one `Shared`. The directory stays open until the last of
+//! them is gone or somebody calls [`Store::close`].
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::fs;
+use std::hash::BuildHasher;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::config::Durability;
+use crate::config::TopicConfig;
+use crate::consumer::ConsumerBuilder;
+use crate::error::Error;
+use crate::error::Result;
+use crate::maintenance::Maintenance;
+use crate::partition::recovery::Finding;
+use crate::producer::Producer;
+use crate::producer::ProducerBuilder;
+use crate::storage::disk::Disk;
+use crate::topic::KeepOpen;
+use crate::topic::Topic;
+use crate::topic::TopicState;
+use crate::topic::Topics;
+
+/// An open data directory. Cloning it is cheap; all clones, and every handle made from them, keep it open.
+///
+/// One process at a time opens a directory for writing, any number read it beside.
+///
+/// ```
+/// use ottla::{Record, Store, TopicConfig};
+///
+/// # let directory = tempfile::tempdir().map_err(|_| ottla::Error::Closed)?;
+/// # let path = directory.path().join("data");
+/// let store = Store::open(&path)?;
+/// let orders = store.create_topic("orders", TopicConfig::new())?;
+/// store.producer().send(&orders, Record::new("paid"))?.wait()?;
+/// drop(orders);
+/// store.close()?;
+///
+/// let store = Store::open(&path)?;
+/// assert_eq!(store.topic("orders")?.partition(0)?.watermarks()?, (0, 1));
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// Sets up a [`Store`].
+///
+/// ```
+/// use std::time::Duration;
+/// use ottla::{Durability, Store};
+///
+/// # let directory = tempfile::tempdir().map_err(|_| ottla::Error::Closed)?;
+/// let store = Store::builder(directory.path().join("data"))
+///     .durability(Durability::Every(Duration::from_millis(100)))
+///     .open()?;
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct StoreBuilder {
+    root: PathBuf,
+    is_temporary: bool,
+    create: bool,
+    durability: Durability,
+    checkpoint_interval: Duration,
+    disk: Disk,
+    clock: Clock,
+}
+
+/// What a store has to tell about its state.
+///
+/// ```
+/// let store = ottla::Store::temporary()?;
+/// assert!(store.health().is_good());
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// What recovery did and found when the store was opened, and what has failed since.
+    pub findings: Vec<Finding>,
+}
+
+impl Health {
+    /// Tells whether there is nothing to report but torn tails that were cut, as after any crash.
+    pub fn is_good(&self) -> bool {
+        self.findings
+            .iter()
+            .all(|finding| matches!(finding, Finding::Cut { .. }))
+    }
+}
+
+/// What all handles of one open directory share.
+struct Shared {
+    topics: Arc<Topics>,
+    maintenance: Mutex<Option<Maintenance>>,
+    durability: Durability,
+    checkpoint_interval: Duration,
+    remove_at_end: bool,
+}
+
+impl Store {
+    /// Opens a data directory for writing, making it if need be.
+    ///
+    /// After a crash this puts the directory in order without help: torn tails are cut, indexes rebuilt.
+    /// After a clean close it reads nothing but the ends of the logs.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Locked`] if another process or another `Store` has it open for writing.
+    /// * [`Error::NotADataDirectory`] if the path is something else.
+    /// * [`Error::Corrupt`] if the list of topics is damaged; a damaged *partition* is no error here, see
+    ///   [`health`](Self::health).
+    /// * [`Error::Io`], [`Error::OutOfSpace`].
+    pub fn open(root: impl AsRef<Path>) -> Result<Store> {
+        Store::builder(root).open()
+    }
+
+    /// Begins to set up a store.
+    pub fn builder(root: impl AsRef<Path>) -> StoreBuilder {
+        StoreBuilder {
+            root: root.as_ref().to_path_buf(),
+            is_temporary: false,
+            create: true,
+            durability: Durability::Synced,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+            disk: Disk::default(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// Opens a new directory among the system's temporary files; it is removed with the last handle.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Io`], [`Error::OutOfSpace`].
+    pub fn temporary() -> Result<Store> {
+        Store::builder_temporary().open()
+    }
+
+    /// Begins to set up a store in a temporary directory.
+    pub fn builder_temporary() -> StoreBuilder {
+        let unique = RandomState::new().hash_one(0);
+        let name = format!("ottla-{}-{unique:016x}", std::process::id());
+        StoreBuilder {
+            is_temporary: true,
+            ..Store::builder(std::env::temp_dir().join(name))
+        }
+    }
+
+    /// Opens a directory for reading, while another process, or this one, may be writing to it.
+    ///
+    /// Takes no lock and writes nothing. What the writer appends is seen as it comes.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotADataDirectory`] if there is none. [`Error::Io`], [`Error::Corrupt`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ottla::{Record, Store, TopicConfig};
+    ///
+    /// let writer = Store::temporary()?;
+    /// let topic = writer.create_topic("t", TopicConfig::new())?;
+    /// writer.producer().send(&topic, Record::new("seen elsewhere"))?.wait()?;
+    ///
+    /// let reader = Store::open_read_only(writer.path())?;
+    /// let mut consumer = reader.consumer().assign(reader.topic("t")?.partitions())?;
+    /// assert_eq!(consumer.poll(Duration::from_secs(5))?.count(), 1);
+    /// assert!(reader.create_topic("no", TopicConfig::new()).is_err());
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn open_read_only(root: impl AsRef<Path>) -> Result<Store> {
+        let builder = Store::builder(root);
+        let root = absolute(&builder.root)?;
+        let (attention, asked) = crossbeam_channel::unbounded();
+        let topics = Topics::open_read_only(&root, builder.disk, builder.clock, attention)?;
+        let topics = Arc::new(topics);
+        let maintenance = Maintenance::start(&topics, asked, CHECKPOINT_INTERVAL)?;
+        Ok(Store {
+            shared: Arc::new(Shared {
+                topics,
+                maintenance: Mutex::new(Some(maintenance)),
+                durability: Durability::Buffered,
+                checkpoint_interval: CHECKPOINT_INTERVAL,
+                remove_at_end: false,
+            }),
+        })
+    }
+
+    /// Gives the data directory.
+    pub fn path(&self) -> &Path {
+        self.shared.topics.root()
+    }
+
+    /// Creates a topic; once this returns it survives a power cut.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is left behind in either case.
+    ///
+    /// * [`Error::InvalidTopic`] if Kafka would refuse the name, or another topic's differs from it only
+    ///   in `.` and `_`.
+    /// * [`Error::TopicExists`], [`Error::InvalidPartitions`], [`Error::InvalidConfig`].
+    /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`].
+    pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        let state = self.shared.topics.create(name, config)?;
+        Ok(self.handle(state))
+    }
+
+    /// Gives a topic, creating it if there is none of this name.
+    ///
+    /// # Errors
+    ///
+    /// * As [`create_topic`](Self::create_topic), except that an existing topic is no error; its
+    ///   configuration stays as it is.
+    pub fn topic_or_create(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        match self.create_topic(name, config) {
+            Err(Error::TopicExists { .. }) => self.topic(name),
+            other => other,
+        }
+    }
+
+    /// Gives a topic by its name.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::UnknownTopic`], [`Error::Closed`].
+    pub fn topic(&self, name: &str) -> Result<Topic> {
+        Ok(self.handle(self.shared.topics.find(name)?))
+    }
+
+    /// Lists all topics in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Closed`]; where the store is read-only, also [`Error::Io`], [`Error::Corrupt`].
+    pub fn topics(&self) -> Result<Vec<Topic>> {
+        let states = self.shared.topics.all()?;
+        Ok(states.into_iter().map(|state| self.handle(state)).collect())
+    }
+
+    /// Deletes a topic and its records. Nobody finds it once this returns, and a topic of the same name
+    /// may be created at once; records that somebody still holds stay readable to them.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::UnknownTopic`], [`Error::ReadOnly`], [`Error::Closed`]: nothing was deleted.
+    /// * [`Error::Io`], [`Error::OutOfSpace`]: if the topic is not listed any more, the next open finishes
+    ///   the deletion.
+    ///
+    /// ```
+    /// let store = ottla::Store::temporary()?;
+    /// let topic = store.create_topic("t", ottla::TopicConfig::new())?;
+    /// store.delete_topic("t")?;
+    /// assert!(store.producer().send(&topic, "too late").is_err());
+    /// assert!(store.topics()?.is_empty());
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn delete_topic(&self, name: &str) -> Result<()> {
+        self.shared.topics.delete(name)
+    }
+
+    /// Makes a producer with the store's durability.
+    pub fn producer(&self) -> Producer {
+        self.producer_builder().build()
+    }
+
+    /// Begins to set up a producer.
+    pub fn producer_builder(&self) -> ProducerBuilder {
+        ProducerBuilder::new(
+            Arc::clone(&self.shared.topics),
+            self.keep_open(),
+            self.shared.durability,
+            self.shared.checkpoint_interval,
+        )
+    }
+
+    /// Begins to set up a consumer.
+    pub fn consumer(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(Arc::clone(&self.shared.topics), self.keep_open())
+    }
+
+    /// Blocks until everything that was appended before is on stable storage, whoever sent it.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Latched`] if a partition could not be synchronised; the others were.
+    pub fn sync(&self) -> Result<()> {
+        self.shared.topics.refuse_if_closed()?;
+        let mut first_error = None;
+        for (_, _, partition) in self.shared.topics.all_open() {
+            if partition.is_followed() {
+                continue;
+            }
+            if let Err(error) = partition.wait_durable(partition.watermarks().log_end()) {
+                first_error.get_or_insert(error);
+            }
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Tells what recovery did when the store was opened, and what has failed since.
+    pub fn health(&self) -> Health {
+        Health {
+            findings: self.shared.topics.findings(),
+        }
+    }
+
+    /// Closes the directory: everything durable, files as Kafka leaves them, the next open quick.
+    ///
+    /// Other handles get [`Error::Closed`] from now on; the directory stays locked until the last of
+    /// them is gone. Dropping the last handle closes as well, but cannot report errors.
+    ///
+    /// # Errors
+    ///
+    /// * The first thing that went wrong; then the next open recovers as after a crash, and everything
+    ///   that was acknowledged is there.
+    pub fn close(self) -> Result<()> {
+        self.shared.close()
+    }
+
+    fn handle(&self, state: Arc<TopicState>) -> Topic {
+        Topic::new(state, Arc::clone(&self.shared.topics), self.keep_open())
+    }
+
+    fn keep_open(&self) -> KeepOpen {
+        Arc::clone(&self.shared) as KeepOpen
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.path())
+            .finish_non_exhaustive()
+    }
+}
+
+impl StoreBuilder {
+    /// Sets when deliveries complete, for producers that do not say otherwise; default
+    /// [`Durability::Synced`].
+    pub fn durability(mut self, durability: Durability) -> StoreBuilder {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets whether the directory may be created; default true. The directory above it must exist in any
+    /// case or be creatable.
+    pub fn create(mut self, create: bool) -> StoreBuilder {
+        self.create = create;
+        self
+    }
+
+    /// Sets how long an append may stay unsynchronised, and how often recovery points are put on record;
+    /// default one second. It bounds what a power cut can take from a
+    /// [`Durability::Buffered`] producer, and what recovery has to scan.
+    pub fn checkpoint_interval(mut self, interval: Duration) -> StoreBuilder {
+        self.checkpoint_interval = interval;
+        self
+    }
+
+    /// Opens the directory for writing.
+    ///
+    /// # Errors
+    ///
+    /// * As [`Store::open`].
+    pub fn open(self) -> Result<Store> {
+        let root = absolute(&self.root)?;
+        match fs::metadata(&root) {
+            Ok(metadata) if metadata.is_dir() => {}
+            Ok(_) => {
+                return Err(Error::NotADataDirectory {
+                    path: root,
+                    reason: "it is a file",
+                });
+            }
+            Err(_) if self.create => self.disk.create_directories(&root)?,
+            Err(_) => {
+                return Err(Error::NotADataDirectory {
+                    path: root,
+                    reason: "it does not exist",
+                });
+            }
+        }
+        let (attention, asked) = crossbeam_channel::unbounded();
+        let topics = Arc::new(Topics::open(&root, self.disk, self.clock, attention)?);
+        let maintenance = Maintenance::start(&topics, asked, self.checkpoint_interval)?;
+        Ok(Store {
+            shared: Arc::new(Shared {
+                topics,
+                maintenance: Mutex::new(Some(maintenance)),
+                durability: self.durability,
+                checkpoint_interval: self.checkpoint_interval,
+                remove_at_end: self.is_temporary,
+            }),
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn disk(mut self, disk: Disk) -> StoreBuilder {
+        self.disk = disk;
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clock(mut self, clock: Clock) -> StoreBuilder {
+        self.clock = clock;
+        self
+    }
+}
+
+impl Shared {
+    fn close(&self) -> Result<()> {
+        if let Some(mut maintenance) = self.maintenance.lock().take() {
+            maintenance.stop();
+        }
+        self.topics.close()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Nobody is left to tell; what did not get durable is found by the next open.
+        drop(self.close());
+        if self.remove_at_end {
+            drop(fs::remove_dir_all(self.topics.root()));
+        }
+    }
+}
+
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The directory is named once and for all: the process may change its working directory later.
+fn absolute(root: &Path) -> Result<PathBuf> {
+    std::path::absolute(root).map_err(|e| Error::io("find", root, e))
+}
