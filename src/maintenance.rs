@@ -9,6 +9,7 @@
 //! The thread sleeps until something asks or is due; it holds the registry weakly, so that it never keeps
 //! a store open.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -49,19 +50,16 @@ impl Maintenance {
             attention,
             stopped,
             checkpoint_interval,
-            syncs: Vec::new(),
-            rolls: Vec::new(),
-            unrecorded: Vec::new(),
+            syncs: HashMap::new(),
+            rolls: HashMap::new(),
+            unrecorded: HashMap::new(),
             recorded_at: None,
         };
         let thread = thread::Builder::new()
             .name("ottla-maintenance".into())
             .spawn(move || round.run())
             .map_err(|e| Error::io("start a thread for", topics.root(), e))?;
-        Ok(Maintenance {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Maintenance { stop: Some(stop), thread: Some(thread) })
     }
 
     /// Ends the thread and waits for it.
@@ -90,13 +88,17 @@ struct Round {
     attention: Receiver<Attention>,
     stopped: Receiver<()>,
     checkpoint_interval: Duration,
-    syncs: Vec<(Instant, Weak<Partition>)>,
+    /// When a partition is to be synchronised.
+    syncs: Agenda<Instant>,
     /// When, by the wall clock, to look at a partition's last segment again.
-    rolls: Vec<(i64, Weak<Partition>)>,
+    rolls: Agenda<i64>,
     /// Synchronised since the recovery points were put on record last.
-    unrecorded: Vec<Weak<Partition>>,
+    unrecorded: Agenda<()>,
     recorded_at: Option<Instant>,
 }
+
+/// At most one date for each partition, found by its address.
+type Agenda<Date> = HashMap<usize, (Date, Weak<Partition>)>;
 
 impl Round {
     fn run(mut self) {
@@ -128,10 +130,8 @@ impl Round {
             });
             if catch_unwind(chores).is_err() {
                 let path = topics.root().to_path_buf();
-                topics.note(Finding::Nuisance {
-                    path,
-                    reason: "a background chore panicked".into(),
-                });
+                topics
+                    .note(Finding::Nuisance { path, reason: "a background chore panicked".into() });
             }
         }
     }
@@ -139,63 +139,39 @@ impl Round {
     /// Gives the time until the next chore; `None` if there is none.
     fn wait_until_due(&self) -> Option<Duration> {
         let now = Instant::now();
-        let sync = self
-            .syncs
-            .iter()
-            .map(|(due, _)| due.saturating_duration_since(now))
-            .min();
+        let sync = self.syncs.values().map(|(due, _)| due.saturating_duration_since(now)).min();
         let record = (!self.unrecorded.is_empty()).then(|| match self.recorded_at {
             Some(at) => (at + self.checkpoint_interval).saturating_duration_since(now),
             None => Duration::ZERO,
         });
-        let roll = self
-            .rolls
-            .iter()
-            .map(|(due_ms, _)| *due_ms)
-            .min()
-            .and_then(|due_ms| {
-                let now_ms = self.topics.upgrade()?.clock().now_ms();
-                // The wall clock may be set while we sleep: look again after a while at the latest.
-                let wait_ms = due_ms.saturating_sub(now_ms).clamp(0, ROLL_WAIT_MS_MAX - 1) + 1;
-                Some(Duration::from_millis(wait_ms as u64))
-            });
+        let roll = self.rolls.values().map(|(due_ms, _)| *due_ms).min().and_then(|due_ms| {
+            let now_ms = self.topics.upgrade()?.clock().now_ms();
+            // The wall clock may be set while we sleep: look again after a while at the latest.
+            let wait_ms = due_ms.saturating_sub(now_ms).clamp(0, ROLL_WAIT_MS_MAX - 1) + 1;
+            Some(Duration::from_millis(wait_ms as u64))
+        });
         [sync, record, roll].into_iter().flatten().min()
     }
 
     fn take_up(&mut self, asked: Attention) {
         let due = Instant::now() + asked.within.min(self.checkpoint_interval);
-        match self
-            .syncs
-            .iter_mut()
-            .find(|(_, known)| known.ptr_eq(&asked.partition))
-        {
-            Some((known_due, _)) => *known_due = due.min(*known_due),
-            None => self.syncs.push((due, asked.partition)),
-        }
+        let known = self.syncs.entry(address(&asked.partition)).or_insert((due, asked.partition));
+        known.0 = due.min(known.0);
     }
 
     fn sync_what_is_due(&mut self, topics: &Topics) {
         let now = Instant::now();
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.syncs)
-            .into_iter()
-            .partition(|(due, _)| *due <= now);
-        self.syncs = later;
-        for (_, partition) in due {
-            let Some(open) = partition.upgrade() else {
-                continue;
-            };
+        for partition in take_due(&mut self.syncs, |due| *due <= now) {
+            let Some(open) = partition.upgrade() else { continue };
             if open.is_followed() {
                 self.watch(topics, &open);
                 continue;
             }
             // A failure has latched the partition, which tells everyone who waits for it.
             if open.checkpoint().is_ok() {
-                if !self.unrecorded.iter().any(|known| known.ptr_eq(&partition)) {
-                    self.unrecorded.push(Weak::clone(&partition));
-                }
-                if !self.rolls.iter().any(|(_, known)| known.ptr_eq(&partition)) {
-                    self.rolls.push((i64::MIN, partition));
-                }
+                let address = address(&partition);
+                self.unrecorded.insert(address, ((), Weak::clone(&partition)));
+                self.rolls.entry(address).or_insert((i64::MIN, partition));
             }
         }
     }
@@ -203,14 +179,13 @@ impl Round {
     /// Looks for what another process appended, and looks again soon while somebody waits.
     fn watch(&mut self, topics: &Topics, open: &Arc<Partition>) {
         // A file that is being replaced, or a partition that is being deleted: seen next time.
-        let looked = topics
-            .refresh_durable_ends()
-            .and_then(|()| open.look_again());
+        let looked = topics.refresh_durable_ends().and_then(|()| open.look_again());
         match looked {
             Ok(false) => {}
-            Ok(true) => self
-                .syncs
-                .push((Instant::now() + WATCH_INTERVAL, Arc::downgrade(open))),
+            Ok(true) => {
+                let within = WATCH_INTERVAL;
+                self.take_up(Attention { partition: Arc::downgrade(open), within });
+            }
             Err(error) => {
                 topics.note_once("following a partition", &error);
                 open.doorbells().ring_for_the_last_time();
@@ -219,18 +194,16 @@ impl Round {
     }
 
     fn record_what_is_durable(&mut self, topics: &Topics) {
-        let is_due = self
-            .recorded_at
-            .is_none_or(|at| at.elapsed() >= self.checkpoint_interval);
+        let is_due = self.recorded_at.is_none_or(|at| at.elapsed() >= self.checkpoint_interval);
         if self.unrecorded.is_empty() || !is_due {
             return;
         }
-        let named = |partition: &Weak<Partition>| {
+        let named = |(_, partition): &((), Weak<Partition>)| {
             let open = partition.upgrade()?;
             let (topic, number) = topics.named(&open)?;
             Some((topic, number, open))
         };
-        let partitions: Vec<_> = self.unrecorded.iter().filter_map(named).collect();
+        let partitions: Vec<_> = self.unrecorded.values().filter_map(named).collect();
         self.recorded_at = Some(Instant::now());
         match topics.note_recovery_points(&partitions) {
             Ok(()) => self.unrecorded.clear(),
@@ -241,24 +214,35 @@ impl Round {
 
     fn roll_what_is_due(&mut self, topics: &Topics) {
         let now_ms = topics.clock().now_ms();
-        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rolls)
-            .into_iter()
-            .partition(|(due_ms, _)| *due_ms < now_ms);
-        self.rolls = later;
-        for (_, partition) in due {
-            let Some(open) = partition.upgrade() else {
-                continue;
-            };
-            match open.roll_if_due(now_ms) {
-                Ok(Some(due_ms)) => self.rolls.push((due_ms, partition)),
-                Ok(None) => {}
+        for partition in take_due(&mut self.rolls, |due_ms| *due_ms < now_ms) {
+            let Some(open) = partition.upgrade() else { continue };
+            let next_ms = match open.roll_if_due(now_ms) {
+                Ok(next_ms) => next_ms,
                 Err(error) => {
                     topics.note_once("rolling a segment", &error);
-                    self.rolls.push((now_ms + ROLL_WAIT_MS_MAX, partition));
+                    Some(now_ms + ROLL_WAIT_MS_MAX)
                 }
+            };
+            if let Some(next_ms) = next_ms {
+                self.rolls.insert(address(&partition), (next_ms, partition));
             }
         }
     }
+}
+
+fn address(partition: &Weak<Partition>) -> usize {
+    partition.as_ptr() as usize
+}
+
+/// Takes the partitions off an agenda whose date has come.
+fn take_due<Date>(
+    agenda: &mut Agenda<Date>,
+    is_due: impl Fn(&Date) -> bool,
+) -> Vec<Weak<Partition>> {
+    let (due, later): (Agenda<Date>, Agenda<Date>) =
+        std::mem::take(agenda).into_iter().partition(|(_, (date, _))| is_due(date));
+    *agenda = later;
+    due.into_values().map(|(_, partition)| partition).collect()
 }
 
 /// How often a log that another process appends to is looked at while somebody waits for it.

@@ -31,10 +31,7 @@ struct Place {
 
 impl Cursor {
     pub(crate) fn at(position: i64) -> Cursor {
-        Cursor {
-            position,
-            place: None,
-        }
+        Cursor { position, place: None }
     }
 }
 
@@ -131,11 +128,7 @@ impl Partition {
             let open = segment.open(self.context())?;
             if let Some(found) = open.locate(cursor.position)? {
                 let (byte_position, expected) = (found.position, found.header.base_offset);
-                return Ok(Some(Place {
-                    segment: open,
-                    byte_position,
-                    expected,
-                }));
+                return Ok(Some(Place { segment: open, byte_position, expected }));
             }
             match self.segments().after(segment.base_offset()) {
                 Some(next) => segment = next,
@@ -160,10 +153,7 @@ impl Place {
         };
         let first_wanted = *position;
         let first_byte = self.byte_position as usize;
-        let mut continuity = Continuity {
-            expected: self.expected,
-            gaps_below,
-        };
+        let mut continuity = Continuity { expected: self.expected, gaps_below };
         let mut record_count = 0;
         loop {
             let byte_position = self.byte_position;
@@ -191,20 +181,13 @@ impl Place {
                 let room = limits.records - record_count;
                 if room > 0 {
                     let mut records = batch.records().filter(|r| r.offset >= first_wanted);
-                    let last = records
-                        .nth(room - 1)
-                        .map_or(header.last_offset(), |r| r.offset);
+                    let last = records.nth(room - 1).map_or(header.last_offset(), |r| r.offset);
                     *position = last + 1;
                     record_count += room;
                     // The rest of this batch is the next read's, so its place stays here.
                     let range = first_byte..byte_position as usize + header.len();
                     let offsets = first_wanted..*position;
-                    return Ok(Some(Fetched {
-                        view,
-                        range,
-                        offsets,
-                        record_count,
-                    }));
+                    return Ok(Some(Fetched { view, range, offsets, record_count }));
                 }
                 break;
             }
@@ -218,12 +201,7 @@ impl Place {
             return Ok(None);
         }
         let range = first_byte..self.byte_position as usize;
-        Ok(Some(Fetched {
-            view,
-            range,
-            offsets: first_wanted..*position,
-            record_count,
-        }))
+        Ok(Some(Fetched { view, range, offsets: first_wanted..*position, record_count }))
     }
 }
 
@@ -245,9 +223,6 @@ fn wanted_records(batch: &Batch<'_>, position: i64) -> usize {
     } else if header.base_offset >= position {
         header.record_count as usize
     } else {
-        batch
-            .records()
-            .filter(|record| record.offset >= position)
-            .count()
+        batch.records().filter(|record| record.offset >= position).count()
     }
 }

@@ -36,23 +36,12 @@ impl Follow {
             _ => {
                 let path = context.log_path(log_start);
                 let reason = "the partition has no segment";
-                return Err(crate::Error::Corrupt {
-                    path,
-                    position: 0,
-                    reason,
-                    resume: None,
-                });
+                return Err(crate::Error::Corrupt { path, position: 0, reason, resume: None });
             }
         };
         let file = context.disk.open(&context.log_path(last), Access::Read)?;
         let log_start = log_start.max(first);
-        let mut follow = Follow {
-            base_offsets,
-            file,
-            end: 0,
-            log_end: last,
-            log_start,
-        };
+        let mut follow = Follow { base_offsets, file, end: 0, log_end: last, log_start };
         follow.walk(context)?;
         follow.log_start = follow.log_start.min(follow.log_end);
         Ok(follow)
@@ -96,16 +85,11 @@ impl Follow {
     }
 
     fn walk(&mut self, context: &SegmentContext) -> Result<()> {
-        let continuity = Continuity {
-            expected: self.log_end,
-            gaps_below: context.gaps_below,
-        };
+        let continuity = Continuity { expected: self.log_end, gaps_below: context.gaps_below };
         let mut scan = Scan::new(&self.file, self.end, continuity, Depth::Checksums)?;
         loop {
             match scan.next()? {
-                Scanned::Batch {
-                    position, header, ..
-                } => {
+                Scanned::Batch { position, header, .. } => {
                     self.end = position + header.len() as u64;
                     self.log_end = header.last_offset() + 1;
                 }

@@ -15,6 +15,10 @@ pub(crate) struct LeaderEpochs {
     disk: Disk,
     path: PathBuf,
     entries: Vec<(i32, i64)>,
+    /// There was nothing to read: the batches tell.
+    is_rebuilt: bool,
+    /// The entries differ from the file's.
+    is_changed: bool,
 }
 
 impl LeaderEpochs {
@@ -22,19 +26,13 @@ impl LeaderEpochs {
     /// the caller rebuilds it from the log.
     pub(crate) fn read(disk: &Disk, path: PathBuf) -> Result<LeaderEpochs> {
         let entries = checkpoint::read_epochs(disk, &path)?;
-        Ok(LeaderEpochs {
-            disk: disk.clone(),
-            path,
-            entries,
-        })
+        let is_rebuilt = entries.is_empty();
+        Ok(LeaderEpochs { disk: disk.clone(), path, entries, is_rebuilt, is_changed: false })
     }
 
     pub(crate) fn empty(disk: &Disk, path: PathBuf) -> LeaderEpochs {
-        LeaderEpochs {
-            disk: disk.clone(),
-            path,
-            entries: Vec::new(),
-        }
+        let entries = Vec::new();
+        LeaderEpochs { disk: disk.clone(), path, entries, is_rebuilt: true, is_changed: true }
     }
 
     /// Gives the epoch that appends are stamped with; −1 before the first was assigned.
@@ -44,40 +42,49 @@ impl LeaderEpochs {
 
     /// Begins a new epoch at `start`, durably. Epochs in which nothing was appended vanish.
     pub(crate) fn raise(&mut self, start: i64) -> Result<()> {
-        let raised = self.latest() + 1;
+        // An epoch that cannot be raised any more is kept: appends are told apart by offset all the same.
+        let raised = self.latest().saturating_add(1);
         let mut entries = self.entries.clone();
         entries.retain(|(_, begun)| *begun < start);
         entries.push((raised, start));
         checkpoint::write_epochs(&self.disk, &self.path, &entries)?;
         self.entries = entries;
+        self.is_changed = false;
         Ok(())
     }
 
-    /// Notes the epoch of a batch met by a scan; does not touch the file.
+    /// Notes the epoch of a batch met by a scan, where the file was missing or unreadable; does not touch
+    /// it. Where there is a file it is believed: nothing protects a batch's epoch from a flipped bit.
     pub(crate) fn observe(&mut self, epoch: i32, base_offset: i64) {
-        if epoch > self.latest() {
+        if self.is_rebuilt && epoch > self.latest() {
             self.entries.push((epoch, base_offset));
+            self.is_changed = true;
         }
     }
 
     /// Forgets what begins at or behind the log's end, and what ended before its start; does not touch
     /// the file.
     pub(crate) fn clip(&mut self, log_start: i64, log_end: i64) {
-        self.entries
-            .retain(|(_, start)| *start < log_end || *start == 0);
-        let first = self
-            .entries
-            .partition_point(|(_, start)| *start <= log_start);
+        let before = self.entries.clone();
+        self.entries.retain(|(_, start)| *start < log_end || *start == 0);
+        let first = self.entries.partition_point(|(_, start)| *start <= log_start);
         if first > 0 {
             self.entries.drain(..first - 1);
             self.entries[0].1 = self.entries[0].1.max(log_start);
         }
+        self.is_changed |= self.entries != before;
     }
 
-    pub(crate) fn write(&self) -> Result<()> {
-        checkpoint::write_epochs(&self.disk, &self.path, &self.entries)
+    /// Writes the file if it would say something new.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        if self.is_changed {
+            checkpoint::write_epochs(&self.disk, &self.path, &self.entries)?;
+            self.is_changed = false;
+        }
+        Ok(())
     }
 
+    #[cfg(test)]
     pub(crate) fn entries(&self) -> &[(i32, i64)] {
         &self.entries
     }

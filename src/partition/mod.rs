@@ -119,14 +119,7 @@ pub(crate) struct Opening {
 impl Partition {
     /// Opens the log in a directory, repairing what a crash left, and says what it found.
     pub(crate) fn open(opening: Opening) -> Result<(Arc<Partition>, Vec<Finding>)> {
-        let Opening {
-            context,
-            config,
-            clock,
-            circumstances,
-            log_start,
-            attention,
-        } = opening;
+        let Opening { context, config, clock, circumstances, log_start, attention } = opening;
         let mut base_offsets = recovery::tidy_directory(&context)?;
         if base_offsets.is_empty() {
             segment::create_files(&context, log_start)?;
@@ -139,10 +132,7 @@ impl Partition {
             Ok(epochs) => epochs,
             Err(Error::Corrupt { path, reason, .. }) => {
                 // Epochs can be derived from the batches that carry them.
-                findings.push(Finding::Nuisance {
-                    path,
-                    reason: reason.to_owned(),
-                });
+                findings.push(Finding::Nuisance { path, reason: reason.to_owned() });
                 LeaderEpochs::empty(&context.disk, epochs_path)
             }
             Err(other) => return Err(other),
@@ -155,11 +145,8 @@ impl Partition {
             epochs.clip(log_start, log_end);
             epochs.write()?;
         }
-        let producer_snapshot = if recovered.met_producers {
-            None
-        } else {
-            newest_snapshot(&context, log_end)?
-        };
+        let producer_snapshot =
+            if recovered.met_producers { None } else { newest_snapshot(&context, log_end)? };
         let latch = OnceLock::new();
         let gate = SyncGate::new(log_end);
         if let Some(reason) = recovered.latch {
@@ -196,14 +183,7 @@ impl Partition {
 
     /// Opens a log that another process may be appending to, for reading.
     pub(crate) fn open_to_follow(opening: Opening) -> Result<Arc<Partition>> {
-        let Opening {
-            context,
-            config,
-            clock,
-            log_start,
-            circumstances,
-            attention,
-        } = opening;
+        let Opening { context, config, clock, log_start, circumstances, attention } = opening;
         let follow = Follow::start(&context, log_start)?;
         let (log_start, log_end) = (follow.log_start(), follow.log_end());
         let partition = Partition {
@@ -263,10 +243,7 @@ impl Partition {
             }
         };
         let append_time_ms = stamp_time(&mut writer, batch);
-        let unwinding = LatchOnUnwind {
-            partition: self,
-            is_armed: true,
-        };
+        let unwinding = LatchOnUnwind { partition: self, is_armed: true };
         let appended = writer.append(batch, log_end, door);
         let end = log_end + i64::from(batch.record_count());
         match appended {
@@ -288,10 +265,7 @@ impl Partition {
         drop(writer);
         self.doorbells.ring();
         self.ask_for_sync(if is_much { Duration::ZERO } else { sync_within });
-        Ok(Appended {
-            offsets: log_end..end,
-            append_time_ms,
-        })
+        Ok(Appended { offsets: log_end..end, append_time_ms })
     }
 
     /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
@@ -351,10 +325,7 @@ impl Partition {
         if writer.phase == Phase::Closed || self.latch.get().is_some() {
             return Ok(None);
         }
-        let due = writer
-            .live
-            .as_ref()
-            .and_then(|live| live.due_ms(&writer.config));
+        let due = writer.live.as_ref().and_then(|live| live.due_ms(&writer.config));
         match due {
             Some(due) if due < now_ms => {
                 self.change_tail(&mut writer, Self::rolled, None)?;
@@ -448,8 +419,7 @@ impl Partition {
 
     /// Notes how far another process said it has synchronised.
     pub(crate) fn note_durable_elsewhere(&self, recovery_point: i64) {
-        self.watermarks
-            .note_durable(recovery_point.min(self.watermarks.log_end()));
+        self.watermarks.note_durable(recovery_point.min(self.watermarks.log_end()));
     }
 
     pub(crate) fn watermarks(&self) -> &Watermarks {
@@ -478,10 +448,7 @@ impl Partition {
         for segment in self.segments.snapshot().iter() {
             len += match segment.live_open() {
                 Some(open) => open.end(),
-                None => self
-                    .context
-                    .disk
-                    .len(&self.context.log_path(segment.base_offset()))?,
+                None => self.context.disk.len(&self.context.log_path(segment.base_offset()))?,
             };
         }
         Ok(len)
@@ -492,9 +459,7 @@ impl Partition {
         let start = self.watermarks.log_start();
         let bound = self.watermarks.log_end();
         for segment in self.segments.snapshot().iter() {
-            let found = segment
-                .open(&self.context)?
-                .find_timestamp(timestamp_ms, start)?;
+            let found = segment.open(&self.context)?.find_timestamp(timestamp_ms, start)?;
             if let Some(found) = found.filter(|(offset, _)| *offset < bound) {
                 return Ok(Some(found));
             }
@@ -524,9 +489,8 @@ impl Partition {
     ) -> Result<()> {
         writer.phase = Phase::Busy;
         let live = writer.live.take();
-        let outcome = MutexGuard::unlocked(writer, || {
-            catch_unwind(AssertUnwindSafe(|| change(self, live)))
-        });
+        let outcome =
+            MutexGuard::unlocked(writer, || catch_unwind(AssertUnwindSafe(|| change(self, live))));
         writer.phase = Phase::Open;
         self.idle.notify_all();
         let (live, result) = outcome.unwrap_or_else(|panic| {
@@ -545,9 +509,7 @@ impl Partition {
         let warmed = (|| {
             let last = self.segments.last();
             let cold = last.open(&self.context)?;
-            let first = cold
-                .view()
-                .and_then(|view| decode::header_at(view.from(0)).ok());
+            let first = cold.view().and_then(|view| decode::header_at(view.from(0)).ok());
             let indexes = cold.indexes_to_continue()?;
             self.begin_epoch(indexes.largest_timestamp_ms())?;
             let file = self.context.disk.open(cold.path(), Access::Write)?;
@@ -558,8 +520,7 @@ impl Partition {
                 indexes,
                 first.map_or(-1, |header| header.max_timestamp_ms),
             )?;
-            self.segments
-                .warm_last(Arc::clone(&live.open), Arc::clone(live.tail.file()));
+            self.segments.warm_last(Arc::clone(&live.open), Arc::clone(live.tail.file()));
             Ok(live)
         })();
         match warmed {
@@ -585,8 +546,7 @@ impl Partition {
         });
         match begun {
             Ok(begun) => {
-                self.segments
-                    .roll(Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
+                self.segments.roll(Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
                 (Some(begun), Ok(()))
             }
             // Sealed but not rolled: the old segment is still the last, and still takes nothing, so
@@ -617,10 +577,7 @@ impl Partition {
         };
         let snapshot = self.writer.lock().producer_snapshot.clone();
         let end = self.watermarks.log_end();
-        match self
-            .seal(&mut live)
-            .and_then(|()| self.write_snapshot(end, snapshot.as_deref()))
-        {
+        match self.seal(&mut live).and_then(|()| self.write_snapshot(end, snapshot.as_deref())) {
             Ok(()) => {
                 self.segments.cool_last();
                 (None, Ok(()))
@@ -642,12 +599,7 @@ impl Partition {
         let mapping = Arc::clone(tail.mapping());
         let open = OpenSegment::live(self.context.clone(), base_offset, mapping, end, indexes);
         let created_ms = self.clock.now_ms();
-        Ok(LiveTail {
-            tail,
-            open: Arc::new(open),
-            first_timestamp_ms,
-            created_ms,
-        })
+        Ok(LiveTail { tail, open: Arc::new(open), first_timestamp_ms, created_ms })
     }
 
     /// Makes a segment what it will be for ever: trimmed, durable, with its indexes.
@@ -679,9 +631,7 @@ impl Partition {
                 continue;
             };
             let belongs = offset == end
-                || segments
-                    .binary_search_by_key(&offset, |segment| segment.base_offset())
-                    .is_ok();
+                || segments.binary_search_by_key(&offset, |segment| segment.base_offset()).is_ok();
             if !belongs {
                 disk.remove_file(&directory.join(&entry.name))?;
             }
@@ -701,9 +651,7 @@ impl Partition {
         if let Some(file) = last.live_file() {
             if let Err(error) = file.sync_data() {
                 self.latch(&format!("a sync failed: {error}"));
-                return Err(Arc::clone(
-                    self.latch.get().expect("latched on the line above"),
-                ));
+                return Err(Arc::clone(self.latch.get().expect("latched on the line above")));
             }
         }
         self.watermarks.note_durable(end);
@@ -724,10 +672,7 @@ impl Partition {
             return;
         }
         if self.asked_within_ms.fetch_min(within_ms, Ordering::SeqCst) > within_ms {
-            let asked = Attention {
-                partition: Arc::downgrade(self),
-                within,
-            };
+            let asked = Attention { partition: Arc::downgrade(self), within };
             // The keeper is gone only once the store is closing, which synchronises everything itself.
             drop(attention.send(asked));
         }
@@ -751,10 +696,7 @@ impl Partition {
         if self.is_deleted() {
             return Error::Closed;
         }
-        Error::Latched {
-            path: self.context.directory.to_path_buf(),
-            reason,
-        }
+        Error::Latched { path: self.context.directory.to_path_buf(), reason }
     }
 }
 

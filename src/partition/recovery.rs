@@ -127,29 +127,13 @@ pub(crate) enum Decision {
 /// The table at the top of this file.
 pub(crate) fn decide(facts: Facts) -> Decision {
     match facts {
-        Facts {
-            below_recovery_point: true,
-            ..
-        } => Decision::Damage,
-        Facts {
-            last_segment: false,
-            only_zeros_behind: true,
-            next_continues: true,
-            ..
-        } => Decision::End,
-        Facts {
-            last_segment: false,
-            ..
-        } => Decision::Damage,
-        Facts {
-            only_zeros_behind: true,
-            ..
-        } => Decision::End,
-        Facts {
-            whole_batch_behind: true,
-            last_boot: LastBoot::Same,
-            ..
-        } => Decision::Damage,
+        Facts { below_recovery_point: true, .. } => Decision::Damage,
+        Facts { last_segment: false, only_zeros_behind: true, next_continues: true, .. } => {
+            Decision::End
+        }
+        Facts { last_segment: false, .. } => Decision::Damage,
+        Facts { only_zeros_behind: true, .. } => Decision::End,
+        Facts { whole_batch_behind: true, last_boot: LastBoot::Same, .. } => Decision::Damage,
         Facts { .. } => Decision::Cut,
     }
 }
@@ -183,9 +167,7 @@ pub(crate) fn recover(
     circumstances: &Circumstances,
     epochs: &mut LeaderEpochs,
 ) -> Result<Recovered> {
-    let last = *base_offsets
-        .last()
-        .expect("opening creates the first segment");
+    let last = *base_offsets.last().expect("opening creates the first segment");
     if circumstances.clean {
         if let Some(log_end) = clean_end(context, last)? {
             return Ok(Recovered {
@@ -223,20 +205,14 @@ fn clean_end(context: &SegmentContext, base_offset: i64) -> Result<Option<i64>> 
         .ok()
         .and_then(|bytes| OffsetIndex::parse(base_offset, &bytes, file.len().ok()?).ok());
     let indexed = index.as_ref().and_then(OffsetIndex::last);
-    let continuity = Continuity {
-        expected: base_offset,
-        gaps_below: context.gaps_below,
-    };
+    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps_below };
     let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
     if let Some(indexed) = indexed {
         // The indexed batch itself says where it begins; its last offset must be the one indexed.
         let mut probe = Scan::new(
             &file,
             indexed.position,
-            Continuity {
-                expected: base_offset,
-                gaps_below: i64::MAX,
-            },
+            Continuity { expected: base_offset, gaps_below: i64::MAX },
             Depth::Headers,
         )?;
         if let Scanned::Batch { header, .. } = probe.next()? {
@@ -276,9 +252,7 @@ struct Walked {
 impl Recovery<'_> {
     fn run(mut self, base_offsets: &[i64]) -> Result<Recovered> {
         let point = self.circumstances.recovery_point;
-        let holding = base_offsets
-            .partition_point(|base| *base <= point)
-            .saturating_sub(1);
+        let holding = base_offsets.partition_point(|base| *base <= point).saturating_sub(1);
         for (index, base_offset) in base_offsets.iter().enumerate().skip(holding) {
             let next = base_offsets.get(index + 1).copied();
             self.recover_segment(*base_offset, next)?;
@@ -286,9 +260,7 @@ impl Recovery<'_> {
         let log_end = self.recovered.log_end;
         if log_end < point && self.recovered.latch.is_none() {
             // Offsets that were durable must not be given out again.
-            self.latch(format!(
-                "the log ends at {log_end}, but was durable up to {point}"
-            ));
+            self.latch(format!("the log ends at {log_end}, but was durable up to {point}"));
         }
         Ok(self.recovered)
     }
@@ -309,23 +281,17 @@ impl Recovery<'_> {
         self.recovered.log_end = walked.expected;
         if let Err(error) = segment::write_indexes(&self.context.disk, &path, &walked.indexes) {
             // Readers rebuild an index that is missing, in memory.
-            self.recovered.findings.push(Finding::Nuisance {
-                path: path.clone(),
-                reason: error.to_string(),
-            });
-            self.context
-                .disk
-                .remove_file(&OffsetFile::OffsetIndex.beside(&path))?;
+            self.recovered
+                .findings
+                .push(Finding::Nuisance { path: path.clone(), reason: error.to_string() });
+            self.context.disk.remove_file(&OffsetFile::OffsetIndex.beside(&path))?;
         }
         Ok(())
     }
 
     fn walk(&mut self, file: &DiskFile, base_offset: i64, next: Option<i64>) -> Result<Walked> {
         let point = self.circumstances.recovery_point;
-        let continuity = Continuity {
-            expected: base_offset,
-            gaps_below: self.context.gaps_below,
-        };
+        let continuity = Continuity { expected: base_offset, gaps_below: self.context.gaps_below };
         let mut scan = Scan::new(file, 0, continuity, Depth::Checksums)?;
         let mut walked = Walked {
             indexes: Indexes::new(base_offset, self.context.index_interval_bytes),
@@ -337,17 +303,13 @@ impl Recovery<'_> {
         let mut crossed_damage = false;
         loop {
             match scan.next()? {
-                Scanned::Batch {
-                    position, header, ..
-                } => {
+                Scanned::Batch { position, header, .. } => {
                     if crossed_damage {
                         walked.indexes.note_behind_damage(position, &header);
                         crossed_damage = false;
                     } else {
                         let last_offset = header.last_offset();
-                        walked
-                            .indexes
-                            .note(position, last_offset, header.max_timestamp_ms);
+                        walked.indexes.note(position, last_offset, header.max_timestamp_ms);
                     }
                     self.observe(&header);
                     if header.last_offset() >= point && walked.fresh_from.is_none() {
@@ -426,10 +388,7 @@ impl Recovery<'_> {
         }
         // The last life may have ended in a failed sync, after which the kernel takes lost pages for
         // clean ones. Writing the same bytes again makes them durable wherever the cache was wrong.
-        if let Some(from) = walked
-            .fresh_from
-            .filter(|from| walked.end - from <= REWRITE_LEN_MAX)
-        {
+        if let Some(from) = walked.fresh_from.filter(|from| walked.end - from <= REWRITE_LEN_MAX) {
             let mut bytes = vec![0; (walked.end - from) as usize];
             file.read_exact_at(&mut bytes, from)?;
             file.write_all_at(&bytes, from)?;
@@ -481,20 +440,12 @@ impl Recovery<'_> {
         resume: Option<i64>,
     ) {
         let path = path.to_path_buf();
-        self.recovered.findings.push(Finding::Damage {
-            path,
-            position,
-            reason,
-            resume,
-        });
+        self.recovered.findings.push(Finding::Damage { path, position, reason, resume });
     }
 
     fn latch(&mut self, reason: String) {
         let path = self.context.directory.to_path_buf();
-        self.recovered.findings.push(Finding::Latched {
-            path,
-            reason: reason.clone(),
-        });
+        self.recovered.findings.push(Finding::Latched { path, reason: reason.clone() });
         self.recovered.latch.get_or_insert(reason);
     }
 }
@@ -508,21 +459,14 @@ const INDEX_LEN_MAX: usize = 64 << 20;
 pub(crate) fn tidy_directory(context: &SegmentContext) -> Result<Vec<i64>> {
     let disk = &context.disk;
     let directory = &*context.directory;
-    let mut names: Vec<String> = disk
-        .entries(directory)?
-        .into_iter()
-        .filter(|e| !e.is_directory)
-        .map(|e| e.name)
-        .collect();
+    let mut names: Vec<String> =
+        disk.entries(directory)?.into_iter().filter(|e| !e.is_directory).map(|e| e.name).collect();
     names.sort();
 
     let parsed = |name: &str, suffix: &str| OffsetFile::parse(name.strip_suffix(suffix)?);
     // An unfinished compaction: what was still being cleaned goes, and with it any swap that had not
     // got all its files.
-    let cleaned_min = names
-        .iter()
-        .filter_map(|n| Some(parsed(n, ".cleaned")?.1))
-        .min();
+    let cleaned_min = names.iter().filter_map(|n| Some(parsed(n, ".cleaned")?.1)).min();
     let is_swap = |n: &String| parsed(n, ".swap").is_some();
     let is_whole = |offset: i64| cleaned_min.is_none_or(|min| offset < min);
     let mut changed = false;
@@ -556,11 +500,8 @@ pub(crate) fn tidy_directory(context: &SegmentContext) -> Result<Vec<i64>> {
     }
 
     let files: Vec<(OffsetFile, i64)> = names.iter().filter_map(|n| OffsetFile::parse(n)).collect();
-    let bases: Vec<i64> = files
-        .iter()
-        .filter(|(kind, _)| *kind == OffsetFile::Log)
-        .map(|(_, base)| *base)
-        .collect();
+    let bases: Vec<i64> =
+        files.iter().filter(|(kind, _)| *kind == OffsetFile::Log).map(|(_, base)| *base).collect();
     for (kind, base) in &files {
         let is_companion = matches!(
             kind,
@@ -590,10 +531,7 @@ fn finish_swap(
     let mut end = None;
     for (_, base, name) in logs() {
         let file = disk.open(&directory.join(name), Access::Read)?;
-        let continuity = Continuity {
-            expected: *base,
-            gaps_below: i64::MAX,
-        };
+        let continuity = Continuity { expected: *base, gaps_below: i64::MAX };
         let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
         while let Scanned::Batch { .. } = scan.next()? {}
         end = end.max(Some(scan.expected()));
@@ -648,11 +586,7 @@ mod tests {
                 next_continues: bit(2),
                 only_zeros_behind: bit(3),
                 whole_batch_behind: bit(4),
-                last_boot: if bit(5) {
-                    LastBoot::Same
-                } else {
-                    LastBoot::Other
-                },
+                last_boot: if bit(5) { LastBoot::Same } else { LastBoot::Other },
             };
             let fits = |wanted: Option<bool>, is: bool| wanted.is_none_or(|wanted| wanted == is);
             let cases: Vec<&Case> = CASES

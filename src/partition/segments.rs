@@ -45,14 +45,9 @@ struct Live {
 impl Segments {
     /// Makes the list from the base offsets of cold segments, ascending; there must be one.
     pub(crate) fn new(base_offsets: impl IntoIterator<Item = i64>) -> Segments {
-        let list: Vec<_> = base_offsets
-            .into_iter()
-            .map(|o| Arc::new(Segment::cold(o)))
-            .collect();
+        let list: Vec<_> = base_offsets.into_iter().map(|o| Arc::new(Segment::cold(o))).collect();
         assert!(!list.is_empty(), "opening creates the first segment");
-        Segments {
-            list: RwLock::new(Arc::new(list)),
-        }
+        Segments { list: RwLock::new(Arc::new(list)) }
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Vec<Arc<Segment>>> {
@@ -132,27 +127,16 @@ impl Segments {
 
 impl Segment {
     fn cold(base_offset: i64) -> Segment {
-        Segment {
-            base_offset,
-            live: None,
-            followed_end: None,
-            opened: Mutex::new(Weak::new()),
-        }
+        Segment { base_offset, live: None, followed_end: None, opened: Mutex::new(Weak::new()) }
     }
 
     fn followed(base_offset: i64) -> Segment {
-        Segment {
-            followed_end: Some(AtomicU64::new(0)),
-            ..Segment::cold(base_offset)
-        }
+        Segment { followed_end: Some(AtomicU64::new(0)), ..Segment::cold(base_offset) }
     }
 
     fn live(open: Arc<OpenSegment>, file: Arc<DiskFile>) -> Segment {
         let base_offset = open.base_offset();
-        Segment {
-            live: Some(Live { open, file }),
-            ..Segment::cold(base_offset)
-        }
+        Segment { live: Some(Live { open, file }), ..Segment::cold(base_offset) }
     }
 
     pub(crate) fn base_offset(&self) -> i64 {
@@ -166,10 +150,7 @@ impl Segment {
         }
         let mut opened = self.opened.lock();
         // Acquire: pairs with the Release in `show_followed`.
-        let end = self
-            .followed_end
-            .as_ref()
-            .map(|end| end.load(Ordering::Acquire));
+        let end = self.followed_end.as_ref().map(|end| end.load(Ordering::Acquire));
         if let Some(open) = opened.upgrade() {
             match end {
                 None => return Ok(open),

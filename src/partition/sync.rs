@@ -64,10 +64,7 @@ impl SyncGate {
             }
             state.is_syncing = true;
             drop(state);
-            let leading = Leading {
-                gate: self,
-                outcome: None,
-            };
+            let leading = Leading { gate: self, outcome: None };
             let outcome = sync();
             leading.finish(outcome);
             state = self.state.lock();
@@ -100,11 +97,7 @@ impl SyncGate {
         if let Some(failure) = &state.failure {
             return Some(Waited::Failed(Arc::clone(failure)));
         }
-        if !state
-            .tasks
-            .iter()
-            .any(|(at, other)| *at == end && other.will_wake(waker))
-        {
+        if !state.tasks.iter().any(|(at, other)| *at == end && other.will_wake(waker)) {
             state.tasks.push((end, waker.clone()));
         }
         None
@@ -127,9 +120,8 @@ impl SyncGate {
         change(&mut state);
         let (durable_end, failed) = (state.durable_end, state.failure.is_some());
         let ready = |(end, _): &(i64, Waker)| failed || *end <= durable_end;
-        let (woken, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut state.tasks)
-            .into_iter()
-            .partition(ready);
+        let (woken, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.tasks).into_iter().partition(ready);
         state.tasks = waiting;
         drop(state);
         self.turn.notify_all();
@@ -154,10 +146,7 @@ impl Leading<'_> {
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        let outcome = self
-            .outcome
-            .take()
-            .unwrap_or_else(|| Err("the sync panicked".into()));
+        let outcome = self.outcome.take().unwrap_or_else(|| Err("the sync panicked".into()));
         self.gate.settle(|state| {
             state.is_syncing = false;
             match outcome {
@@ -200,10 +189,7 @@ mod tests {
                             Ok(target)
                         });
                         assert_eq!(waited, Waited::Durable);
-                        assert!(
-                            synced.load(Ordering::SeqCst) >= end,
-                            "told before it was true"
-                        );
+                        assert!(synced.load(Ordering::SeqCst) >= end, "told before it was true");
                     }
                 })
             })
@@ -212,10 +198,7 @@ mod tests {
             thread.join().unwrap();
         }
         let count = sync_count.load(Ordering::SeqCst);
-        assert!(
-            count < (THREADS * ROUNDS) as u64 / 2,
-            "{count} syncs are no group commit"
-        );
+        assert!(count < (THREADS * ROUNDS) as u64 / 2, "{count} syncs are no group commit");
     }
 
     #[test]
@@ -236,10 +219,7 @@ mod tests {
         let leader = Arc::clone(&gate);
         let panicked = thread::spawn(move || leader.wait(1, || panic!("in the sync"))).join();
         assert!(panicked.is_err());
-        assert_eq!(
-            gate.wait(1, || Ok(1)),
-            Waited::Failed("the sync panicked".into())
-        );
+        assert_eq!(gate.wait(1, || Ok(1)), Waited::Failed("the sync panicked".into()));
     }
 
     #[test]

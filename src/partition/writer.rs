@@ -100,27 +100,17 @@ impl Writer {
         }
         let limit = self.config.segment_bytes as usize;
         if batch.len() > limit {
-            return Err(Error::RecordTooLarge {
-                len: batch.len(),
-                limit,
-                key: "segment.bytes",
-            });
+            return Err(Error::RecordTooLarge { len: batch.len(), limit, key: "segment.bytes" });
         }
         if log_end > i64::MAX - i64::from(batch.record_count()) - 1 {
-            return Err(Error::InvalidRecord {
-                reason: "the partition's offsets are used up",
-            });
+            return Err(Error::InvalidRecord { reason: "the partition's offsets are used up" });
         }
         let Some(live) = &self.live else {
             return Ok(Readiness::Cold);
         };
         let is_full = live.is_full_for(batch, log_end, &self.config)
             || live.is_over_age(batch.max_timestamp_ms(), now_ms, &self.config);
-        Ok(if is_full {
-            Readiness::Full
-        } else {
-            Readiness::Ready
-        })
+        Ok(if is_full { Readiness::Full } else { Readiness::Ready })
     }
 
     /// Puts `batch` behind `log_end`: rungs 4 and 5. Nobody sees it until the caller publishes.
@@ -136,10 +126,7 @@ impl Writer {
         let position = live.tail.end();
         live.tail.append(batch.bytes(), door)?;
         let last_offset = log_end + i64::from(batch.record_count()) - 1;
-        live.open
-            .indexes_of_live()
-            .write()
-            .note(position, last_offset, batch.max_timestamp_ms());
+        live.open.indexes_of_live().write().note(position, last_offset, batch.max_timestamp_ms());
         if position == 0 {
             live.first_timestamp_ms = batch.max_timestamp_ms();
         }
@@ -156,12 +143,7 @@ impl LiveTail {
         let limit = u64::from(config.segment_bytes).min(self.tail.capacity());
         end + batch.len() as u64 > limit
             || last_offset - self.open.base_offset() > i64::from(i32::MAX)
-            || (end > 0
-                && self
-                    .open
-                    .indexes_of_live()
-                    .read()
-                    .is_full(config.segment_index_bytes))
+            || (end > 0 && self.open.indexes_of_live().read().is_full(config.segment_index_bytes))
     }
 
     /// Kafka's rule: the age is the span between the first batch's timestamp and the incoming one's, or,
@@ -180,11 +162,8 @@ impl LiveTail {
 
     /// Gives the time at which an idle segment is to be rolled; `None` while it is empty.
     pub(crate) fn due_ms(&self, config: &LogConfig) -> Option<i64> {
-        let begun = if self.first_timestamp_ms >= 0 {
-            self.first_timestamp_ms
-        } else {
-            self.created_ms
-        };
+        let begun =
+            if self.first_timestamp_ms >= 0 { self.first_timestamp_ms } else { self.created_ms };
         (self.tail.end() > 0).then(|| begun.saturating_add(config.segment_ms))
     }
 }

@@ -65,25 +65,16 @@ impl Catalog {
         let text =
             std::str::from_utf8(&bytes).map_err(|e| corrupt(e.valid_up_to(), "not UTF-8"))?;
         let heading = text.lines().next().unwrap_or_default();
-        let version = heading
-            .strip_prefix("ottla.topics ")
-            .and_then(|v| v.parse::<u32>().ok());
+        let version = heading.strip_prefix("ottla.topics ").and_then(|v| v.parse::<u32>().ok());
         match version {
             Some(VERSION) => {}
             Some(found) => {
                 let path = path.to_path_buf();
-                return Err(Error::FormatTooNew {
-                    path,
-                    found,
-                    supported: VERSION,
-                });
+                return Err(Error::FormatTooNew { path, found, supported: VERSION });
             }
             None => return Err(corrupt(0, "not a list of topics")),
         }
-        let sealed = text
-            .trim_end()
-            .rfind('\n')
-            .map(|end| text.split_at(end + 1));
+        let sealed = text.trim_end().rfind('\n').map(|end| text.split_at(end + 1));
         let (body, seal) = sealed.ok_or_else(|| corrupt(text.len(), "the checksum is missing"))?;
         if seal.trim_end() != seal_line(body) {
             return Err(corrupt(body.len(), "checksum mismatch"));
@@ -103,13 +94,8 @@ impl Catalog {
                     .strip_prefix("set ")
                     .map(|rest| rest.split_once(' ').unwrap_or((rest, "")))
                     .ok_or_else(malformed)?;
-                let entry = current
-                    .as_ref()
-                    .and_then(|name| catalog.topics.get_mut(name));
-                entry
-                    .ok_or_else(malformed)?
-                    .overrides
-                    .apply(key, Some(value))?;
+                let entry = current.as_ref().and_then(|name| catalog.topics.get_mut(name));
+                entry.ok_or_else(malformed)?.overrides.apply(key, Some(value))?;
             }
             position += line.len() + 1;
         }
@@ -119,11 +105,7 @@ impl Catalog {
     pub(crate) fn write(&self, disk: &Disk, path: &Path) -> Result<()> {
         let mut text = format!("ottla.topics {VERSION}\n");
         for (name, entry) in &self.topics {
-            let state = if entry.is_deleting {
-                "deleting"
-            } else {
-                "kept"
-            };
+            let state = if entry.is_deleting { "deleting" } else { "kept" };
             writeln!(
                 text,
                 "topic {name} {} {} {} {state}",
@@ -178,9 +160,7 @@ impl fmt::Display for TopicId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let value = u128::from_be_bytes(self.0);
         for index in 0..21 {
-            f.write_char(char::from(
-                DIGITS[(value >> (122 - 6 * index)) as usize & 0x3f],
-            ))?;
+            f.write_char(char::from(DIGITS[(value >> (122 - 6 * index)) as usize & 0x3f]))?;
         }
         f.write_char(char::from(DIGITS[((value & 3) << 4) as usize]))
     }
@@ -200,8 +180,7 @@ pub(crate) fn read_partition_metadata(disk: &Disk, path: &Path) -> Result<Option
     };
     let text = String::from_utf8_lossy(&bytes);
     let value = |key: &str| {
-        text.lines()
-            .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
+        text.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
     };
     match (value("version"), value("topic_id").and_then(TopicId::parse)) {
         (Some("0"), Some(id)) => Ok(Some(id)),
@@ -272,19 +251,12 @@ mod tests {
 
     #[test]
     fn topic_ids_read_as_kafka_writes_them() {
-        for text in [
-            "C0i83-aGRiy3PKeeXzsc6g",
-            "8IpZNi4pRse8Cs_QxZSQIQ",
-            "AAAAAAAAAAAAAAAAAAAAAQ",
-        ] {
+        for text in ["C0i83-aGRiy3PKeeXzsc6g", "8IpZNi4pRse8Cs_QxZSQIQ", "AAAAAAAAAAAAAAAAAAAAAQ"] {
             assert_eq!(TopicId::parse(text).unwrap().to_string(), text);
         }
-        for text in [
-            "",
-            "C0i83-aGRiy3PKeeXzsc6",
-            "C0i83-aGRiy3PKeeXzsc6h",
-            "AAAAAAAAAAAAAAAAAAAAAA",
-        ] {
+        for text in
+            ["", "C0i83-aGRiy3PKeeXzsc6", "C0i83-aGRiy3PKeeXzsc6h", "AAAAAAAAAAAAAAAAAAAAAA"]
+        {
             assert_eq!(TopicId::parse(text), None, "{text}");
         }
     }
@@ -319,16 +291,6 @@ mod tests {
         let path = directory.path().join("ottla.topics");
         std::fs::write(&path, "ottla.topics 2\n").unwrap();
         let error = Catalog::read(&Disk::default(), &path).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::FormatTooNew {
-                    found: 2,
-                    supported: 1,
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::FormatTooNew { found: 2, supported: 1, .. }), "{error}");
     }
 }

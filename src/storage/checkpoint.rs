@@ -32,15 +32,8 @@ impl OffsetCheckpoint {
             let entry = (|| {
                 let topic = TopicName::new(fields.next()?).ok()?;
                 let partition = fields.next()?.parse::<u32>().ok()?;
-                let offset = fields
-                    .next()?
-                    .parse::<i64>()
-                    .ok()
-                    .filter(|offset| *offset >= 0)?;
-                fields
-                    .next()
-                    .is_none()
-                    .then_some(((topic, partition), offset))
+                let offset = fields.next()?.parse::<i64>().ok().filter(|offset| *offset >= 0)?;
+                fields.next().is_none().then_some(((topic, partition), offset))
             })();
             let (key, offset) =
                 entry.ok_or_else(|| malformed(path, position, "not `topic partition offset`"))?;
@@ -66,9 +59,7 @@ impl OffsetCheckpoint {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&TopicName, u32, i64)> {
-        self.offsets
-            .iter()
-            .map(|((topic, partition), offset)| (topic, *partition, *offset))
+        self.offsets.iter().map(|((topic, partition), offset)| (topic, *partition, *offset))
     }
 }
 
@@ -76,14 +67,9 @@ impl OffsetCheckpoint {
 pub(crate) fn read_epochs(disk: &Disk, path: &Path) -> Result<Vec<(i32, i64)>> {
     let mut epochs: Vec<(i32, i64)> = Vec::new();
     for (line, position) in entries(disk, path)? {
-        let pair = line
-            .split_once(char::is_whitespace)
-            .and_then(|(epoch, start)| {
-                Some((
-                    epoch.parse::<i32>().ok()?,
-                    start.trim().parse::<i64>().ok()?,
-                ))
-            });
+        let pair = line.split_once(char::is_whitespace).and_then(|(epoch, start)| {
+            Some((epoch.parse::<i32>().ok()?, start.trim().parse::<i64>().ok()?))
+        });
         let ascends = |(epoch, start): &(i32, i64)| {
             *epoch >= 0 && *start >= 0 && epochs.last().is_none_or(|(e, s)| epoch > e && start >= s)
         };
@@ -130,27 +116,16 @@ fn entries(disk: &Disk, path: &Path) -> Result<Vec<(String, u64)>> {
         Some((version, _)) if version == "0" => {}
         _ => return Err(malformed(path, 0, "not version 0")),
     }
-    let count = lines
-        .next()
-        .and_then(|(line, _)| line.parse::<usize>().ok());
+    let count = lines.next().and_then(|(line, _)| line.parse::<usize>().ok());
     let entries: Vec<_> = lines.filter(|(line, _)| !line.is_empty()).collect();
     if count != Some(entries.len()) {
-        return Err(malformed(
-            path,
-            2,
-            "the number of entries is not the one stated",
-        ));
+        return Err(malformed(path, 2, "the number of entries is not the one stated"));
     }
     Ok(entries)
 }
 
 fn malformed(path: &Path, position: u64, reason: &'static str) -> Error {
-    Error::Corrupt {
-        path: path.to_path_buf(),
-        position,
-        reason,
-        resume: None,
-    }
+    Error::Corrupt { path: path.to_path_buf(), position, reason, resume: None }
 }
 
 #[cfg(test)]
@@ -172,10 +147,7 @@ mod tests {
         checkpoint.write(&disk, &path(&directory)).unwrap();
         let text = std::fs::read_to_string(path(&directory)).unwrap();
         assert_eq!(text, "0\n2\norders 0 42\norders 11 9223372036854775807\n");
-        assert_eq!(
-            OffsetCheckpoint::read(&disk, &path(&directory)).unwrap(),
-            checkpoint
-        );
+        assert_eq!(OffsetCheckpoint::read(&disk, &path(&directory)).unwrap(), checkpoint);
         assert_eq!(checkpoint.of(&topic, 11), Some(i64::MAX));
         assert_eq!(checkpoint.of(&topic, 1), None);
     }
@@ -184,21 +156,9 @@ mod tests {
     fn missing_and_empty_files_have_no_entries() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::default();
-        assert_eq!(
-            OffsetCheckpoint::read(&disk, &path(&directory))
-                .unwrap()
-                .iter()
-                .count(),
-            0
-        );
+        assert_eq!(OffsetCheckpoint::read(&disk, &path(&directory)).unwrap().iter().count(), 0);
         std::fs::write(path(&directory), "").unwrap();
-        assert_eq!(
-            OffsetCheckpoint::read(&disk, &path(&directory))
-                .unwrap()
-                .iter()
-                .count(),
-            0
-        );
+        assert_eq!(OffsetCheckpoint::read(&disk, &path(&directory)).unwrap().iter().count(), 0);
     }
 
     #[test]
@@ -228,10 +188,7 @@ mod tests {
         let disk = Disk::default();
         let epochs = [(0, 0), (3, 17)];
         write_epochs(&disk, &path(&directory), &epochs).unwrap();
-        assert_eq!(
-            std::fs::read_to_string(path(&directory)).unwrap(),
-            "0\n2\n0 0\n3 17\n"
-        );
+        assert_eq!(std::fs::read_to_string(path(&directory)).unwrap(), "0\n2\n0 0\n3 17\n");
         assert_eq!(read_epochs(&disk, &path(&directory)).unwrap(), epochs);
         std::fs::write(path(&directory), "0\n2\n3 17\n2 18\n").unwrap();
         assert!(read_epochs(&disk, &path(&directory)).is_err());

@@ -56,10 +56,7 @@ impl Disk {
     pub(crate) fn open(&self, path: &Path, access: Access) -> Result<DiskFile> {
         let mut options = OpenOptions::new();
         // A symbolic link inside the data directory could lead anywhere, and opening a FIFO would block.
-        options
-            .read(true)
-            .mode(FILE_MODE)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.read(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let action = match access {
             Access::Read => "open",
             Access::Write => {
@@ -83,26 +80,21 @@ impl Disk {
             let odd = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
             return Err(Error::io("open", path, odd));
         }
-        Ok(DiskFile {
-            file,
-            path: path.to_path_buf(),
-            disk: self.clone(),
-        })
+        Ok(DiskFile { file, path: path.to_path_buf(), disk: self.clone() })
     }
 
     /// Reads a whole file that is expected to be small; one larger than `len_max` is refused unread.
     pub(crate) fn read_small(&self, path: &Path, len_max: usize) -> Result<Vec<u8>> {
         let file = self.open(path, Access::Read)?;
         let len = file.len()?;
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|len| *len <= len_max)
-            .ok_or_else(|| Error::Corrupt {
+        let len = usize::try_from(len).ok().filter(|len| *len <= len_max).ok_or_else(|| {
+            Error::Corrupt {
                 path: path.to_path_buf(),
                 position: len_max as u64,
                 reason: "the file is larger than it can be",
                 resume: None,
-            })?;
+            }
+        })?;
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
@@ -175,9 +167,7 @@ impl Disk {
     pub(crate) fn sync_directory(&self, path: &Path) -> Result<()> {
         self.effect("synchronise", path)?;
         let directory = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        directory
-            .sync_all()
-            .map_err(|e| Error::io("synchronise", path, e))
+        directory.sync_all().map_err(|e| Error::io("synchronise", path, e))
     }
 
     /// Lists a directory. Names that are not UTF-8 are not ours and are left out.
@@ -196,9 +186,7 @@ impl Disk {
     }
 
     pub(crate) fn len(&self, path: &Path) -> Result<u64> {
-        Ok(fs::symlink_metadata(path)
-            .map_err(|e| Error::io("examine", path, e))?
-            .len())
+        Ok(fs::symlink_metadata(path).map_err(|e| Error::io("examine", path, e))?.len())
     }
 
     pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
@@ -210,17 +198,12 @@ impl Disk {
     }
 
     /// Asks the test's script, if there is one, whether this effect may happen.
-    #[cfg_attr(
-        not(test),
-        allow(unused_variables, clippy::unused_self, clippy::unnecessary_wraps)
-    )]
+    #[cfg_attr(not(test), allow(unused_variables, clippy::unused_self, clippy::unnecessary_wraps))]
     #[inline]
     fn effect(&self, action: &'static str, path: &Path) -> Result<()> {
         #[cfg(test)]
         if let Some(script) = &self.script {
-            return script
-                .next(action, path)
-                .map_err(|e| Error::io(action, path, e));
+            return script.next(action, path).map_err(|e| Error::io(action, path, e));
         }
         Ok(())
     }
@@ -236,27 +219,18 @@ impl DiskFile {
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
-        Ok(self
-            .file
-            .metadata()
-            .map_err(|e| Error::io("examine", &self.path, e))?
-            .len())
+        Ok(self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?.len())
     }
 
     pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> Result<()> {
-        self.file
-            .read_exact_at(bytes, position)
-            .map_err(|e| Error::io("read", &self.path, e))
+        self.file.read_exact_at(bytes, position).map_err(|e| Error::io("read", &self.path, e))
     }
 
     /// Reads what there is, up to the length of `bytes`; fewer only at the end of the file.
     pub(crate) fn read_up_to(&self, bytes: &mut [u8], position: u64) -> Result<usize> {
         let mut filled = 0;
         while filled < bytes.len() {
-            match self
-                .file
-                .read_at(&mut bytes[filled..], position + filled as u64)
-            {
+            match self.file.read_at(&mut bytes[filled..], position + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -272,31 +246,23 @@ impl DiskFile {
             drop(self.file.write_all_at(&bytes[..bytes.len() / 2], position));
             return Err(error);
         }
-        self.file
-            .write_all_at(bytes, position)
-            .map_err(|e| Error::io("append to", &self.path, e))
+        self.file.write_all_at(bytes, position).map_err(|e| Error::io("append to", &self.path, e))
     }
 
     pub(crate) fn set_len(&self, len: u64) -> Result<()> {
         self.disk.effect("cut", &self.path)?;
-        self.file
-            .set_len(len)
-            .map_err(|e| Error::io("cut", &self.path, e))
+        self.file.set_len(len).map_err(|e| Error::io("cut", &self.path, e))
     }
 
     /// Makes the bytes and what is needed to find them durable.
     pub(crate) fn sync_data(&self) -> Result<()> {
         self.disk.effect("synchronise", &self.path)?;
-        self.file
-            .sync_data()
-            .map_err(|e| Error::io("synchronise", &self.path, e))
+        self.file.sync_data().map_err(|e| Error::io("synchronise", &self.path, e))
     }
 
     pub(crate) fn sync_all(&self) -> Result<()> {
         self.disk.effect("synchronise", &self.path)?;
-        self.file
-            .sync_all()
-            .map_err(|e| Error::io("synchronise", &self.path, e))
+        self.file.sync_all().map_err(|e| Error::io("synchronise", &self.path, e))
     }
 
     /// Reserves real space up to `end`, as zeros behind what is there. On failure the file is as it was.
@@ -327,11 +293,7 @@ impl DiskFile {
         {
             const EXT4: u64 = 0xef53;
             const TMPFS: u64 = 0x0102_1994;
-            #[allow(
-                clippy::cast_lossless,
-                clippy::unnecessary_cast,
-                reason = "its width varies"
-            )]
+            #[allow(clippy::cast_lossless, clippy::unnecessary_cast, reason = "its width varies")]
             let kind = rustix::fs::fstatfs(&self.file).map(|statfs| statfs.f_type as u64);
             matches!(kind, Ok(EXT4 | TMPFS))
         }
@@ -351,19 +313,12 @@ const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
 
 pub(crate) fn parent(path: &Path) -> &Path {
-    path.parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(target_os = "linux")]
 fn allocate(file: &File, start: u64, len: u64) -> io::Result<()> {
-    Ok(rustix::fs::fallocate(
-        file,
-        rustix::fs::FallocateFlags::empty(),
-        start,
-        len,
-    )?)
+    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), start, len)?)
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -408,18 +363,8 @@ pub(crate) mod faults {
         }
 
         fn scripted(fail_at: u64, errno: i32, persistent: bool) -> Disk {
-            let state = State {
-                count: 0,
-                fail_at,
-                errno,
-                persistent,
-                trace: Vec::new(),
-            };
-            Disk {
-                script: Some(Arc::new(Script {
-                    state: Mutex::new(state),
-                })),
-            }
+            let state = State { count: 0, fail_at, errno, persistent, trace: Vec::new() };
+            Disk { script: Some(Arc::new(Script { state: Mutex::new(state) })) }
         }
 
         pub(crate) fn script(&self) -> &Script {
@@ -431,19 +376,11 @@ pub(crate) mod faults {
         pub(crate) fn next(&self, action: &'static str, path: &Path) -> io::Result<()> {
             let mut state = self.state.lock().unwrap();
             state.count += 1;
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             state.trace.push(format!("{action} {name}"));
             let fails =
                 state.count == state.fail_at || (state.persistent && state.count > state.fail_at);
-            if fails {
-                Err(io::Error::from_raw_os_error(state.errno))
-            } else {
-                Ok(())
-            }
+            if fails { Err(io::Error::from_raw_os_error(state.errno)) } else { Ok(()) }
         }
 
         /// How many effects were asked for so far.
@@ -485,17 +422,11 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("f");
             fs::write(&path, "old").unwrap();
-            let error = Disk::failing_once(n, libc::ENOSPC)
-                .replace(&path, b"new")
-                .unwrap_err();
+            let error = Disk::failing_once(n, libc::ENOSPC).replace(&path, b"new").unwrap_err();
             assert!(matches!(error, Error::OutOfSpace { .. }), "{error}");
             let found = fs::read(&path).unwrap();
             assert!(found == b"old" || found == b"new", "effect {n}");
-            assert_eq!(
-                fs::read_dir(directory.path()).unwrap().count(),
-                1,
-                "effect {n}"
-            );
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "effect {n}");
         }
     }
 
@@ -505,25 +436,16 @@ mod tests {
         let link = directory.path().join("link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
         assert!(Disk::default().open(&link, Access::Read).is_err());
-        assert!(
-            Disk::default()
-                .open(directory.path(), Access::Read)
-                .is_err()
-        );
+        assert!(Disk::default().open(directory.path(), Access::Read).is_err());
     }
 
     #[test]
     fn a_failed_reservation_leaves_the_file_as_it_was() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::failing_once(3, libc::ENOSPC);
-        let file = disk
-            .open(&directory.path().join("f"), Access::CreateNew)
-            .unwrap();
+        let file = disk.open(&directory.path().join("f"), Access::CreateNew).unwrap();
         file.write_all_at(b"abc", 0).unwrap();
-        assert!(matches!(
-            file.reserve(3, 1 << 20),
-            Err(Error::OutOfSpace { .. })
-        ));
+        assert!(matches!(file.reserve(3, 1 << 20), Err(Error::OutOfSpace { .. })));
         assert_eq!(file.len().unwrap(), 3);
     }
 }

@@ -56,9 +56,7 @@ impl OffsetFile {
     /// Reads a file name; `None` if it is not one of ours, padding included.
     pub(crate) fn parse(name: &str) -> Option<(OffsetFile, i64)> {
         let (digits, extension) = name.split_once('.')?;
-        let (kind, _) = *OffsetFile::ALL
-            .iter()
-            .find(|(_, known)| *known == extension)?;
+        let (kind, _) = *OffsetFile::ALL.iter().find(|(_, known)| *known == extension)?;
         let all_digits = digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_digit());
         Some((kind, all_digits.then(|| digits.parse().ok())??))
     }
@@ -91,10 +89,7 @@ impl RootDirectory {
             let plain = partition == "0" || !partition.starts_with('0');
             let digits = !partition.is_empty() && partition.bytes().all(|b| b.is_ascii_digit());
             let number = partition.parse().ok().filter(|n| *n <= i32::MAX as u32)?;
-            Some((
-                TopicName::new(topic).ok()?,
-                (plain && digits).then_some(number)?,
-            ))
+            Some((TopicName::new(topic).ok()?, (plain && digits).then_some(number)?))
         });
         match parsed {
             Some((topic, partition)) => RootDirectory::Partition(topic, partition),
@@ -111,10 +106,7 @@ pub(crate) fn partition_directory(topic: &TopicName, partition: u32) -> String {
 pub(crate) fn deletion_directory(topic: &TopicName, partition: u32, unique: u128) -> String {
     let suffix = format!("-{partition}.{unique:032x}{DELETION_SUFFIX}");
     let topic = topic.as_str();
-    format!(
-        "{}{suffix}",
-        &topic[..topic.len().min(NAME_LEN_MAX - suffix.len())]
-    )
+    format!("{}{suffix}", &topic[..topic.len().min(NAME_LEN_MAX - suffix.len())])
 }
 
 const DIGITS: usize = 20;
@@ -183,11 +175,7 @@ mod tests {
             "__cluster_metadata-0",
             "x-4294967295",
         ] {
-            assert_eq!(
-                RootDirectory::parse(foreign),
-                RootDirectory::Foreign,
-                "{foreign}"
-            );
+            assert_eq!(RootDirectory::parse(foreign), RootDirectory::Foreign, "{foreign}");
         }
         let long = topic(&"x".repeat(249));
         let deleted = deletion_directory(&long, 123, u128::MAX);

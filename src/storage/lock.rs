@@ -8,10 +8,7 @@
 //! The file also says who holds the lock and which boot of the machine it was: after a crash,
 //! recovery thereby knows whether the page cache survived.
 
-#![allow(
-    unsafe_code,
-    reason = "no safe wrapper for open file description locks"
-)]
+#![allow(unsafe_code, reason = "no safe wrapper for open file description locks")]
 
 use std::fs;
 use std::io;
@@ -56,10 +53,7 @@ impl DirectoryLock {
             return Err(match source.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::PermissionDenied => {
                     let holder = value_of(&text, "pid").and_then(|pid| pid.parse().ok());
-                    Error::Locked {
-                        path: root.to_path_buf(),
-                        holder,
-                    }
+                    Error::Locked { path: root.to_path_buf(), holder }
                 }
                 _ => Error::io("lock", &path, source),
             });
@@ -96,8 +90,7 @@ impl DirectoryLock {
 const TEXT_LEN_MAX: usize = 4096;
 
 fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='))
 }
 
 fn this_boot() -> Option<String> {
@@ -123,11 +116,7 @@ fn claim(file: &DiskFile) -> io::Result<()> {
     // SAFETY: `fcntl` reads one `flock` through the pointer, which points at a whole, initialised one
     // that outlives the call; the descriptor is open because `file` is borrowed.
     let outcome = unsafe { libc::fcntl(file.file().as_raw_fd(), COMMAND, &raw const range) };
-    if outcome == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if outcome == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -149,15 +138,10 @@ mod process_wide {
 
     impl Entry {
         pub(super) fn claim(root: &Path) -> Result<Entry> {
-            let path = root
-                .canonicalize()
-                .map_err(|e| Error::io("open", root, e))?;
+            let path = root.canonicalize().map_err(|e| Error::io("open", root, e))?;
             let mut held = HELD.lock();
             if held.contains(&path) {
-                return Err(Error::Locked {
-                    path,
-                    holder: Some(std::process::id()),
-                });
+                return Err(Error::Locked { path, holder: Some(std::process::id()) });
             }
             held.push(path.clone());
             Ok(Entry(path))

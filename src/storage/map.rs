@@ -97,10 +97,7 @@ impl Mapping {
             .len(len)
             .map_raw_read_only(file.file())
             .map_err(|e| Error::io("map", file.path(), e))?;
-        Ok(Mapping {
-            memory,
-            _lock: lock,
-        })
+        Ok(Mapping { memory, _lock: lock })
     }
 
     fn writable(file: &DiskFile, len: usize, lock: Option<Arc<DirectoryLock>>) -> Result<Mapping> {
@@ -108,10 +105,7 @@ impl Mapping {
             .len(len)
             .map_raw(file.file())
             .map_err(|e| Error::io("map", file.path(), e))?;
-        Ok(Mapping {
-            memory,
-            _lock: lock,
-        })
+        Ok(Mapping { memory, _lock: lock })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -121,10 +115,7 @@ impl Mapping {
     /// Gives the mapping's bytes below `end`, which must be published (invariant (backed)).
     pub(crate) fn view(self: &Arc<Self>, end: u64) -> View {
         let end = usize::try_from(end).map_or(self.len(), |end| end.min(self.len()));
-        View {
-            mapping: Arc::clone(self),
-            end,
-        }
+        View { mapping: Arc::clone(self), end }
     }
 }
 
@@ -170,11 +161,7 @@ impl Tail {
             argument: "segment.bytes",
             reason: "the file does not fit this machine's address space",
         })?;
-        let door = if file.maps_are_dependable() {
-            DoorsOpen::Both
-        } else {
-            DoorsOpen::WriteOnly
-        };
+        let door = if file.maps_are_dependable() { DoorsOpen::Both } else { DoorsOpen::WriteOnly };
         let mapping = match door {
             DoorsOpen::Both => Mapping::writable(&file, len, lock)?,
             DoorsOpen::WriteOnly => Mapping::read_only(&file, len, lock)?,
@@ -197,19 +184,14 @@ impl Tail {
     pub(crate) fn append(&mut self, batch: &[u8], door: Door) -> Result<(), AppendError> {
         debug_assert!(batch.len() > LENGTH_EXCLUDES);
         let upto = self.end + batch.len() as u64;
-        assert!(
-            upto <= self.capacity,
-            "the writer rolls before a segment overflows"
-        );
+        assert!(upto <= self.capacity, "the writer rolls before a segment overflows");
         match self.door {
             DoorsOpen::Both => {
                 self.reserve(upto).map_err(AppendError::Clean)?;
                 match door {
                     Door::Store => self.store(batch).map_err(AppendError::Torn)?,
                     Door::Write => {
-                        self.file
-                            .write_all_at(batch, self.end)
-                            .map_err(AppendError::Torn)?;
+                        self.file.write_all_at(batch, self.end).map_err(AppendError::Torn)?;
                     }
                 }
             }
@@ -321,11 +303,7 @@ mod tests {
         let mut expected = Vec::new();
         for round in 0..100_u8 {
             let batch = vec![round; 500 + usize::from(round)];
-            let door = if round % 3 == 0 {
-                Door::Write
-            } else {
-                Door::Store
-            };
+            let door = if round % 3 == 0 { Door::Write } else { Door::Store };
             tail.append(&batch, door).unwrap();
             expected.extend_from_slice(&batch);
         }
@@ -360,17 +338,11 @@ mod tests {
         disk.script().arm(1, libc::ENOSPC, true);
         for door in [Door::Store, Door::Write] {
             let refused = tail.append(&[8; 100], door);
-            assert!(matches!(
-                refused,
-                Err(AppendError::Clean(Error::OutOfSpace { .. }))
-            ));
+            assert!(matches!(refused, Err(AppendError::Clean(Error::OutOfSpace { .. }))));
         }
         disk.script().disarm();
         tail.append(&[9; 100], Door::Store).unwrap();
-        assert_eq!(
-            tail.mapping().view(tail.end()).from(0),
-            [[7; 100], [9; 100]].concat()
-        );
+        assert_eq!(tail.mapping().view(tail.end()).from(0), [[7; 100], [9; 100]].concat());
     }
 
     #[test]

@@ -27,10 +27,7 @@ pub(crate) struct IndexedBatch {
 
 impl OffsetIndex {
     pub(crate) fn new(base_offset: i64) -> OffsetIndex {
-        OffsetIndex {
-            base_offset,
-            entries: Vec::new(),
-        }
+        OffsetIndex { base_offset, entries: Vec::new() }
     }
 
     /// Reads a file's bytes. An index is advice: whatever cannot be true of a log of `log_len` bytes is
@@ -47,10 +44,8 @@ impl OffsetIndex {
         index.entries.reserve_exact(bytes.len() / ENTRY_LEN);
         for entry in bytes.chunks_exact(ENTRY_LEN) {
             let (offset, position) = entry.split_at(4);
-            let entry = OffsetEntry {
-                relative_offset: big_endian(offset),
-                position: big_endian(position),
-            };
+            let entry =
+                OffsetEntry { relative_offset: big_endian(offset), position: big_endian(position) };
             if entry.relative_offset > i32::MAX as u32 || u64::from(entry.position) >= log_len {
                 return Err("an entry points outside the segment");
             }
@@ -89,12 +84,8 @@ impl OffsetIndex {
     /// Gives the last indexed batch that ends at or below `offset`.
     pub(crate) fn floor(&self, offset: i64) -> Option<IndexedBatch> {
         let relative = offset.checked_sub(self.base_offset)?;
-        let after = self
-            .entries
-            .partition_point(|e| i64::from(e.relative_offset) <= relative);
-        after
-            .checked_sub(1)
-            .map(|index| self.batch(&self.entries[index]))
+        let after = self.entries.partition_point(|e| i64::from(e.relative_offset) <= relative);
+        after.checked_sub(1).map(|index| self.batch(&self.entries[index]))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -117,11 +108,7 @@ impl OffsetIndex {
 pub(crate) const ENTRY_LEN: usize = 8;
 
 fn big_endian(bytes: &[u8]) -> u32 {
-    u32::from_be_bytes(
-        bytes
-            .try_into()
-            .expect("entries are split into halves of four bytes"),
-    )
+    u32::from_be_bytes(bytes.try_into().expect("entries are split into halves of four bytes"))
 }
 
 #[cfg(test)]
@@ -131,10 +118,7 @@ mod tests {
     fn index(entries: &[(i64, u64)]) -> OffsetIndex {
         let mut index = OffsetIndex::new(100);
         for (last_offset, position) in entries {
-            index.push(IndexedBatch {
-                last_offset: *last_offset,
-                position: *position,
-            });
+            index.push(IndexedBatch { last_offset: *last_offset, position: *position });
         }
         index
     }

@@ -38,11 +38,7 @@ pub(crate) struct Scan<'f> {
 #[derive(Debug)]
 pub(crate) enum Scanned<'s> {
     /// A batch that passed the checks; its bytes are there only at depth `Checksums`.
-    Batch {
-        position: u64,
-        header: BatchHeader,
-        bytes: &'s [u8],
-    },
+    Batch { position: u64, header: BatchHeader, bytes: &'s [u8] },
     /// Something that is no batch; the walk stays where it is.
     Fault { position: u64, fault: BatchFault },
     /// The end of the file, on a batch's boundary.
@@ -66,11 +62,7 @@ impl Continuity {
     pub(crate) fn check(&self, header: &BatchHeader) -> Result<(), BatchFault> {
         let continues = header.base_offset == self.expected
             || (header.base_offset > self.expected && header.base_offset <= self.gaps_below);
-        if continues {
-            Ok(())
-        } else {
-            Err(BatchFault::Header(HeaderFault::Offsets))
-        }
+        if continues { Ok(()) } else { Err(BatchFault::Header(HeaderFault::Offsets)) }
     }
 
     #[inline]
@@ -87,15 +79,7 @@ impl<'f> Scan<'f> {
         depth: Depth,
     ) -> Result<Scan<'f>> {
         let len = file.len()?;
-        Ok(Scan {
-            file,
-            len,
-            depth,
-            position,
-            continuity,
-            buffer: Vec::new(),
-            buffer_start: 0,
-        })
+        Ok(Scan { file, len, depth, position, continuity, buffer: Vec::new(), buffer_start: 0 })
     }
 
     /// Looks at what lies at the current position and, if it is a batch, steps over it.
@@ -137,11 +121,7 @@ impl<'f> Scan<'f> {
                 &self.buffer[start..start + header.len()]
             }
         };
-        Ok(Scanned::Batch {
-            position,
-            header,
-            bytes,
-        })
+        Ok(Scanned::Batch { position, header, bytes })
     }
 
     /// Gives the offset that the next batch is expected to have.
@@ -237,10 +217,7 @@ impl<'f> Scan<'f> {
         let len = len.min(usize::try_from(available).unwrap_or(usize::MAX));
         let held = self.buffer_start..self.buffer_start + self.buffer.len() as u64;
         if position < held.start || position + len as u64 > held.end {
-            let ahead = usize::try_from(available)
-                .unwrap_or(usize::MAX)
-                .min(READ_AHEAD)
-                .max(len);
+            let ahead = usize::try_from(available).unwrap_or(usize::MAX).min(READ_AHEAD).max(len);
             self.buffer.resize(ahead, 0);
             let filled = self.file.read_up_to(&mut self.buffer, position)?;
             self.buffer.truncate(filled);
@@ -274,17 +251,12 @@ mod tests {
 
     fn file(bytes: &[u8]) -> (tempfile::TempDir, DiskFile) {
         let directory = tempfile::tempdir().unwrap();
-        let file = Disk::default()
-            .open(&directory.path().join("f"), Access::CreateNew)
-            .unwrap();
+        let file = Disk::default().open(&directory.path().join("f"), Access::CreateNew).unwrap();
         file.write_all_at(bytes, 0).unwrap();
         (directory, file)
     }
 
-    const FROM_ZERO: Continuity = Continuity {
-        expected: 0,
-        gaps_below: 0,
-    };
+    const FROM_ZERO: Continuity = Continuity { expected: 0, gaps_below: 0 };
 
     #[test]
     fn a_walk_meets_every_batch_and_the_end() {
@@ -308,10 +280,7 @@ mod tests {
     fn a_gap_is_a_fault_unless_compaction_worked_there() {
         let (_directory, file) = file(&[batch(0, b"a"), batch(5, b"b")].concat());
         let second = |gaps_below| {
-            let continuity = Continuity {
-                expected: 0,
-                gaps_below,
-            };
+            let continuity = Continuity { expected: 0, gaps_below };
             let mut scan = Scan::new(&file, 0, continuity, Depth::Checksums).unwrap();
             scan.next().unwrap();
             matches!(scan.next().unwrap(), Scanned::Batch { .. })
@@ -332,15 +301,9 @@ mod tests {
             let (_directory, file) = file(&bytes);
             let mut scan = Scan::new(&file, 0, FROM_ZERO, Depth::Checksums).unwrap();
             scan.next().unwrap();
-            assert!(
-                matches!(scan.next().unwrap(), Scanned::Fault { .. }),
-                "byte {damaged}"
-            );
+            assert!(matches!(scan.next().unwrap(), Scanned::Fault { .. }), "byte {damaged}");
             let found = scan.resync(start as u64, 1).unwrap();
-            assert_eq!(
-                found.map(|(position, h)| (position, h.base_offset)),
-                Some((third, 2))
-            );
+            assert_eq!(found.map(|(position, h)| (position, h.base_offset)), Some((third, 2)));
         }
     }
 
@@ -352,13 +315,7 @@ mod tests {
         bytes[outer as usize - 1] ^= 1;
         let (_directory, file) = file(&bytes);
         let mut scan = Scan::new(&file, 0, FROM_ZERO, Depth::Checksums).unwrap();
-        assert!(matches!(
-            scan.next().unwrap(),
-            Scanned::Fault { position: 0, .. }
-        ));
-        assert_eq!(
-            scan.resync(0, 0).unwrap().map(|(position, _)| position),
-            Some(outer)
-        );
+        assert!(matches!(scan.next().unwrap(), Scanned::Fault { position: 0, .. }));
+        assert_eq!(scan.resync(0, 0).unwrap().map(|(position, _)| position), Some(outer));
     }
 }

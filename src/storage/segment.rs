@@ -71,10 +71,7 @@ impl Indexes {
             interval,
             offsets: OffsetIndex::new(base_offset),
             times: TimeIndex::new(base_offset),
-            latest: TimeEntry {
-                timestamp_ms: -1,
-                last_offset: base_offset,
-            },
+            latest: TimeEntry { timestamp_ms: -1, last_offset: base_offset },
         }
     }
 
@@ -82,17 +79,11 @@ impl Indexes {
     #[inline]
     pub(crate) fn note(&mut self, position: u64, last_offset: i64, max_timestamp_ms: i64) {
         if max_timestamp_ms > self.latest.timestamp_ms {
-            self.latest = TimeEntry {
-                timestamp_ms: max_timestamp_ms,
-                last_offset,
-            };
+            self.latest = TimeEntry { timestamp_ms: max_timestamp_ms, last_offset };
         }
         let last_indexed = self.offsets.last().map_or(0, |batch| batch.position);
         if position - last_indexed > u64::from(self.interval) {
-            self.offsets.push(IndexedBatch {
-                last_offset,
-                position,
-            });
+            self.offsets.push(IndexedBatch { last_offset, position });
             self.times.push_if_later(self.latest);
         }
     }
@@ -100,16 +91,8 @@ impl Indexes {
     /// Notes the first batch behind damage, so that look-ups behind it need not cross it.
     pub(crate) fn note_behind_damage(&mut self, position: u64, header: &BatchHeader) {
         let last_offset = header.last_offset();
-        if self
-            .offsets
-            .last()
-            .is_none_or(|last| last.position < position)
-            && position > 0
-        {
-            self.offsets.push(IndexedBatch {
-                last_offset,
-                position,
-            });
+        if self.offsets.last().is_none_or(|last| last.position < position) && position > 0 {
+            self.offsets.push(IndexedBatch { last_offset, position });
         }
         self.note(position, last_offset, header.max_timestamp_ms);
     }
@@ -139,18 +122,11 @@ impl Indexes {
         mut times: TimeIndex,
         base_offset: i64,
     ) -> Indexes {
-        let latest = times.last().unwrap_or(TimeEntry {
-            timestamp_ms: -1,
-            last_offset: base_offset,
-        });
+        let latest =
+            times.last().unwrap_or(TimeEntry { timestamp_ms: -1, last_offset: base_offset });
         // What the close added would not be there had the segment grown without a break.
         times.truncate_behind(offsets.last().map_or(i64::MIN, |batch| batch.last_offset));
-        Indexes {
-            interval,
-            offsets,
-            times,
-            latest,
-        }
+        Indexes { interval, offsets, times, latest }
     }
 }
 
@@ -192,20 +168,11 @@ impl OpenSegment {
         let end = end.unwrap_or(len);
         if end > len || end > i64::from(i32::MAX) as u64 {
             let reason = "the segment has not the length it must have";
-            return Err(Error::Corrupt {
-                path,
-                position: len.min(end),
-                reason,
-                resume: None,
-            });
+            return Err(Error::Corrupt { path, position: len.min(end), reason, resume: None });
         }
         let mapping = match usize::try_from(len).unwrap_or(usize::MAX) {
             0 => None,
-            len => Some(Arc::new(Mapping::read_only(
-                &file,
-                len,
-                context.lock.clone(),
-            )?)),
+            len => Some(Arc::new(Mapping::read_only(&file, len, context.lock.clone())?)),
         };
         Ok(OpenSegment {
             context,
@@ -266,16 +233,12 @@ impl OpenSegment {
     /// Gives everything published so far; `None` if that is nothing.
     #[inline]
     pub(crate) fn view(&self) -> Option<View> {
-        self.mapping
-            .as_ref()
-            .map(|mapping| mapping.view(self.end()))
+        self.mapping.as_ref().map(|mapping| mapping.view(self.end()))
     }
 
     /// Gives the indexes of a live segment to the one who appends.
     pub(crate) fn indexes_of_live(&self) -> &RwLock<Indexes> {
-        self.indexes
-            .get()
-            .expect("a live segment is made with its indexes")
+        self.indexes.get().expect("a live segment is made with its indexes")
     }
 
     /// Finds the first batch that ends at or behind `offset`; `None` if the segment ends before.
@@ -312,17 +275,20 @@ impl OpenSegment {
         let Some(view) = self.view() else {
             return Ok(None);
         };
-        let start = {
+        let (latest, floor) = {
             let indexes = self.indexes()?.read();
-            if indexes.latest.timestamp_ms < timestamp_ms && !self.is_followed {
-                return Ok(None);
-            }
-            let indexed = indexes
-                .times
-                .floor(timestamp_ms)
-                .map_or(offset_min, |e| e.last_offset);
-            indexes.offsets.floor(indexed.max(offset_min))
+            (indexes.latest, indexes.times.floor(timestamp_ms))
         };
+        // An index is advice: what the answer rests on is checked against the log.
+        let is_late = latest.timestamp_ms < timestamp_ms && !self.is_followed;
+        if is_late && self.time_entry_holds(latest)? {
+            return Ok(None);
+        }
+        let floor = match floor {
+            Some(entry) if self.time_entry_holds(entry)? => entry.last_offset,
+            _ => offset_min,
+        };
+        let start = self.indexes()?.read().offsets.floor(floor.max(offset_min));
         let mut walk = Walk::new(self, &view);
         if let Some(indexed) = start {
             walk.start_at_indexed(indexed);
@@ -347,20 +313,19 @@ impl OpenSegment {
         Ok(None)
     }
 
-    /// Gives the greatest timestamp in the segment, −1 if there is none.
-    pub(crate) fn largest_timestamp_ms(&self) -> Result<i64> {
-        Ok(self.indexes()?.read().largest_timestamp_ms())
+    /// Tells whether the batch that a time entry names has the timestamp it states.
+    fn time_entry_holds(&self, entry: TimeEntry) -> Result<bool> {
+        if entry.timestamp_ms < 0 {
+            return Ok(true);
+        }
+        let named = self.locate(entry.last_offset)?;
+        Ok(named.is_some_and(|batch| batch.header.max_timestamp_ms == entry.timestamp_ms))
     }
 
     /// Gives the indexes as they would be continued: what a segment needs to become live.
     pub(crate) fn indexes_to_continue(&self) -> Result<Indexes> {
         let read = self.indexes()?.read().clone();
-        Ok(Indexes::resume(
-            read.interval,
-            read.offsets,
-            read.times,
-            self.base_offset,
-        ))
+        Ok(Indexes::resume(read.interval, read.offsets, read.times, self.base_offset))
     }
 
     /// Names a fault: the path, the byte, and where reading can go on.
@@ -386,12 +351,7 @@ impl OpenSegment {
                     }),
                     None => None,
                 };
-                Error::Corrupt {
-                    path,
-                    position,
-                    reason: fault.text(),
-                    resume,
-                }
+                Error::Corrupt { path, position, reason: fault.text(), resume }
             }
         }
     }
@@ -448,10 +408,9 @@ impl OpenSegment {
         if let (Some(offsets), Some(times)) = (offsets, times) {
             let indexes = Indexes {
                 interval: self.context.index_interval_bytes,
-                latest: times.last().unwrap_or(TimeEntry {
-                    timestamp_ms: -1,
-                    last_offset: self.base_offset,
-                }),
+                latest: times
+                    .last()
+                    .unwrap_or(TimeEntry { timestamp_ms: -1, last_offset: self.base_offset }),
                 offsets,
                 times,
             };
@@ -525,17 +484,8 @@ struct Walk<'s> {
 impl<'s> Walk<'s> {
     fn new(segment: &'s OpenSegment, view: &'s View) -> Walk<'s> {
         let gaps_below = segment.context.gaps_below;
-        let continuity = Continuity {
-            expected: segment.base_offset,
-            gaps_below,
-        };
-        Walk {
-            segment,
-            view,
-            position: 0,
-            continuity,
-            indexed: None,
-        }
+        let continuity = Continuity { expected: segment.base_offset, gaps_below };
+        Walk { segment, view, position: 0, continuity, indexed: None }
     }
 
     fn start_at_indexed(&mut self, indexed: IndexedBatch) {
@@ -562,10 +512,7 @@ impl<'s> Walk<'s> {
         let header =
             decode::header_at(self.view.from(self.position)).map_err(BatchFault::Header)?;
         self.continuity.check(&header)?;
-        let located = Located {
-            position: self.position,
-            header,
-        };
+        let located = Located { position: self.position, header };
         self.go_behind(located);
         Ok(Some(located))
     }
@@ -609,11 +556,17 @@ impl<'s> Walk<'s> {
     }
 }
 
-/// Writes both index files of a segment that ends here, durably.
+/// Writes both index files of a segment that ends here, durably, unless they say so already.
 pub(crate) fn write_indexes(disk: &Disk, log: &Path, indexes: &Indexes) -> Result<()> {
     let (offsets, times) = indexes.finished();
-    disk.write_synced(&OffsetFile::OffsetIndex.beside(log), &offsets)?;
-    disk.write_synced(&OffsetFile::TimeIndex.beside(log), &times)
+    for (kind, bytes) in [(OffsetFile::OffsetIndex, offsets), (OffsetFile::TimeIndex, times)] {
+        let path = kind.beside(log);
+        let is_written = disk.read_small(&path, INDEX_LEN_MAX).is_ok_and(|found| found == bytes);
+        if !is_written {
+            disk.write_synced(&path, &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the files of a new segment; the caller synchronises the directory before it uses them.
@@ -624,19 +577,12 @@ pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result
         context.disk.remove_file(&path)?;
         let file = context.disk.open(&path, Access::CreateNew)?;
         for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
-            context
-                .disk
-                .open(&kind.beside(&path), Access::CreateOrKeep)?
-                .set_len(0)?;
+            context.disk.open(&kind.beside(&path), Access::CreateOrKeep)?.set_len(0)?;
         }
         Ok(file)
     })();
     if created.is_err() {
-        for kind in [
-            OffsetFile::Log,
-            OffsetFile::OffsetIndex,
-            OffsetFile::TimeIndex,
-        ] {
+        for kind in [OffsetFile::Log, OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
             // Best effort: an empty segment at the log's end is taken up by the next open.
             drop(std::fs::remove_file(kind.beside(&path)));
         }
@@ -675,9 +621,7 @@ mod tests {
         let mut builder = BatchBuilder::default();
         for n in 0..200 {
             builder.clear();
-            builder
-                .push(&Record::new(&[n as u8; 30]), 1000 + 10 * n)
-                .unwrap();
+            builder.push(&Record::new(&[n as u8; 30]), 1000 + 10 * n).unwrap();
             let mut batch = builder.seal(TimestampType::CreateTime);
             batch.stamp(100 + n, 0);
             indexes.note(tail.end(), 100 + n, 1000 + 10 * n);
@@ -758,14 +702,8 @@ mod tests {
                 assert_eq!(found.header.base_offset, offset, "byte {byte}");
             }
             match segment.locate(150) {
-                Err(Error::Corrupt {
-                    position, resume, ..
-                }) => {
-                    assert_eq!(
-                        (position, resume),
-                        (hurt.position, Some(151)),
-                        "byte {byte}"
-                    );
+                Err(Error::Corrupt { position, resume, .. }) => {
+                    assert_eq!((position, resume), (hurt.position, Some(151)), "byte {byte}");
                 }
                 other => panic!("byte {byte}: {other:?}"),
             }

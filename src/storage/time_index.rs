@@ -19,10 +19,7 @@ pub(crate) struct TimeEntry {
 
 impl TimeIndex {
     pub(crate) fn new(base_offset: i64) -> TimeIndex {
-        TimeIndex {
-            base_offset,
-            entries: Vec::new(),
-        }
+        TimeIndex { base_offset, entries: Vec::new() }
     }
 
     /// Reads a file's bytes; what cannot be true is refused, and the caller rebuilds the index.
@@ -34,11 +31,8 @@ impl TimeIndex {
         index.entries.reserve_exact(bytes.len() / ENTRY_LEN);
         for entry in bytes.chunks_exact(ENTRY_LEN) {
             let (timestamp, offset) = entry.split_at(8);
-            let timestamp_ms = i64::from_be_bytes(
-                timestamp
-                    .try_into()
-                    .expect("the front half has eight bytes"),
-            );
+            let timestamp_ms =
+                i64::from_be_bytes(timestamp.try_into().expect("the front half has eight bytes"));
             let relative =
                 i32::from_be_bytes(offset.try_into().expect("the back half has four bytes"));
             let last_offset = base_offset.checked_add(i64::from(relative));
@@ -51,10 +45,7 @@ impl TimeIndex {
                     return Err("entries do not ascend");
                 }
             }
-            index.entries.push(TimeEntry {
-                timestamp_ms,
-                last_offset,
-            });
+            index.entries.push(TimeEntry { timestamp_ms, last_offset });
         }
         Ok(index)
     }
@@ -86,9 +77,7 @@ impl TimeIndex {
 
     /// Gives the last entry whose timestamp is at most `timestamp_ms`.
     pub(crate) fn floor(&self, timestamp_ms: i64) -> Option<TimeEntry> {
-        let after = self
-            .entries
-            .partition_point(|entry| entry.timestamp_ms <= timestamp_ms);
+        let after = self.entries.partition_point(|entry| entry.timestamp_ms <= timestamp_ms);
         after.checked_sub(1).map(|index| self.entries[index])
     }
 
@@ -112,19 +101,10 @@ mod tests {
     fn only_later_timestamps_are_kept() {
         let mut index = TimeIndex::new(0);
         for (timestamp_ms, last_offset) in [(-1, 0), (5, 1), (5, 2), (4, 3), (9, 4)] {
-            index.push_if_later(TimeEntry {
-                timestamp_ms,
-                last_offset,
-            });
+            index.push_if_later(TimeEntry { timestamp_ms, last_offset });
         }
         assert_eq!(index.len(), 2);
-        assert_eq!(
-            index.floor(8),
-            Some(TimeEntry {
-                timestamp_ms: 5,
-                last_offset: 1
-            })
-        );
+        assert_eq!(index.floor(8), Some(TimeEntry { timestamp_ms: 5, last_offset: 1 }));
         assert_eq!(index.floor(4), None);
         assert_eq!(TimeIndex::parse(0, &index.to_bytes()), Ok(index.clone()));
         index.truncate_behind(3);
