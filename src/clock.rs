@@ -24,12 +24,7 @@ impl Clock {
     #[cfg(test)]
     pub(crate) fn fixed(now_ms: i64) -> (Clock, Arc<AtomicI64>) {
         let cell = Arc::new(AtomicI64::new(now_ms));
-        (
-            Clock {
-                fixed_ms: Some(Arc::clone(&cell)),
-            },
-            cell,
-        )
+        (Clock { fixed_ms: Some(Arc::clone(&cell)) }, cell)
     }
 
     /// Gives the wall clock's time; a clock set before 1970 reads as 0.
@@ -40,8 +35,6 @@ impl Clock {
         }
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
-            .map_or(0, |elapsed| {
-                i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-            })
+            .map_or(0, |elapsed| i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 }

@@ -80,10 +80,7 @@ pub struct TopicConfig {
 
 impl Default for TopicConfig {
     fn default() -> TopicConfig {
-        TopicConfig {
-            partition_count: 1,
-            overrides: BTreeMap::new(),
-        }
+        TopicConfig { partition_count: 1, overrides: BTreeMap::new() }
     }
 }
 
@@ -108,8 +105,7 @@ impl TopicConfig {
     pub fn set(mut self, key: &str, value: &str) -> Result<TopicConfig> {
         let property = Property::named(key)?;
         property.check(value)?;
-        self.overrides
-            .insert(property.name, value.trim().to_owned());
+        self.overrides.insert(property.name, value.trim().to_owned());
         Ok(self)
     }
 
@@ -144,9 +140,7 @@ impl TopicConfig {
 
     /// Lists the properties that were set, in the order of their names.
     pub fn overrides(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.overrides
-            .iter()
-            .map(|(key, value)| (*key, value.as_str()))
+        self.overrides.iter().map(|(key, value)| (*key, value.as_str()))
     }
 
     pub(crate) fn partition_count(&self) -> u32 {
@@ -234,17 +228,14 @@ impl Overrides {
     }
 
     fn text(&self, property: &'static Property) -> &str {
-        self.0
-            .get(property.name)
-            .map_or(property.default, String::as_str)
+        self.0.get(property.name).map_or(property.default, String::as_str)
     }
 
     fn number<T: FromStr>(&self, name: &'static str) -> Result<T> {
         let property = Property::named(name)?;
         let text = self.text(property);
         property.check(text)?;
-        text.parse()
-            .map_err(|_| property.refuse(text, "it is out of range".into()))
+        text.parse().map_err(|_| property.refuse(text, "it is out of range".into()))
     }
 }
 
@@ -312,10 +303,7 @@ impl Property {
         PROPERTIES
             .iter()
             .find(|property| property.name == key)
-            .ok_or_else(|| Error::UnknownConfig {
-                key: key.to_owned(),
-                of: "a topic",
-            })
+            .ok_or_else(|| Error::UnknownConfig { key: key.to_owned(), of: "a topic" })
     }
 
     fn check(&self, value: &str) -> Result<()> {
@@ -334,10 +322,7 @@ impl Property {
             ValueRange::OneOf(allowed) if allowed.contains(&value) => return Ok(()),
             ValueRange::OneOf(allowed) => format!("one of {} is needed", allowed.join(", ")),
             ValueRange::ListOf(allowed) => {
-                let mut words = value
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|word| !word.is_empty());
+                let mut words = value.split(',').map(str::trim).filter(|word| !word.is_empty());
                 if words.all(|word| allowed.contains(&word)) {
                     return Ok(());
                 }
@@ -350,39 +335,20 @@ impl Property {
     }
 
     fn refuse(&self, value: &str, reason: String) -> Error {
-        Error::InvalidConfig {
-            key: self.name.to_owned(),
-            value: value.to_owned(),
-            reason,
-        }
+        Error::InvalidConfig { key: self.name.to_owned(), value: value.to_owned(), reason }
     }
 }
 
 const fn in_force(name: &'static str, default: &'static str, range: ValueRange) -> Property {
-    Property {
-        name,
-        default,
-        range,
-        effect: ConfigEffect::InForce,
-    }
+    Property { name, default, range, effect: ConfigEffect::InForce }
 }
 
 const fn kept(name: &'static str, default: &'static str, range: ValueRange) -> Property {
-    Property {
-        name,
-        default,
-        range,
-        effect: ConfigEffect::KeptOnly,
-    }
+    Property { name, default, range, effect: ConfigEffect::KeptOnly }
 }
 
 const fn no_network(name: &'static str, default: &'static str, range: ValueRange) -> Property {
-    Property {
-        name,
-        default,
-        range,
-        effect: ConfigEffect::NoNetwork,
-    }
+    Property { name, default, range, effect: ConfigEffect::NoNetwork }
 }
 
 const INT_MAX: i64 = i32::MAX as i64;
@@ -391,108 +357,40 @@ const LONG_MAX: &str = "9223372036854775807";
 /// Every topic property of Kafka 3.9 and 4.x. Defaults are Kafka's, except `segment.bytes`: smaller
 /// segments bound recovery and are let go earlier.
 static PROPERTIES: &[Property] = &[
-    kept(
-        "cleanup.policy",
-        "delete",
-        ValueRange::ListOf(&["delete", "compact"]),
-    ),
-    kept(
-        "compression.type",
-        "producer",
-        ValueRange::OneOf(&["producer", "uncompressed"]),
-    ),
-    kept(
-        "delete.retention.ms",
-        "86400000",
-        ValueRange::Number(0, i64::MAX),
-    ),
-    kept(
-        "errors.deadletterqueue.group.enable",
-        "false",
-        ValueRange::Flag,
-    ),
-    kept(
-        "file.delete.delay.ms",
-        "60000",
-        ValueRange::Number(0, i64::MAX),
-    ),
+    kept("cleanup.policy", "delete", ValueRange::ListOf(&["delete", "compact"])),
+    kept("compression.type", "producer", ValueRange::OneOf(&["producer", "uncompressed"])),
+    kept("delete.retention.ms", "86400000", ValueRange::Number(0, i64::MAX)),
+    kept("errors.deadletterqueue.group.enable", "false", ValueRange::Flag),
+    kept("file.delete.delay.ms", "60000", ValueRange::Number(0, i64::MAX)),
     kept("flush.messages", LONG_MAX, ValueRange::Number(1, i64::MAX)),
     kept("flush.ms", LONG_MAX, ValueRange::Number(0, i64::MAX)),
-    no_network(
-        "follower.replication.throttled.replicas",
-        "",
-        ValueRange::Text,
-    ),
-    in_force(
-        "index.interval.bytes",
-        "4096",
-        ValueRange::Number(0, INT_MAX),
-    ),
-    no_network(
-        "leader.replication.throttled.replicas",
-        "",
-        ValueRange::Text,
-    ),
-    no_network(
-        "local.retention.bytes",
-        "-2",
-        ValueRange::Number(-2, i64::MAX),
-    ),
+    no_network("follower.replication.throttled.replicas", "", ValueRange::Text),
+    in_force("index.interval.bytes", "4096", ValueRange::Number(0, INT_MAX)),
+    no_network("leader.replication.throttled.replicas", "", ValueRange::Text),
+    no_network("local.retention.bytes", "-2", ValueRange::Number(-2, i64::MAX)),
     no_network("local.retention.ms", "-2", ValueRange::Number(-2, i64::MAX)),
-    kept(
-        "max.compaction.lag.ms",
-        LONG_MAX,
-        ValueRange::Number(1, i64::MAX),
-    ),
-    in_force(
-        "max.message.bytes",
-        "1048588",
-        ValueRange::Number(0, INT_MAX),
-    ),
+    kept("max.compaction.lag.ms", LONG_MAX, ValueRange::Number(1, i64::MAX)),
+    in_force("max.message.bytes", "1048588", ValueRange::Number(0, INT_MAX)),
     no_network("message.downconversion.enable", "true", ValueRange::Flag),
     no_network("message.format.version", "3.0-IV1", ValueRange::Text),
-    in_force(
-        "message.timestamp.after.max.ms",
-        "3600000",
-        ValueRange::Number(0, i64::MAX),
-    ),
-    in_force(
-        "message.timestamp.before.max.ms",
-        LONG_MAX,
-        ValueRange::Number(0, i64::MAX),
-    ),
+    in_force("message.timestamp.after.max.ms", "3600000", ValueRange::Number(0, i64::MAX)),
+    in_force("message.timestamp.before.max.ms", LONG_MAX, ValueRange::Number(0, i64::MAX)),
     in_force(
         "message.timestamp.type",
         "CreateTime",
         ValueRange::OneOf(&["CreateTime", "LogAppendTime"]),
     ),
     kept("min.cleanable.dirty.ratio", "0.5", ValueRange::Ratio),
-    kept(
-        "min.compaction.lag.ms",
-        "0",
-        ValueRange::Number(0, i64::MAX),
-    ),
+    kept("min.compaction.lag.ms", "0", ValueRange::Number(0, i64::MAX)),
     kept("min.insync.replicas", "1", ValueRange::Number(1, INT_MAX)),
     kept("preallocate", "false", ValueRange::Flag),
     no_network("remote.log.copy.disable", "false", ValueRange::Flag),
     no_network("remote.log.delete.on.disable", "false", ValueRange::Flag),
     no_network("remote.storage.enable", "false", ValueRange::Flag),
     kept("retention.bytes", "-1", ValueRange::Number(-1, i64::MAX)),
-    kept(
-        "retention.ms",
-        "604800000",
-        ValueRange::Number(-1, i64::MAX),
-    ),
-    in_force(
-        "segment.bytes",
-        "67108864",
-        ValueRange::Number(1024, INT_MAX),
-    ),
-    in_force(
-        "segment.index.bytes",
-        "10485760",
-        ValueRange::Number(24, INT_MAX),
-    ),
+    kept("retention.ms", "604800000", ValueRange::Number(-1, i64::MAX)),
+    in_force("segment.bytes", "67108864", ValueRange::Number(1024, INT_MAX)),
+    in_force("segment.index.bytes", "10485760", ValueRange::Number(24, INT_MAX)),
     kept("segment.jitter.ms", "0", ValueRange::Number(0, i64::MAX)),
     in_force("segment.ms", "604800000", ValueRange::Number(1, i64::MAX)),
     kept("unclean.leader.election.enable", "false", ValueRange::Flag),
@@ -516,10 +414,7 @@ mod tests {
     #[test]
     fn unknown_names_and_bad_values_are_refused_by_name() {
         let unknown = TopicConfig::new().set("segmnt.bytes", "1").unwrap_err();
-        assert_eq!(
-            unknown.to_string(),
-            "segmnt.bytes is not a property of a topic"
-        );
+        assert_eq!(unknown.to_string(), "segmnt.bytes is not a property of a topic");
         for (key, value) in [
             ("segment.bytes", "0"),
             ("segment.bytes", "2147483648"),
@@ -531,28 +426,20 @@ mod tests {
             ("message.format.version", "a\nb"),
         ] {
             let error = TopicConfig::new().set(key, value).unwrap_err();
-            assert!(
-                matches!(&error, Error::InvalidConfig { key: k, .. } if k == key),
-                "{error}"
-            );
+            assert!(matches!(&error, Error::InvalidConfig { key: k, .. } if k == key), "{error}");
         }
     }
 
     #[test]
     fn setters_are_checked_when_resolved() {
         let overrides = TopicConfig::new().segment_bytes(3).into_overrides();
-        assert!(matches!(
-            LogConfig::resolve(&overrides),
-            Err(Error::InvalidConfig { .. })
-        ));
+        assert!(matches!(LogConfig::resolve(&overrides), Err(Error::InvalidConfig { .. })));
     }
 
     #[test]
     fn a_compacted_topic_requires_keys() {
-        let overrides = TopicConfig::new()
-            .set("cleanup.policy", "delete, compact")
-            .unwrap()
-            .into_overrides();
+        let overrides =
+            TopicConfig::new().set("cleanup.policy", "delete, compact").unwrap().into_overrides();
         assert!(LogConfig::resolve(&overrides).unwrap().key_required);
     }
 }

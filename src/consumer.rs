@@ -131,10 +131,7 @@ pub struct Assignment {
 
 impl From<TopicPartition> for Assignment {
     fn from(partition: TopicPartition) -> Assignment {
-        Assignment {
-            partition,
-            start: None,
-        }
+        Assignment { partition, start: None }
     }
 }
 
@@ -146,10 +143,7 @@ impl From<&TopicPartition> for Assignment {
 
 impl From<(TopicPartition, Start)> for Assignment {
     fn from((partition, start): (TopicPartition, Start)) -> Assignment {
-        Assignment {
-            partition,
-            start: Some(start),
-        }
+        Assignment { partition, start: Some(start) }
     }
 }
 
@@ -201,11 +195,7 @@ impl ConsumerBuilder {
             spin: Duration::from_micros(20),
             iterator_timeout: None,
         };
-        ConsumerBuilder {
-            topics,
-            keep_open,
-            settings,
-        }
+        ConsumerBuilder { topics, keep_open, settings }
     }
 
     /// Sets where to begin in partitions that are assigned without a start of their own.
@@ -286,9 +276,7 @@ impl ConsumerBuilder {
 
 impl std::fmt::Debug for ConsumerBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConsumerBuilder")
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
+        f.debug_struct("ConsumerBuilder").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
@@ -385,16 +373,10 @@ impl Consumer {
         self.topics.refuse_if_closed()?;
         let mut assigned: Vec<Assigned> = Vec::new();
         for assignment in partitions {
-            let Assignment {
-                partition: source,
-                start,
-            } = assignment.into();
+            let Assignment { partition: source, start } = assignment.into();
             if assigned.iter().any(|other| other.source == source) {
                 let reason = "a partition is given twice";
-                return Err(Error::InvalidArgument {
-                    argument: "partitions",
-                    reason,
-                });
+                return Err(Error::InvalidArgument { argument: "partitions", reason });
             }
             let open = source.open()?;
             open.refresh()?;
@@ -499,8 +481,7 @@ impl Consumer {
         let index = self.index_of(partition)?;
         self.assigned[index].open.refresh()?;
         let position = self.start_position(&self.assigned[index].open, start)?;
-        self.buffer
-            .retain(|message| message.topic_partition() != partition);
+        self.buffer.retain(|message| message.topic_partition() != partition);
         self.assigned[index].cursor = Cursor::at(position);
         Ok(())
     }
@@ -512,10 +493,7 @@ impl Consumer {
     /// * [`Error::NotAssigned`].
     pub fn position(&self, partition: &TopicPartition) -> Result<i64> {
         let index = self.index_of(partition)?;
-        let buffered = self
-            .buffer
-            .iter()
-            .find(|m| m.topic_partition() == partition);
+        let buffered = self.buffer.iter().find(|m| m.topic_partition() == partition);
         Ok(buffered.map_or(self.assigned[index].cursor.position, OwnedMessage::offset))
     }
 
@@ -555,10 +533,7 @@ impl Consumer {
 
     /// Gives the partitions that are paused.
     pub fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.assigned
-            .iter()
-            .filter(|a| a.is_paused)
-            .map(|a| &a.source)
+        self.assigned.iter().filter(|a| a.is_paused).map(|a| &a.source)
     }
 
     /// Gives for each partition the first record with the timestamp (milliseconds since 1970) or a later
@@ -575,10 +550,7 @@ impl Consumer {
         let look_up = |(partition, timestamp_ms): (TopicPartition, i64)| {
             if timestamp_ms < 0 {
                 let reason = "a timestamp is negative";
-                return Err(Error::InvalidArgument {
-                    argument: "times",
-                    reason,
-                });
+                return Err(Error::InvalidArgument { argument: "times", reason });
             }
             let found = partition.offset_for_time(timestamp_ms)?;
             Ok((partition, found))
@@ -588,20 +560,15 @@ impl Consumer {
 
     /// Gives what wakes this consumer from another thread.
     pub fn wakeup_handle(&self) -> Wakeup {
-        Wakeup {
-            bell: Arc::clone(&self.bell),
-            flag: Arc::clone(&self.wakeup),
-        }
+        Wakeup { bell: Arc::clone(&self.bell), flag: Arc::clone(&self.wakeup) }
     }
 
     /// Reads what is there, partition by partition, within the limits of one poll.
     fn collect(&mut self) -> Result<Records> {
         self.topics.refuse_if_closed()?;
         let mut parts = Vec::new();
-        let mut room = Limits {
-            bytes: self.settings.bytes_max,
-            records: self.settings.records_max,
-        };
+        let mut room =
+            Limits { bytes: self.settings.bytes_max, records: self.settings.records_max };
         let count = self.assigned.len();
         let first = self.next;
         for index in (0..count).map(|step| (first + step) % count) {
@@ -645,10 +612,7 @@ impl Consumer {
             let bound = bound(&assigned.open, self.settings.isolation);
             match assigned.open.read(&mut assigned.cursor, limits, bound)? {
                 ReadOutcome::Records(fetched) => {
-                    return Ok(Some(Part {
-                        source: assigned.source.clone(),
-                        fetched,
-                    }));
+                    return Ok(Some(Part { source: assigned.source.clone(), fetched }));
                 }
                 ReadOutcome::AtEnd => return Ok(None),
                 ReadOutcome::OutOfRange { start, end } => {
@@ -659,10 +623,7 @@ impl Consumer {
                         OffsetReset::ByDuration(age) => {
                             let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
                             let since_ms = self.topics.clock().now_ms().saturating_sub(age_ms);
-                            assigned
-                                .open
-                                .offset_for_time(since_ms)?
-                                .map_or(end, |(o, _)| o)
+                            assigned.open.offset_for_time(since_ms)?.map_or(end, |(o, _)| o)
                         }
                         OffsetReset::Error => {
                             return Err(Error::OffsetOutOfRange {
@@ -685,8 +646,7 @@ impl Consumer {
         if self.buffer.is_empty() {
             let records = self.collect()?;
             self.has_just_read |= !records.is_empty();
-            self.buffer
-                .extend(records.iter().map(|message| message.detach()));
+            self.buffer.extend(records.iter().map(|message| message.detach()));
         }
         Ok(self.buffer.pop_front())
     }
@@ -736,14 +696,10 @@ impl Consumer {
         // SeqCst: pairs with `Wakeup::wake`.
         self.wakeup.load(Ordering::SeqCst)
             || self.topics.refuse_if_closed().is_err()
-            || self
-                .assigned
-                .iter()
-                .filter(|a| !a.is_paused)
-                .any(|assigned| {
-                    assigned.cursor.position < self.bound(&assigned.open)
-                        || assigned.source.topic().state.is_deleted()
-                })
+            || self.assigned.iter().filter(|a| !a.is_paused).any(|assigned| {
+                assigned.cursor.position < self.bound(&assigned.open)
+                    || assigned.source.topic().state.is_deleted()
+            })
     }
 
     fn bound(&self, open: &Partition) -> i64 {
@@ -751,21 +707,16 @@ impl Consumer {
     }
 
     fn refuse_if_woken(&self) -> Result<()> {
-        if self.wakeup.swap(false, Ordering::SeqCst) {
-            Err(Error::Wakeup)
-        } else {
-            Ok(())
-        }
+        if self.wakeup.swap(false, Ordering::SeqCst) { Err(Error::Wakeup) } else { Ok(()) }
     }
 
     fn index_of(&self, partition: &TopicPartition) -> Result<usize> {
-        self.assigned
-            .iter()
-            .position(|a| a.source == *partition)
-            .ok_or_else(|| Error::NotAssigned {
+        self.assigned.iter().position(|a| a.source == *partition).ok_or_else(|| {
+            Error::NotAssigned {
                 topic: partition.topic().name().to_owned(),
                 partition: partition.partition(),
-            })
+            }
+        })
     }
 
     fn set_paused<'p>(
@@ -773,9 +724,7 @@ impl Consumer {
         partitions: impl IntoIterator<Item = &'p TopicPartition>,
         is_paused: bool,
     ) -> Result<()> {
-        let indexes = partitions
-            .into_iter()
-            .map(|partition| self.index_of(partition));
+        let indexes = partitions.into_iter().map(|partition| self.index_of(partition));
         let indexes = indexes.collect::<Result<Vec<usize>>>()?;
         self.put_back_buffer();
         for index in indexes {
@@ -792,15 +741,12 @@ impl Consumer {
             Start::Latest => end,
             Start::Offset(offset) if offset < 0 => {
                 let reason = "it is negative";
-                return Err(Error::InvalidArgument {
-                    argument: "offset",
-                    reason,
-                });
+                return Err(Error::InvalidArgument { argument: "offset", reason });
             }
             Start::Offset(offset) => offset,
-            Start::Timestamp(timestamp_ms) => open
-                .offset_for_time(timestamp_ms)?
-                .map_or(end, |(offset, _)| offset),
+            Start::Timestamp(timestamp_ms) => {
+                open.offset_for_time(timestamp_ms)?.map_or(end, |(offset, _)| offset)
+            }
             Start::Last(count) => {
                 let count = i64::try_from(count).unwrap_or(i64::MAX);
                 end.saturating_sub(count).max(log_start)
@@ -819,10 +765,7 @@ impl Drop for Consumer {
 
 impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let positions = self
-            .assigned
-            .iter()
-            .map(|a| format!("{}@{}", a.source, a.cursor.position));
+        let positions = self.assigned.iter().map(|a| format!("{}@{}", a.source, a.cursor.position));
         f.debug_list().entries(positions).finish()
     }
 }

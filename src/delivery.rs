@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::name::TopicName;
 use crate::partition::Partition;
 use crate::topic::KeepOpen;
 use crate::topic::TopicState;
@@ -39,6 +40,7 @@ use crate::topic::TopicState;
 #[derive(Clone)]
 #[must_use = "a record is durable only once its delivery has been waited for"]
 pub struct Delivery {
+    pub(crate) topic: Arc<TopicState>,
     pub(crate) partition: Arc<Partition>,
     pub(crate) metadata: RecordMetadata,
     /// False where the level promises no more than what holds already.
@@ -49,7 +51,7 @@ pub struct Delivery {
 /// Where a record went: topic, partition, offset, timestamp.
 #[derive(Clone, Debug)]
 pub struct RecordMetadata {
-    pub(crate) topic: Arc<TopicState>,
+    pub(crate) topic: TopicName,
     pub(crate) partition: u32,
     pub(crate) offsets: Range<i64>,
     pub(crate) timestamp_ms: i64,
@@ -88,16 +90,14 @@ impl Delivery {
             let deadline = deadline.unwrap_or_else(|| Instant::now() + FOREVER);
             let waited = self.partition.wait_durable_until(end, deadline);
             if !waited.map_err(|error| self.explain(error))? {
-                return Err(Error::Timeout {
-                    what: "a record to become durable",
-                });
+                return Err(Error::Timeout { what: "a record to become durable" });
             }
         }
         Ok(self.metadata.clone())
     }
 
     fn explain(&self, error: Error) -> Error {
-        match self.metadata.topic.refuse_if_deleted() {
+        match self.topic.refuse_if_deleted() {
             Err(deleted) => deleted,
             Ok(()) => error,
         }
@@ -111,10 +111,7 @@ impl Future for Delivery {
         if !self.waits_for_sync {
             return Poll::Ready(Ok(self.metadata.clone()));
         }
-        match self
-            .partition
-            .poll_durable(self.metadata.offsets.end, context.waker())
-        {
+        match self.partition.poll_durable(self.metadata.offsets.end, context.waker()) {
             Ok(true) => Poll::Ready(Ok(self.metadata.clone())),
             Ok(false) => Poll::Pending,
             Err(error) => Poll::Ready(Err(self.explain(error))),
@@ -134,7 +131,7 @@ impl std::fmt::Debug for Delivery {
 impl RecordMetadata {
     /// Gives the topic's name.
     pub fn topic(&self) -> &str {
-        self.topic.name()
+        self.topic.as_str()
     }
 
     /// Gives the partition.

@@ -303,10 +303,7 @@ impl Error {
     /// # Ok::<(), ottla::Error>(())
     /// ```
     pub fn is_fatal(&self) -> bool {
-        matches!(
-            self,
-            Error::Latched { .. } | Error::Unavailable { .. } | Error::Closed
-        )
+        matches!(self, Error::Latched { .. } | Error::Unavailable { .. } | Error::Closed)
     }
 
     /// Gives Kafka's error code, where Kafka has one for this.
@@ -322,10 +319,7 @@ impl Error {
             Error::Corrupt { .. } => 2,
             Error::UnknownTopic { .. } | Error::UnknownPartition { .. } => 3,
             Error::Timeout { .. } => 7,
-            Error::RecordTooLarge {
-                key: "segment.bytes",
-                ..
-            } => 18,
+            Error::RecordTooLarge { key: "segment.bytes", .. } => 18,
             Error::RecordTooLarge { .. } => 10,
             Error::InvalidTopic { .. } => 17,
             Error::InvalidTimestamp { .. } => 32,
@@ -348,15 +342,8 @@ impl Error {
         match source.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Error::OutOfSpace {
-                action,
-                path: path.to_path_buf(),
-            },
-            _ => Error::Io {
-                action,
-                path: path.to_path_buf(),
-                source,
-            },
+            | io::ErrorKind::FileTooLarge => Error::OutOfSpace { action, path: path.to_path_buf() },
+            _ => Error::Io { action, path: path.to_path_buf(), source },
         }
     }
 
@@ -371,9 +358,7 @@ fn holder_text(holder: Option<u32>) -> String {
 }
 
 fn resume_text(resume: Option<i64>) -> String {
-    resume.map_or_else(String::new, |offset| {
-        format!("; reading can go on at offset {offset}")
-    })
+    resume.map_or_else(String::new, |offset| format!("; reading can go on at offset {offset}"))
 }
 
 // An error travels by value through every append: it stays within two cache lines.
@@ -385,16 +370,10 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_apart_from_other_failures() {
-        let full = Error::io(
-            "append to",
-            Path::new("x"),
-            io::Error::from_raw_os_error(libc::ENOSPC),
-        );
-        let broken = Error::io(
-            "append to",
-            Path::new("x"),
-            io::Error::from_raw_os_error(libc::EIO),
-        );
+        let full =
+            Error::io("append to", Path::new("x"), io::Error::from_raw_os_error(libc::ENOSPC));
+        let broken =
+            Error::io("append to", Path::new("x"), io::Error::from_raw_os_error(libc::EIO));
         assert!(matches!(full, Error::OutOfSpace { .. }));
         assert!(matches!(broken, Error::Io { .. }));
     }

@@ -12,12 +12,7 @@ pub(crate) struct TopicName(Arc<str>);
 
 impl TopicName {
     pub(crate) fn new(name: &str) -> Result<TopicName> {
-        let refuse = |reason: String| {
-            Err(Error::InvalidTopic {
-                name: shortened(name),
-                reason,
-            })
-        };
+        let refuse = |reason: String| Err(Error::InvalidTopic { name: shortened(name), reason });
         if name.is_empty() {
             return refuse("it is empty".into());
         }
@@ -25,10 +20,7 @@ impl TopicName {
             return refuse("`.` and `..` are reserved".into());
         }
         if name.len() > LEN_MAX {
-            return refuse(format!(
-                "it has {} bytes, {LEN_MAX} are allowed",
-                name.len()
-            ));
+            return refuse(format!("it has {} bytes, {LEN_MAX} are allowed", name.len()));
         }
         if let Some(odd) = name.chars().find(|c| !is_allowed(*c)) {
             return refuse(format!("{odd:?} is not one of a-z A-Z 0-9 . _ -"));
@@ -79,32 +71,11 @@ mod tests {
 
     #[test]
     fn kafkas_rules_for_topic_names_hold() {
-        for good in [
-            "a",
-            "orders",
-            "a.b_c-D9",
-            "...",
-            "__consumer_offsets",
-            &"x".repeat(249),
-        ] {
+        for good in ["a", "orders", "a.b_c-D9", "...", "__consumer_offsets", &"x".repeat(249)] {
             assert_eq!(TopicName::new(good).unwrap().as_str(), good);
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "../x",
-            "a/b",
-            "a b",
-            "ä",
-            "a\0",
-            "a\n",
-            &"x".repeat(250),
-        ] {
-            assert!(
-                matches!(TopicName::new(bad), Err(Error::InvalidTopic { .. })),
-                "{bad:?}"
-            );
+        for bad in ["", ".", "..", "../x", "a/b", "a b", "ä", "a\0", "a\n", &"x".repeat(250)] {
+            assert!(matches!(TopicName::new(bad), Err(Error::InvalidTopic { .. })), "{bad:?}");
         }
     }
 

@@ -30,16 +30,11 @@ pub(crate) fn note_sticky(record: &Record<'_>, count: u32, sticky: &AtomicU64, l
     }
     // Relaxed: a lost race costs some bytes on the old partition, nothing else.
     let mut now = Sticky::unpack(sticky.load(Ordering::Relaxed));
-    now.len = now
-        .len
-        .saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
+    now.len = now.len.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
     if now.len >= STICKY_LEN {
         // Any of the partitions with the same chance, as in Kafka; it may be the same one.
         let chance = RandomState::new().hash_one(now.partition);
-        now = Sticky {
-            partition: (chance % u64::from(count)) as u32,
-            len: 0,
-        };
+        now = Sticky { partition: (chance % u64::from(count)) as u32, len: 0 };
     }
     sticky.store(now.pack(), Ordering::Relaxed);
 }
@@ -81,10 +76,7 @@ struct Sticky {
 
 impl Sticky {
     fn unpack(packed: u64) -> Sticky {
-        Sticky {
-            partition: (packed >> 32) as u32,
-            len: packed as u32,
-        }
+        Sticky { partition: (packed >> 32) as u32, len: packed as u32 }
     }
 
     fn pack(self) -> u64 {
@@ -108,10 +100,7 @@ mod tests {
             (b"foobar", -790_332_482),
             (b"a-little-bit-long-string", -985_981_536),
             (b"a-little-bit-longer-string", -1_486_304_829),
-            (
-                b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8",
-                -58_897_971,
-            ),
+            (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58_897_971),
             ("你好".as_bytes(), 183_567_948),
             (b"\xff\xfe\xfd\xfc\xfb", 524_068_735),
         ];
@@ -133,17 +122,10 @@ mod tests {
         for (key, partitions) in golden {
             for (count, partition) in [3, 6, 12, 100].into_iter().zip(partitions) {
                 let record = Record::tombstone(*key);
-                assert_eq!(
-                    partition_for(&record, count, &sticky),
-                    *partition,
-                    "{key} of {count}"
-                );
+                assert_eq!(partition_for(&record, count, &sticky), *partition, "{key} of {count}");
             }
         }
-        assert_eq!(
-            partition_for(&Record::new("v").key("a").partition(7), 3, &sticky),
-            7
-        );
+        assert_eq!(partition_for(&Record::new("v").key("a").partition(7), 3, &sticky), 7);
         assert_eq!(partition_for(&Record::new("v").key("a"), 1, &sticky), 0);
     }
 
@@ -157,11 +139,7 @@ mod tests {
             let partition = partition_for(&record, 4, &sticky);
             seen[partition as usize] += 1;
             if partition != run.0 {
-                assert!(
-                    run.1 == 0 || run.1 >= STICKY_LEN,
-                    "left after {} bytes",
-                    run.1
-                );
+                assert!(run.1 == 0 || run.1 >= STICKY_LEN, "left after {} bytes", run.1);
                 run = (partition, 0);
             }
             run.1 += 200;

@@ -91,12 +91,7 @@ impl ProducerBuilder {
         durability: Durability,
         checkpoint_interval: Duration,
     ) -> ProducerBuilder {
-        ProducerBuilder {
-            topics,
-            keep_open: Keep(keep_open),
-            durability,
-            checkpoint_interval,
-        }
+        ProducerBuilder { topics, keep_open: Keep(keep_open), durability, checkpoint_interval }
     }
 
     /// Sets when deliveries complete; without it, the store's level.
@@ -200,9 +195,7 @@ impl Producer {
             scratch.builder.push(&record, timestamp_ms)?;
         }
         if scratch.builder.record_count() == 0 {
-            return Err(Error::InvalidRecord {
-                reason: "the batch has no records",
-            });
+            return Err(Error::InvalidRecord { reason: "the batch has no records" });
         }
         let (delivery, _) = self.append(topic, number, open, &config, &mut scratch)?;
         Ok(delivery)
@@ -237,10 +230,7 @@ impl Producer {
         topic.state.refuse_if_deleted()?;
         if !topic.belongs_to(&self.shared.topics) {
             let reason = "it belongs to another store";
-            return Err(Error::InvalidArgument {
-                argument: "topic",
-                reason,
-            });
+            return Err(Error::InvalidArgument { argument: "topic", reason });
         }
         Ok(())
     }
@@ -257,19 +247,11 @@ impl Producer {
         let len = batch.len();
         if len > config.batch_bytes_max {
             let limit = config.batch_bytes_max;
-            return Err(Error::RecordTooLarge {
-                len,
-                limit,
-                key: "max.message.bytes",
-            });
+            return Err(Error::RecordTooLarge { len, limit, key: "max.message.bytes" });
         }
         let waits_for_sync = self.shared.durability == Durability::Synced;
         // A page that was stored to costs far more to synchronise than one that was written.
-        let door = if waits_for_sync || len >= STORE_LEN_MAX {
-            Door::Write
-        } else {
-            Door::Store
-        };
+        let door = if waits_for_sync || len >= STORE_LEN_MAX { Door::Write } else { Door::Store };
         let appended = partition
             .append(&mut batch, door, self.shared.sync_within)
             .map_err(|error| topic.state.refuse_if_deleted().err().unwrap_or(error))?;
@@ -278,30 +260,19 @@ impl Producer {
             self.touch(&partition);
         }
         let metadata = RecordMetadata {
-            topic: Arc::clone(&topic.state),
+            topic: topic.state.topic_name().clone(),
             partition: number,
             offsets: appended.offsets,
             timestamp_ms,
         };
         let _keep_open = Arc::clone(&self.shared.keep_open.0);
-        Ok((
-            Delivery {
-                partition,
-                metadata,
-                waits_for_sync,
-                _keep_open,
-            },
-            len,
-        ))
+        let topic = Arc::clone(&topic.state);
+        Ok((Delivery { topic, partition, metadata, waits_for_sync, _keep_open }, len))
     }
 
     fn touch(&self, partition: &Arc<Partition>) {
         let mut touched = self.shared.touched.lock();
-        if !touched
-            .iter()
-            .rev()
-            .any(|known| Arc::ptr_eq(known, partition))
-        {
+        if !touched.iter().rev().any(|known| Arc::ptr_eq(known, partition)) {
             touched.push(Arc::clone(partition));
         }
     }
@@ -315,11 +286,7 @@ struct Scratch {
 
 impl Scratch {
     fn take() -> Scratch {
-        let mut builder = BUILDER
-            .try_with(Cell::take)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
+        let mut builder = BUILDER.try_with(Cell::take).ok().flatten().unwrap_or_default();
         builder.clear();
         Scratch { builder }
     }
@@ -329,9 +296,7 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let builder = std::mem::take(&mut self.builder);
         // A thread that is ending has no slot any more; then the buffer goes too.
-        BUILDER
-            .try_with(|slot| slot.set(Some(builder)))
-            .unwrap_or_default();
+        BUILDER.try_with(|slot| slot.set(Some(builder))).unwrap_or_default();
     }
 }
 
@@ -345,9 +310,7 @@ const STORE_LEN_MAX: usize = 64 << 10;
 /// Gives the timestamp that a record is to carry, by the topic's rules.
 fn accepted_timestamp(record: &Record<'_>, config: &LogConfig, now_ms: i64) -> Result<i64> {
     if config.key_required && record.key.is_none() {
-        return Err(Error::InvalidRecord {
-            reason: "a compacted topic needs a key",
-        });
+        return Err(Error::InvalidRecord { reason: "a compacted topic needs a key" });
     }
     let Some(timestamp) = record.timestamp_ms else {
         return Ok(now_ms);

@@ -38,18 +38,12 @@ pub struct Header<'a> {
 impl<'a> Record<'a> {
     /// Makes a record with a value and no key.
     pub fn new<V: AsRef<[u8]> + ?Sized>(value: &'a V) -> Record<'a> {
-        Record {
-            value: Some(value.as_ref()),
-            ..Record::default()
-        }
+        Record { value: Some(value.as_ref()), ..Record::default() }
     }
 
     /// Makes a record with a key and a null value: on a compacted topic it deletes the key.
     pub fn tombstone<K: AsRef<[u8]> + ?Sized>(key: &'a K) -> Record<'a> {
-        Record {
-            key: Some(key.as_ref()),
-            ..Record::default()
-        }
+        Record { key: Some(key.as_ref()), ..Record::default() }
     }
 
     /// Sets the key; records with the same key go to the same partition.
@@ -72,10 +66,7 @@ impl<'a> Record<'a> {
 
     /// Adds a header behind those already there.
     pub fn header<V: AsRef<[u8]> + ?Sized>(mut self, key: &'a str, value: &'a V) -> Record<'a> {
-        self.headers.push(Header {
-            key,
-            value: Some(value.as_ref()),
-        });
+        self.headers.push(Header { key, value: Some(value.as_ref()) });
         self
     }
 

@@ -93,18 +93,12 @@ pub struct OwnedMessage {
 impl Records {
     /// Iterates over all records: partition by partition, each in offset order.
     pub fn iter(&self) -> Messages<'_> {
-        Messages {
-            parts: self.parts.iter(),
-            current: None,
-        }
+        Messages { parts: self.parts.iter(), current: None }
     }
 
     /// Gives the number of records.
     pub fn count(&self) -> usize {
-        self.parts
-            .iter()
-            .map(|part| part.fetched.record_count)
-            .sum()
+        self.parts.iter().map(|part| part.fetched.record_count).sum()
     }
 
     /// Tells whether there are none: the poll's time was up.
@@ -121,18 +115,13 @@ impl Records {
     pub fn of(&self, partition: &TopicPartition) -> Messages<'_> {
         let index = self.parts.iter().position(|part| part.source == *partition);
         let parts = index.map_or(&self.parts[..0], |index| &self.parts[index..=index]);
-        Messages {
-            parts: parts.iter(),
-            current: None,
-        }
+        Messages { parts: parts.iter(), current: None }
     }
 
     /// Gives for each partition the offset to go on at once these records are dealt with. It may lie
     /// further than one behind the last record: offsets have holes.
     pub fn next_offsets(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
-        self.parts
-            .iter()
-            .map(|part| (&part.source, part.fetched.offsets.end))
+        self.parts.iter().map(|part| (&part.source, part.fetched.offsets.end))
     }
 }
 
@@ -179,19 +168,10 @@ impl<'r> Iterator for Messages<'r> {
                 return Some(message);
             }
             let part = self.parts.next()?;
-            let bytes = part
-                .fetched
-                .view
-                .bytes(part.fetched.range.clone())
-                .unwrap_or_default();
+            let bytes = part.fetched.view.bytes(part.fetched.range.clone()).unwrap_or_default();
             let timestamp_type = TimestampType::CreateTime;
-            self.current = Some(Walk {
-                part,
-                bytes,
-                records: None,
-                timestamp_type,
-                leader_epoch: -1,
-            });
+            self.current =
+                Some(Walk { part, bytes, records: None, timestamp_type, leader_epoch: -1 });
         }
     }
 }
@@ -311,13 +291,7 @@ impl<'r> Message<'r> {
 
 impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show(
-            f,
-            self.topic_partition(),
-            self.offset(),
-            self.key(),
-            self.value(),
-        )
+        show(f, self.topic_partition(), self.offset(), self.key(), self.value())
     }
 }
 
@@ -365,11 +339,7 @@ impl OwnedMessage {
     /// Iterates over the headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = Header<'_>> {
         let bytes = self.view.bytes(self.headers.clone()).unwrap_or_default();
-        RawHeaders {
-            count: self.header_count,
-            bytes,
-        }
-        .iter()
+        RawHeaders { count: self.header_count, bytes }.iter()
     }
 
     /// Gives the epoch of the leader that appended the record; −1 if none is on record.
@@ -380,13 +350,7 @@ impl OwnedMessage {
 
 impl fmt::Debug for OwnedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        show(
-            f,
-            self.topic_partition(),
-            self.offset(),
-            self.key(),
-            self.value(),
-        )
+        show(f, self.topic_partition(), self.offset(), self.key(), self.value())
     }
 }
 

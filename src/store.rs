@@ -95,9 +95,7 @@ pub struct Health {
 impl Health {
     /// Tells whether there is nothing to report but torn tails that were cut, as after any crash.
     pub fn is_good(&self) -> bool {
-        self.findings
-            .iter()
-            .all(|finding| matches!(finding, Finding::Cut { .. }))
+        self.findings.iter().all(|finding| matches!(finding, Finding::Cut { .. }))
     }
 }
 
@@ -153,10 +151,7 @@ impl Store {
     pub fn builder_temporary() -> StoreBuilder {
         let unique = RandomState::new().hash_one(0);
         let name = format!("ottla-{}-{unique:016x}", std::process::id());
-        StoreBuilder {
-            is_temporary: true,
-            ..Store::builder(std::env::temp_dir().join(name))
-        }
+        StoreBuilder { is_temporary: true, ..Store::builder(std::env::temp_dir().join(name)) }
     }
 
     /// Opens a directory for reading, while another process, or this one, may be writing to it.
@@ -313,9 +308,7 @@ impl Store {
 
     /// Tells what recovery did when the store was opened, and what has failed since.
     pub fn health(&self) -> Health {
-        Health {
-            findings: self.shared.topics.findings(),
-        }
+        Health { findings: self.shared.topics.findings() }
     }
 
     /// Closes the directory: everything durable, files as Kafka leaves them, the next open quick.
@@ -331,6 +324,11 @@ impl Store {
         self.shared.close()
     }
 
+    #[cfg(test)]
+    pub(crate) fn topics_for_test(&self) -> &Topics {
+        &self.shared.topics
+    }
+
     fn handle(&self, state: Arc<TopicState>) -> Topic {
         Topic::new(state, Arc::clone(&self.shared.topics), self.keep_open())
     }
@@ -342,9 +340,7 @@ impl Store {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("path", &self.path())
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("path", &self.path()).finish_non_exhaustive()
     }
 }
 
@@ -381,17 +377,11 @@ impl StoreBuilder {
         match fs::metadata(&root) {
             Ok(metadata) if metadata.is_dir() => {}
             Ok(_) => {
-                return Err(Error::NotADataDirectory {
-                    path: root,
-                    reason: "it is a file",
-                });
+                return Err(Error::NotADataDirectory { path: root, reason: "it is a file" });
             }
             Err(_) if self.create => self.disk.create_directories(&root)?,
             Err(_) => {
-                return Err(Error::NotADataDirectory {
-                    path: root,
-                    reason: "it does not exist",
-                });
+                return Err(Error::NotADataDirectory { path: root, reason: "it does not exist" });
             }
         }
         let (attention, asked) = crossbeam_channel::unbounded();

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -170,11 +171,7 @@ pub(crate) type KeepOpen = Arc<dyn Any + Send + Sync>;
 
 impl Topic {
     pub(crate) fn new(state: Arc<TopicState>, topics: Arc<Topics>, keep_open: KeepOpen) -> Topic {
-        Topic {
-            state,
-            topics,
-            _keep_open: keep_open,
-        }
+        Topic { state, topics, _keep_open: keep_open }
     }
 
     /// Gives the topic's name.
@@ -199,19 +196,13 @@ impl Topic {
     /// * [`Error::UnknownPartition`] if there is none of this number.
     pub fn partition(&self, partition: u32) -> Result<TopicPartition> {
         self.state.slot(partition)?;
-        Ok(TopicPartition {
-            topic: self.clone(),
-            partition,
-        })
+        Ok(TopicPartition { topic: self.clone(), partition })
     }
 
     /// Gives all partitions, in order.
     pub fn partitions(&self) -> Vec<TopicPartition> {
         (0..self.partition_count())
-            .map(|partition| TopicPartition {
-                topic: self.clone(),
-                partition,
-            })
+            .map(|partition| TopicPartition { topic: self.clone(), partition })
             .collect()
     }
 
@@ -254,11 +245,7 @@ impl Topic {
             name: self.name().to_owned(),
             id: self.id(),
             configs: self.state.settings.read().overrides.entries(),
-            partitions: partitions
-                .iter()
-                .enumerate()
-                .map(describe)
-                .collect::<Result<_>>()?,
+            partitions: partitions.iter().enumerate().map(describe).collect::<Result<_>>()?,
         })
     }
 
@@ -308,10 +295,7 @@ impl Topic {
 
 impl fmt::Debug for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topic")
-            .field("name", &self.name())
-            .field("id", &self.id())
-            .finish()
+        f.debug_struct("Topic").field("name", &self.name()).field("id", &self.id()).finish()
     }
 }
 
@@ -397,15 +381,17 @@ impl TopicState {
         self.name.as_str()
     }
 
+    pub(crate) fn topic_name(&self) -> &TopicName {
+        &self.name
+    }
+
     pub(crate) fn is_deleted(&self) -> bool {
         self.is_deleted.load(Ordering::Acquire)
     }
 
     pub(crate) fn refuse_if_deleted(&self) -> Result<()> {
         if self.is_deleted() {
-            return Err(Error::TopicDeleted {
-                name: self.name.to_string(),
-            });
+            return Err(Error::TopicDeleted { name: self.name.to_string() });
         }
         Ok(())
     }
@@ -419,14 +405,11 @@ impl TopicState {
 
     fn slot(&self, partition: u32) -> Result<Slot> {
         let partitions = self.partitions.read();
-        partitions
-            .get(partition as usize)
-            .cloned()
-            .ok_or_else(|| Error::UnknownPartition {
-                topic: self.name.to_string(),
-                partition,
-                count: partitions.len() as u32,
-            })
+        partitions.get(partition as usize).cloned().ok_or_else(|| Error::UnknownPartition {
+            topic: self.name.to_string(),
+            partition,
+            count: partitions.len() as u32,
+        })
     }
 
     fn open_partitions(&self) -> Vec<(u32, Arc<Partition>)> {
@@ -502,10 +485,7 @@ impl Topics {
     ) -> Result<Topics> {
         if !disk.exists(root)? {
             let reason = "it does not exist";
-            return Err(Error::NotADataDirectory {
-                path: root.to_path_buf(),
-                reason,
-            });
+            return Err(Error::NotADataDirectory { path: root.to_path_buf(), reason });
         }
         let topics = Topics {
             root: root.to_path_buf(),
@@ -532,27 +512,18 @@ impl Topics {
         if count == 0 || count > i32::MAX as u32 {
             let reason = "at least one is needed, and at most 2147483647";
             let topic = name.to_string();
-            return Err(Error::InvalidPartitions {
-                topic,
-                requested: count,
-                reason,
-            });
+            return Err(Error::InvalidPartitions { topic, requested: count, reason });
         }
         let _change = self.changes.lock();
         self.refuse_if_closed()?;
         {
             let list = self.list.read();
             if list.contains_key(&name) {
-                return Err(Error::TopicExists {
-                    name: name.to_string(),
-                });
+                return Err(Error::TopicExists { name: name.to_string() });
             }
             if let Some(other) = list.keys().find(|other| other.collides_with(&name)) {
                 let reason = format!("it differs from `{other}` only in `.` and `_`");
-                return Err(Error::InvalidTopic {
-                    name: name.to_string(),
-                    reason,
-                });
+                return Err(Error::InvalidTopic { name: name.to_string(), reason });
             }
         }
         let id = new_topic_id();
@@ -566,27 +537,18 @@ impl Topics {
         self.change_catalog(writing, |catalog| {
             catalog.topics.insert(name.clone(), entry);
         })?;
-        let created = self.create_partitions(&name, id, 0..count).and_then(|()| {
+        let created = self.create_partitions(&name, id, 0..count, &log).and_then(|slots| {
             self.change_catalog(writing, |catalog| {
-                catalog
-                    .topics
-                    .get_mut(&name)
-                    .expect("inserted above")
-                    .partition_count = count;
-            })
+                catalog.topics.get_mut(&name).expect("inserted above").partition_count = count;
+            })?;
+            Ok(slots)
         });
-        if let Err(error) = created {
-            self.undo_creation(writing, &name, 0..count);
-            return Err(error);
-        }
+        let slots = created.inspect_err(|_| self.undo_creation(writing, &name, 0..count))?;
         let state = TopicState {
             name: name.clone(),
             id,
-            settings: RwLock::new(Settings {
-                overrides,
-                log: Arc::clone(&log),
-            }),
-            partitions: RwLock::new(self.open_fresh(&name, 0..count, &log).into()),
+            settings: RwLock::new(Settings { overrides, log: Arc::clone(&log) }),
+            partitions: RwLock::new(slots.into()),
             is_deleted: AtomicBool::new(false),
             sticky: AtomicU64::new(0),
         };
@@ -604,11 +566,7 @@ impl Topics {
         let state = self.find(name)?;
         let name = state.name.clone();
         self.change_catalog(writing, |catalog| {
-            catalog
-                .topics
-                .get_mut(&name)
-                .expect("every open topic is listed")
-                .is_deleting = true;
+            catalog.topics.get_mut(&name).expect("every open topic is listed").is_deleting = true;
         })?;
         // From here on there is no way back: what fails now is finished by the next open.
         state.is_deleted.store(true, Ordering::Release);
@@ -634,16 +592,10 @@ impl Topics {
         }
         let log = Arc::new(LogConfig::resolve(&overrides)?);
         self.change_catalog(writing, |catalog| {
-            let entry = catalog
-                .topics
-                .get_mut(&state.name)
-                .expect("every open topic is listed");
+            let entry = catalog.topics.get_mut(&state.name).expect("every open topic is listed");
             entry.overrides = overrides.clone();
         })?;
-        *state.settings.write() = Settings {
-            overrides,
-            log: Arc::clone(&log),
-        };
+        *state.settings.write() = Settings { overrides, log: Arc::clone(&log) };
         for (_, partition) in state.open_partitions() {
             partition.reconfigure(Arc::clone(&log));
         }
@@ -659,31 +611,21 @@ impl Topics {
         if count <= present || count > i32::MAX as u32 {
             let reason = "the number of partitions can only grow";
             let topic = state.name.to_string();
-            return Err(Error::InvalidPartitions {
-                topic,
-                requested: count,
-                reason,
-            });
+            return Err(Error::InvalidPartitions { topic, requested: count, reason });
         }
         let set = |present: u32, target: u32| {
             self.change_catalog(writing, |catalog| {
-                let entry = catalog
-                    .topics
-                    .get_mut(&state.name)
-                    .expect("every open topic is listed");
+                let entry =
+                    catalog.topics.get_mut(&state.name).expect("every open topic is listed");
                 entry.partition_count = present;
                 entry.partition_count_target = target;
             })
         };
         set(present, count)?;
-        let created = self
-            .create_partitions(&state.name, state.id, present..count)
-            .and_then(|()| set(count, count));
-        if let Err(error) = created {
-            self.undo_creation(writing, &state.name, present..count);
-            return Err(error);
-        }
-        let fresh = self.open_fresh(&state.name, present..count, &state.log_config());
+        let fresh = self
+            .create_partitions(&state.name, state.id, present..count, &state.log_config())
+            .and_then(|slots| set(count, count).map(|()| slots))
+            .inspect_err(|_| self.undo_creation(writing, &state.name, present..count))?;
         let mut partitions = state.partitions.write();
         *partitions = partitions.iter().cloned().chain(fresh).collect();
         Ok(())
@@ -702,9 +644,7 @@ impl Topics {
         if self.writing.is_none() {
             self.look_again()?;
         }
-        found().ok_or_else(|| Error::UnknownTopic {
-            name: name.to_owned(),
-        })
+        found().ok_or_else(|| Error::UnknownTopic { name: name.to_owned() })
     }
 
     /// Lists the topics in the order of their names.
@@ -721,10 +661,7 @@ impl Topics {
         let topics: Vec<_> = self.list.read().values().cloned().collect();
         let partitions = topics.iter().flat_map(|topic| {
             let name = topic.name.clone();
-            topic
-                .open_partitions()
-                .into_iter()
-                .map(move |(n, open)| (name.clone(), n, open))
+            topic.open_partitions().into_iter().map(move |(n, open)| (name.clone(), n, open))
         });
         partitions.collect()
     }
@@ -746,11 +683,9 @@ impl Topics {
     pub(crate) fn named(&self, partition: &Arc<Partition>) -> Option<(TopicName, u32)> {
         let name = partition.directory().file_name()?.to_str()?;
         match RootDirectory::parse(name) {
-            RootDirectory::Partition(topic, number) => self
-                .list
-                .read()
-                .contains_key(&topic)
-                .then_some((topic, number)),
+            RootDirectory::Partition(topic, number) => {
+                self.list.read().contains_key(&topic).then_some((topic, number))
+            }
             _ => None,
         }
     }
@@ -796,26 +731,17 @@ impl Topics {
         starts.write(&self.disk, &root.join(file_name::LOG_STARTS))?;
         high_watermarks.write(&self.disk, &root.join(file_name::HIGH_WATERMARKS))?;
         let is_whole = |topic: &Arc<TopicState>| {
-            topic
-                .partitions
-                .read()
-                .iter()
-                .all(|slot| matches!(slot, Slot::Open(_)))
+            topic.partitions.read().iter().all(|slot| matches!(slot, Slot::Open(_)))
         };
         if self.list.read().values().all(is_whole) {
-            self.disk
-                .write_synced(&root.join(file_name::CLEAN_SHUTDOWN), MARKER)?;
+            self.disk.write_synced(&root.join(file_name::CLEAN_SHUTDOWN), MARKER)?;
             self.disk.sync_directory(root)?;
         }
         Ok(())
     }
 
     pub(crate) fn refuse_if_closed(&self) -> Result<()> {
-        if self.is_closed.load(Ordering::Acquire) {
-            Err(Error::Closed)
-        } else {
-            Ok(())
-        }
+        if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -833,10 +759,7 @@ impl Topics {
             let is_told = |f: &Finding| matches!(f, Finding::Latched { path: p, .. } if *p == path);
             if let Some(reason) = partition.latch_reason() {
                 if !findings.iter().any(is_told) {
-                    findings.push(Finding::Latched {
-                        path,
-                        reason: reason.to_string(),
-                    });
+                    findings.push(Finding::Latched { path, reason: reason.to_string() });
                 }
             }
         }
@@ -850,10 +773,7 @@ impl Topics {
     /// Notes a chore's failure, unless the same one is on record.
     pub(crate) fn note_once(&self, what: &str, error: &Error) {
         let reason = format!("{what}: {error}");
-        let finding = Finding::Nuisance {
-            path: self.root.clone(),
-            reason,
-        };
+        let finding = Finding::Nuisance { path: self.root.clone(), reason };
         let mut findings = self.findings.lock();
         if !findings.contains(&finding) {
             findings.push(finding);
@@ -870,9 +790,7 @@ impl Topics {
     }
 
     fn writing(&self) -> Result<&Writing> {
-        self.writing
-            .as_ref()
-            .ok_or(Error::ReadOnly { action: "write" })
+        self.writing.as_ref().ok_or(Error::ReadOnly { action: "write" })
     }
 
     fn change_catalog(&self, writing: &Writing, change: impl FnOnce(&mut Catalog)) -> Result<()> {
@@ -884,38 +802,32 @@ impl Topics {
         Ok(())
     }
 
+    /// Makes the directories and first segments of new partitions, durably, and opens them.
     fn create_partitions(
         &self,
         name: &TopicName,
         id: TopicId,
-        numbers: std::ops::Range<u32>,
-    ) -> Result<()> {
+        numbers: Range<u32>,
+        log: &Arc<LogConfig>,
+    ) -> Result<Vec<Slot>> {
+        let surroundings = Surroundings::of_a_new_directory();
+        let mut slots = Vec::new();
         for number in numbers {
             let directory = self.root.join(file_name::partition_directory(name, number));
             self.disk.create_directory(&directory)?;
             let metadata = directory.join(file_name::PARTITION_METADATA);
             catalog::write_partition_metadata(&self.disk, &metadata, id)?;
-            self.disk.sync_directory(&directory)?;
+            // Synchronises the directory once its first segment is there.
+            let (partition, _) = self.open_log(name, number, log, &surroundings)?;
+            slots.push(Slot::Open(partition));
         }
-        self.disk.sync_directory(&self.root)
-    }
-
-    /// Opens partitions that were created just now.
-    fn open_fresh(
-        &self,
-        name: &TopicName,
-        numbers: std::ops::Range<u32>,
-        log: &Arc<LogConfig>,
-    ) -> Vec<Slot> {
-        let surroundings = Surroundings::of_a_new_directory();
-        numbers
-            .map(|number| self.open_partition(name, number, log, &surroundings))
-            .collect()
+        self.disk.sync_directory(&self.root)?;
+        Ok(slots)
     }
 
     /// Takes back a creation that failed half-way. Best effort: what cannot be taken back now, because
     /// the disk is full or failing, is taken back by the next open, which finds it in the catalog.
-    fn undo_creation(&self, writing: &Writing, name: &TopicName, numbers: std::ops::Range<u32>) {
+    fn undo_creation(&self, writing: &Writing, name: &TopicName, numbers: Range<u32>) {
         let undone = self
             .remove_partitions(name, numbers.clone())
             .and_then(|()| self.change_catalog(writing, |catalog| forget_creation(catalog, name)));
@@ -935,11 +847,7 @@ impl Topics {
             .map_or(0, |e| e.partition_count.max(e.partition_count_target));
         self.remove_partitions(name, 0..count)?;
         let mut points = writing.recovery_points.lock();
-        let kept: Vec<_> = points
-            .iter()
-            .filter(|(t, ..)| *t != name)
-            .map(owned)
-            .collect();
+        let kept: Vec<_> = points.iter().filter(|(t, ..)| *t != name).map(owned).collect();
         *points = OffsetCheckpoint::default();
         for (topic, number, offset) in kept {
             points.set(&topic, number, offset);
@@ -951,7 +859,7 @@ impl Topics {
     }
 
     /// Renames partition directories to names that say they are being deleted, then empties them.
-    fn remove_partitions(&self, name: &TopicName, numbers: std::ops::Range<u32>) -> Result<()> {
+    fn remove_partitions(&self, name: &TopicName, numbers: Range<u32>) -> Result<()> {
         let mut renamed = Vec::new();
         for number in numbers {
             let directory = self.root.join(file_name::partition_directory(name, number));
@@ -1025,10 +933,7 @@ impl Topics {
                 name: name.clone(),
                 id: entry.id,
                 partitions: RwLock::new(slots.collect()),
-                settings: RwLock::new(Settings {
-                    overrides: entry.overrides.clone(),
-                    log,
-                }),
+                settings: RwLock::new(Settings { overrides: entry.overrides.clone(), log }),
                 is_deleted: AtomicBool::new(false),
                 sticky: AtomicU64::new(0),
             };
@@ -1056,9 +961,9 @@ impl Topics {
                 return Ok(Some("the directory is missing".into()));
             }
             match catalog::read_partition_metadata(&self.disk, &metadata)? {
-                Some(found) if found != id => Ok(Some(format!(
-                    "it belongs to the topic with id {found}, not {id}"
-                ))),
+                Some(found) if found != id => {
+                    Ok(Some(format!("it belongs to the topic with id {found}, not {id}")))
+                }
                 Some(_) => Ok(None),
                 None if self.writing.is_some() => {
                     catalog::write_partition_metadata(&self.disk, &metadata, id)?;
@@ -1082,15 +987,31 @@ impl Topics {
         log: &Arc<LogConfig>,
         surroundings: &Surroundings,
     ) -> Slot {
+        match self.open_log(name, number, log, surroundings) {
+            Ok((partition, findings)) => {
+                self.findings.lock().extend(findings);
+                Slot::Open(partition)
+            }
+            Err(error) => {
+                let directory = self.root.join(file_name::partition_directory(name, number));
+                self.unavailable(directory, error.to_string())
+            }
+        }
+    }
+
+    fn open_log(
+        &self,
+        name: &TopicName,
+        number: u32,
+        log: &Arc<LogConfig>,
+        surroundings: &Surroundings,
+    ) -> Result<(Arc<Partition>, Vec<Finding>)> {
         let directory = self.root.join(file_name::partition_directory(name, number));
         let opening = Opening {
             context: SegmentContext {
                 disk: self.disk.clone(),
-                directory: directory.as_path().into(),
-                lock: self
-                    .writing
-                    .as_ref()
-                    .map(|writing| Arc::clone(&writing.lock)),
+                directory: directory.into(),
+                lock: self.writing.as_ref().map(|writing| Arc::clone(&writing.lock)),
                 index_interval_bytes: log.index_interval_bytes,
                 gaps_below: surroundings.cleaned.of(name, number).unwrap_or(0),
             },
@@ -1104,24 +1025,14 @@ impl Topics {
             log_start: surroundings.log_starts.of(name, number).unwrap_or(0),
             attention: Some(self.attention.clone()),
         };
-        let opened = match &self.writing {
+        match &self.writing {
             Some(_) => Partition::open(opening),
             None => Partition::open_to_follow(opening).map(|partition| (partition, Vec::new())),
-        };
-        match opened {
-            Ok((partition, findings)) => {
-                self.findings.lock().extend(findings);
-                Slot::Open(partition)
-            }
-            Err(error) => self.unavailable(directory, error.to_string()),
         }
     }
 
     fn unavailable(&self, path: PathBuf, reason: String) -> Slot {
-        self.note(Finding::Unavailable {
-            path: path.clone(),
-            reason: reason.clone(),
-        });
+        self.note(Finding::Unavailable { path: path.clone(), reason: reason.clone() });
         Slot::Unavailable(path, reason.into())
     }
 
@@ -1146,16 +1057,9 @@ impl Topics {
                 .map(|entry| entry.id)
                 .or_else(|| (0..count).find_map(|number| self.id_of(&name, number)))
                 .unwrap_or_else(new_topic_id);
-            let overrides = listed
-                .map(|entry| entry.overrides.clone())
-                .unwrap_or_default();
+            let overrides = listed.map(|entry| entry.overrides.clone()).unwrap_or_default();
             let log = Arc::new(LogConfig::resolve(&overrides)?);
-            let known = self
-                .list
-                .read()
-                .get(&name)
-                .filter(|state| state.id == id)
-                .cloned();
+            let known = self.list.read().get(&name).filter(|state| state.id == id).cloned();
             let slots_known = known.as_ref().map(|state| state.partitions.read().clone());
             let open = |number: u32| match slots_known.as_ref().and_then(|s| s.get(number as usize))
             {
@@ -1186,11 +1090,7 @@ impl Topics {
         }
         let gone = std::mem::replace(&mut *self.list.write(), seen);
         for (name, state) in gone {
-            let is_listed = self
-                .list
-                .read()
-                .get(&name)
-                .is_some_and(|now| Arc::ptr_eq(now, &state));
+            let is_listed = self.list.read().get(&name).is_some_and(|now| Arc::ptr_eq(now, &state));
             if !is_listed {
                 state.is_deleted.store(true, Ordering::Release);
             }
@@ -1211,12 +1111,7 @@ impl Topics {
     /// Gives the topics that have partition directories, with their counts as far as those tell.
     fn partition_directories(&self) -> Result<BTreeMap<TopicName, u32>> {
         let mut found: BTreeMap<TopicName, u32> = BTreeMap::new();
-        for entry in self
-            .disk
-            .entries(&self.root)?
-            .into_iter()
-            .filter(|e| e.is_directory)
-        {
+        for entry in self.disk.entries(&self.root)?.into_iter().filter(|e| e.is_directory) {
             if let RootDirectory::Partition(topic, number) = RootDirectory::parse(&entry.name) {
                 let count = found.entry(topic).or_default();
                 *count = (*count).max(number + 1);
@@ -1228,9 +1123,7 @@ impl Topics {
     fn id_of(&self, name: &TopicName, number: u32) -> Option<TopicId> {
         let directory = self.root.join(file_name::partition_directory(name, number));
         let path = directory.join(file_name::PARTITION_METADATA);
-        catalog::read_partition_metadata(&self.disk, &path)
-            .ok()
-            .flatten()
+        catalog::read_partition_metadata(&self.disk, &path).ok().flatten()
     }
 }
 
@@ -1246,10 +1139,7 @@ impl Surroundings {
         let mut read = |name: &str| {
             let path = root.join(name);
             OffsetCheckpoint::read(disk, &path).unwrap_or_else(|error| {
-                findings.push(Finding::Nuisance {
-                    path,
-                    reason: error.to_string(),
-                });
+                findings.push(Finding::Nuisance { path, reason: error.to_string() });
                 OffsetCheckpoint::default()
             })
         };

@@ -58,9 +58,7 @@ impl BatchFault {
 /// Reads and checks the header at the front of `bytes`, which may hold more behind the batch.
 #[inline]
 pub(crate) fn header_at(bytes: &[u8]) -> Result<BatchHeader, HeaderFault> {
-    let front = bytes
-        .first_chunk::<{ header::LEN }>()
-        .ok_or(HeaderFault::CutOff)?;
+    let front = bytes.first_chunk::<{ header::LEN }>().ok_or(HeaderFault::CutOff)?;
     let header = BatchHeader::read(front);
     header.check(bytes.len() as u64)?;
     Ok(header)
@@ -88,10 +86,7 @@ impl<'a> Batch<'a> {
                 return Err(BatchFault::Compressed(codec));
             }
         }
-        let batch = Batch {
-            header,
-            records: &bytes[header::LEN..header.len()],
-        };
+        let batch = Batch { header, records: &bytes[header::LEN..header.len()] };
         batch.check_records().map_err(BatchFault::Record)?;
         Ok(batch)
     }
@@ -101,10 +96,7 @@ impl<'a> Batch<'a> {
     pub(crate) fn verified(bytes: &'a [u8]) -> Batch<'a> {
         let front = bytes.first_chunk().expect("a verified batch has a header");
         let header = BatchHeader::read(front);
-        Batch {
-            header,
-            records: &bytes[header::LEN..header.len()],
-        }
+        Batch { header, records: &bytes[header::LEN..header.len()] }
     }
 
     #[inline]
@@ -146,11 +138,7 @@ impl<'a> Batch<'a> {
                 return Err("bytes are left behind the headers");
             }
         }
-        if bytes.is_empty() {
-            Ok(())
-        } else {
-            Err("bytes are left behind the records")
-        }
+        if bytes.is_empty() { Ok(()) } else { Err("bytes are left behind the records") }
     }
 }
 
@@ -193,10 +181,7 @@ impl<'a> RawHeaders<'a> {
         (0..self.count).map_while(move |_| {
             let (name, value) = take_header(&mut bytes)?;
             // By the invariant (verified) every name is UTF-8.
-            Some(Header {
-                key: std::str::from_utf8(name).ok()?,
-                value,
-            })
+            Some(Header { key: std::str::from_utf8(name).ok()?, value })
         })
     }
 }
@@ -226,21 +211,12 @@ fn take_record<'a>(bytes: &mut &'a [u8]) -> Option<EncodedRecord<'a>> {
         return None;
     }
     let headers = RawHeaders { count, bytes: body };
-    Some(EncodedRecord {
-        timestamp_delta,
-        offset_delta,
-        key,
-        value,
-        headers,
-    })
+    Some(EncodedRecord { timestamp_delta, offset_delta, key, value, headers })
 }
 
 /// Takes a nullable byte string: the outer `None` is a fault, the inner one null.
 #[inline]
-#[allow(
-    clippy::option_option,
-    reason = "null and malformed differ, and both are common here"
-)]
+#[allow(clippy::option_option, reason = "null and malformed differ, and both are common here")]
 fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = varint::read_i32(bytes)?;
     if len == -1 {
@@ -267,9 +243,7 @@ mod tests {
     fn batch_of_three() -> Vec<u8> {
         let mut builder = BatchBuilder::default();
         builder.push(&Record::new("v1").key("k1"), 100).unwrap();
-        builder
-            .push(&Record::new("").header("h", "x").null_header("n"), 90)
-            .unwrap();
+        builder.push(&Record::new("").header("h", "x").null_header("n"), 90).unwrap();
         builder.push(&Record::tombstone(""), 110).unwrap();
         let mut batch = builder.seal(TimestampType::CreateTime);
         batch.stamp(40, 3);
@@ -281,14 +255,8 @@ mod tests {
         let bytes = batch_of_three();
         let batch = Batch::verify(&bytes).unwrap();
         let records: Vec<RawRecord<'_>> = batch.records().collect();
-        assert_eq!(
-            records.iter().map(|r| r.offset).collect::<Vec<_>>(),
-            [40, 41, 42]
-        );
-        assert_eq!(
-            records.iter().map(|r| r.timestamp_ms).collect::<Vec<_>>(),
-            [100, 90, 110]
-        );
+        assert_eq!(records.iter().map(|r| r.offset).collect::<Vec<_>>(), [40, 41, 42]);
+        assert_eq!(records.iter().map(|r| r.timestamp_ms).collect::<Vec<_>>(), [100, 90, 110]);
         assert_eq!(records[0].key, Some(&b"k1"[..]));
         assert_eq!(records[1].key, None);
         assert_eq!(records[1].value, Some(&b""[..]));
@@ -297,16 +265,7 @@ mod tests {
         let headers: Vec<_> = records[1].headers.iter().collect();
         assert_eq!(
             headers,
-            [
-                Header {
-                    key: "h",
-                    value: Some(b"x")
-                },
-                Header {
-                    key: "n",
-                    value: None
-                }
-            ]
+            [Header { key: "h", value: Some(b"x") }, Header { key: "n", value: None }]
         );
         assert_eq!(batch.header().max_timestamp_ms, 110);
     }
@@ -372,11 +331,8 @@ mod tests {
         batch.set_append_time(500);
         batch.stamp(0, 0);
         let bytes = batch.bytes().to_vec();
-        let times: Vec<i64> = Batch::verify(&bytes)
-            .unwrap()
-            .records()
-            .map(|r| r.timestamp_ms)
-            .collect();
+        let times: Vec<i64> =
+            Batch::verify(&bytes).unwrap().records().map(|r| r.timestamp_ms).collect();
         assert_eq!(times, [500, 500]);
     }
 }

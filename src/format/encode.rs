@@ -58,9 +58,7 @@ impl BatchBuilder {
         let offset_delta = self.record_count;
         let len = body_len(record, timestamp_delta, offset_delta)?;
         if self.bytes.len() + len > BATCH_LEN_MAX {
-            return Err(Error::InvalidRecord {
-                reason: "the batch exceeds 2 GiB",
-            });
+            return Err(Error::InvalidRecord { reason: "the batch exceeds 2 GiB" });
         }
 
         let out = &mut self.bytes;
@@ -110,10 +108,7 @@ impl BatchBuilder {
             base_sequence: -1,
             record_count: self.record_count,
         };
-        let (front, _) = self
-            .bytes
-            .split_first_chunk_mut()
-            .expect("clear made room for a header");
+        let (front, _) = self.bytes.split_first_chunk_mut().expect("clear made room for a header");
         written.write(front);
         let mut batch = EncodedBatch {
             bytes: &mut self.bytes,
@@ -189,11 +184,7 @@ fn body_len(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Res
             return Err(too_long());
         }
     }
-    if len > BATCH_LEN_MAX {
-        Err(too_long())
-    } else {
-        Ok(len)
-    }
+    if len > BATCH_LEN_MAX { Err(too_long()) } else { Ok(len) }
 }
 
 fn bytes_len(bytes: Option<&[u8]>) -> Result<usize> {
@@ -207,9 +198,7 @@ fn bytes_len(bytes: Option<&[u8]>) -> Result<usize> {
 }
 
 fn too_long() -> Error {
-    Error::InvalidRecord {
-        reason: "a key, value or header exceeds 2 GiB",
-    }
+    Error::InvalidRecord { reason: "a key, value or header exceeds 2 GiB" }
 }
 
 #[cfg(test)]
@@ -237,10 +226,7 @@ mod tests {
         let mut builder = BatchBuilder::default();
         let records = [
             (Record::new("v1").key("k1"), 1_700_000_000_000),
-            (
-                Record::new("hello").header("h", b"\x01").null_header("n"),
-                1_700_000_000_005,
-            ),
+            (Record::new("hello").header("h", b"\x01").null_header("n"), 1_700_000_000_005),
             (Record::tombstone("k3"), 1_699_999_999_990),
         ];
         for (record, timestamp) in &records {

@@ -70,9 +70,7 @@ impl BatchHeader {
         if self.len() as u64 > available {
             return Err(HeaderFault::CutOff);
         }
-        let last = self
-            .base_offset
-            .checked_add(i64::from(self.last_offset_delta));
+        let last = self.base_offset.checked_add(i64::from(self.last_offset_delta));
         if self.base_offset < 0 || self.last_offset_delta < 0 || last.is_none_or(|l| l == i64::MAX)
         {
             return Err(HeaderFault::Offsets);
@@ -197,9 +195,7 @@ const _: () = assert!(field::LENGTH.end == field::LEADER_EPOCH.start);
 const _: () = assert!(field::CHECKSUM.end == field::ATTRIBUTES.start);
 
 fn at<const N: usize>(bytes: &[u8; LEN], range: Range<usize>) -> [u8; N] {
-    bytes[range]
-        .try_into()
-        .expect("every field constant has the width of its type")
+    bytes[range].try_into().expect("every field constant has the width of its type")
 }
 
 #[cfg(test)]
@@ -246,21 +242,14 @@ mod tests {
         assert_eq!(faulty(|h| h.length = i32::MAX), HeaderFault::CutOff);
         assert_eq!(faulty(|h| h.magic = 3), HeaderFault::Magic);
         assert_eq!(faulty(|h| h.base_offset = -1), HeaderFault::Offsets);
-        assert_eq!(
-            faulty(|h| h.base_offset = i64::MAX - 2),
-            HeaderFault::Offsets
-        );
+        assert_eq!(faulty(|h| h.base_offset = i64::MAX - 2), HeaderFault::Offsets);
         assert_eq!(faulty(|h| h.last_offset_delta = -1), HeaderFault::Offsets);
         assert_eq!(faulty(|h| h.record_count = -1), HeaderFault::Count);
     }
 
     #[test]
     fn sequences_wrap_to_zero() {
-        let header = BatchHeader {
-            base_sequence: i32::MAX,
-            last_offset_delta: 1,
-            ..header()
-        };
+        let header = BatchHeader { base_sequence: i32::MAX, last_offset_delta: 1, ..header() };
         assert_eq!(header.last_sequence(), 0);
     }
 }

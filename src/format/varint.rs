@@ -89,38 +89,18 @@ mod tests {
 
     #[test]
     fn golden_values() {
-        for (value, bytes) in [
-            (0, "00"),
-            (-1, "01"),
-            (1, "02"),
-            (5, "0a"),
-            (-10, "13"),
-            (64, "8001"),
-        ] {
-            let hex: String = encoded_i32(value)
-                .iter()
-                .map(|b| format!("{b:02x}"))
-                .collect();
+        for (value, bytes) in
+            [(0, "00"), (-1, "01"), (1, "02"), (5, "0a"), (-10, "13"), (64, "8001")]
+        {
+            let hex: String = encoded_i32(value).iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(hex, bytes, "{value}");
         }
     }
 
     #[test]
     fn every_edge_makes_the_round_trip() {
-        let edges = [
-            0,
-            1,
-            -1,
-            63,
-            64,
-            -64,
-            -65,
-            8191,
-            8192,
-            i64::MAX,
-            i64::MIN,
-            i64::from(i32::MAX),
-        ];
+        let edges =
+            [0, 1, -1, 63, 64, -64, -65, 8191, 8192, i64::MAX, i64::MIN, i64::from(i32::MAX)];
         for value in edges {
             let mut out = Vec::new();
             write_i64(&mut out, value);

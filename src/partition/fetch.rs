@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::Batch;
 use crate::format::decode::BatchFault;
-use crate::format::header::BatchHeader;
 use crate::partition::Partition;
 use crate::storage::map::View;
 use crate::storage::scan::Continuity;
@@ -165,8 +164,9 @@ impl Place {
                 Ok(batch) => batch,
                 // What was met before the fault is brought first; the next read meets it again.
                 Err(_) if record_count > 0 => break,
-                Err((fault, header)) => {
-                    return Err(self.segment.fault_error(byte_position, fault, header));
+                Err(fault) => {
+                    let expected = continuity.expected;
+                    return Err(self.segment.fault_error(byte_position, fault, expected));
                 }
             };
             let header = batch.header();
@@ -205,14 +205,11 @@ impl Place {
     }
 }
 
-/// Verifies the batch at the front of `bytes`; on a fault, gives its header too if that is intact.
-fn verified<'b>(
-    bytes: &'b [u8],
-    continuity: &Continuity,
-) -> Result<Batch<'b>, (BatchFault, Option<BatchHeader>)> {
-    let header = decode::header_at(bytes).map_err(|fault| (BatchFault::Header(fault), None))?;
-    continuity.check(&header).map_err(|fault| (fault, None))?;
-    Batch::verify(bytes).map_err(|fault| (fault, Some(header)))
+/// Verifies the batch at the front of `bytes`, and that it continues the one before.
+fn verified<'b>(bytes: &'b [u8], continuity: &Continuity) -> Result<Batch<'b>, BatchFault> {
+    let header = decode::header_at(bytes).map_err(BatchFault::Header)?;
+    continuity.check(&header)?;
+    Batch::verify(bytes)
 }
 
 /// Counts the records of a batch that a reader at `position` is to see.

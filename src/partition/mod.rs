@@ -6,6 +6,8 @@
 //! **Invariant (latched).** After a write or a sync whose outcome is unknown nothing is appended any more
 //! and nobody is told that anything is durable, until the partition is opened again. Reads go on.
 
+#[cfg(test)]
+mod crash;
 pub(crate) mod fetch;
 pub(crate) mod follow;
 pub(crate) mod leader_epochs;

@@ -142,13 +142,14 @@ impl<'f> Scan<'f> {
         from: u64,
         offset_min: i64,
     ) -> Result<Option<(u64, BatchHeader)>> {
-        // A fault in a batch's body leaves its length intact: the next batch then starts right behind
-        // it. Asked first, so that a batch stored as a value inside another is not taken for one.
+        // A fault in a batch's body leaves its length and offsets intact: the next batch then starts right
+        // behind it. Asked first, so that a batch stored as a value inside another is not taken for one.
         let front = self.fill(from, header::LEN)?;
         if let Some(damaged) = front.first_chunk().map(BatchHeader::read) {
             if damaged.check(self.len - from).is_ok() {
                 let behind = from + damaged.len() as u64;
-                if let Some(header) = self.whole_batch_at(behind, offset_min)? {
+                let found = self.whole_batch_at(behind, offset_min)?;
+                if let Some(header) = found.filter(|h| h.base_offset == damaged.last_offset() + 1) {
                     return Ok(Some((behind, header)));
                 }
             }

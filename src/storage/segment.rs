@@ -259,7 +259,11 @@ impl OpenSegment {
             walk.start_at_indexed(indexed);
         }
         while let Some(found) = walk.step(offset)? {
-            if found.header.last_offset() >= offset {
+            // A header that claims an offset further on must be believed only if the batch is whole.
+            let claims = found.header.last_offset() >= offset;
+            if claims && found.header.base_offset < offset && !is_whole(&view, found) {
+                walk.refuse(found, offset)?;
+            } else if claims {
                 return Ok(Some(found));
             }
         }
@@ -302,7 +306,7 @@ impl OpenSegment {
                 continue;
             }
             let batch = Batch::verify(view.from(found.position))
-                .map_err(|fault| self.fault_error(found.position, fault, Some(header)))?;
+                .map_err(|fault| self.fault_error(found.position, fault, header.base_offset))?;
             let wanted = |r: &decode::RawRecord<'_>| {
                 r.timestamp_ms >= timestamp_ms && r.offset >= offset_min
             };
@@ -328,29 +332,18 @@ impl OpenSegment {
         Ok(Indexes::resume(read.interval, read.offsets, read.times, self.base_offset))
     }
 
-    /// Names a fault: the path, the byte, and where reading can go on.
-    pub(crate) fn fault_error(
-        &self,
-        position: u64,
-        fault: BatchFault,
-        header: Option<BatchHeader>,
-    ) -> Error {
+    /// Names a fault in the batch at `position`, where `expected` is the offset it should begin with: the
+    /// path, the byte, and where reading can go on.
+    pub(crate) fn fault_error(&self, position: u64, fault: BatchFault, expected: i64) -> Error {
         let path = self.path.clone();
         match fault {
-            BatchFault::Compressed(codec) => Error::UnsupportedCompression {
-                codec,
-                offset: header.map_or(self.base_offset, |header| header.base_offset),
-                path,
-            },
+            BatchFault::Compressed(codec) => {
+                Error::UnsupportedCompression { codec, offset: expected, path }
+            }
             fault => {
-                let resume = match self.view() {
-                    Some(view) => self.resync(&view, position, self.base_offset).map(|found| {
-                        // A batch whose header is intact says itself where it ends.
-                        let intact = header.map(|header| header.last_offset() + 1);
-                        intact.unwrap_or(found.header.base_offset)
-                    }),
-                    None => None,
-                };
+                let behind =
+                    self.view().and_then(|view| self.resync(&view, position, expected + 1));
+                let resume = behind.map(|found| found.header.base_offset);
                 Error::Corrupt { path, position, reason: fault.text(), resume }
             }
         }
@@ -359,18 +352,17 @@ impl OpenSegment {
     /// Finds the first whole batch behind damage at `from`, base offset at least `offset_min`.
     fn resync(&self, view: &View, from: u64, offset_min: i64) -> Option<Located> {
         let whole_at = |position: u64| {
-            let bytes = view.from(position);
-            let header = decode::header_at(bytes).ok()?;
+            let header = decode::header_at(view.from(position)).ok()?;
             let plausible = header.base_offset >= offset_min
                 && header.base_offset - self.base_offset <= i64::from(i32::MAX);
-            (plausible && decode::checksum_holds(&header, bytes))
-                .then_some(Located { position, header })
+            let found = Located { position, header };
+            (plausible && is_whole(view, found)).then_some(found)
         };
-        // Damage in a batch's body leaves its length intact; see `Scan::resync`.
+        // Damage in a batch's body leaves its length and offsets intact; see `Scan::resync`.
         if let Ok(damaged) = decode::header_at(view.from(from)) {
-            let behind = from + damaged.len() as u64;
-            if let Some(found) = whole_at(behind) {
-                return Some(found);
+            let behind = whole_at(from + damaged.len() as u64);
+            if behind.is_some_and(|b| b.header.base_offset == damaged.last_offset() + 1) {
+                return behind;
             }
         }
         let magic = header::field::MAGIC.start as u64;
@@ -459,10 +451,8 @@ impl OpenSegment {
                 }
                 Ok(None) => return indexes,
                 Err(_) => {
-                    let expected = walk.continuity.expected;
-                    let Some(found) = self.resync(&view, walk.position, expected) else {
-                        return indexes;
-                    };
+                    let (_, found) = walk.resync();
+                    let Some(found) = found else { return indexes };
                     walk.go_to(found);
                     crossed_damage = true;
                 }
@@ -477,30 +467,28 @@ struct Walk<'s> {
     view: &'s View,
     position: u64,
     continuity: Continuity,
-    /// Set when the walk starts from an index entry: the first batch must agree with it.
-    indexed: Option<IndexedBatch>,
+    /// The batch stepped over last: where the walk goes astray, its header may be the liar.
+    previous: Option<Located>,
+    /// Set when the walk started from an index entry, which is advice.
+    is_indexed: bool,
 }
 
 impl<'s> Walk<'s> {
     fn new(segment: &'s OpenSegment, view: &'s View) -> Walk<'s> {
         let gaps_below = segment.context.gaps_below;
         let continuity = Continuity { expected: segment.base_offset, gaps_below };
-        Walk { segment, view, position: 0, continuity, indexed: None }
+        Walk { segment, view, position: 0, continuity, previous: None, is_indexed: false }
     }
 
+    /// Begins at an indexed batch if that fits its entry; else at the beginning.
     fn start_at_indexed(&mut self, indexed: IndexedBatch) {
-        let bytes = self.view.from(indexed.position);
-        match decode::header_at(bytes) {
-            // An index entry is advice: one that does not fit costs a walk from the beginning.
-            Ok(header)
-                if header.base_offset <= indexed.last_offset
-                    && header.base_offset >= self.segment.base_offset =>
-            {
-                self.position = indexed.position;
-                self.continuity.expected = header.base_offset;
-                self.indexed = Some(indexed);
-            }
-            _ => {}
+        let Ok(header) = decode::header_at(self.view.from(indexed.position)) else { return };
+        let fits = header.base_offset >= self.segment.base_offset
+            && header.last_offset() <= indexed.last_offset;
+        if fits {
+            self.position = indexed.position;
+            self.continuity.expected = header.base_offset;
+            self.is_indexed = true;
         }
     }
 
@@ -521,39 +509,79 @@ impl<'s> Walk<'s> {
     fn step(&mut self, offset: i64) -> Result<Option<Located>> {
         match self.next() {
             Ok(found) => Ok(found),
-            Err(fault) => {
-                if self.indexed.take().is_some() {
-                    // The index led here: walk from the beginning before calling it damage.
-                    self.position = 0;
-                    self.continuity.expected = self.segment.base_offset;
-                    return self.step(offset);
-                }
-                let expected = self.continuity.expected;
-                match self.segment.resync(self.view, self.position, expected) {
-                    Some(found) if found.header.base_offset <= offset => {
-                        self.go_behind(found);
-                        Ok(Some(found))
-                    }
-                    found => Err(Error::Corrupt {
-                        path: self.segment.path.clone(),
-                        position: self.position,
-                        reason: fault.text(),
-                        resume: found.map(|found| found.header.base_offset),
-                    }),
-                }
+            Err(_) if self.is_indexed => {
+                // The index led here: walk from the beginning before calling it damage.
+                *self = Walk::new(self.segment, self.view);
+                self.step(offset)
             }
+            Err(fault) => {
+                let (damaged, found) = self.resync();
+                self.cross(damaged, fault, found, offset)?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// Steps back over a batch that turned out not to be whole, and goes on behind the damage as long as
+    /// that can still lead to `offset`.
+    fn refuse(&mut self, damaged: Located, offset: i64) -> Result<()> {
+        let expected = damaged.header.base_offset + 1;
+        let found = self.segment.resync(self.view, damaged.position, expected);
+        self.cross(damaged.position, BatchFault::Checksum, found, offset)?;
+        if let Some(found) = found {
+            self.go_to(found);
+        }
+        Ok(())
+    }
+
+    /// Finds where the walk can go on after a fault, and where the damage begins: at the position, or at
+    /// the batch before if that one is not whole, for then its header led astray.
+    fn resync(&self) -> (u64, Option<Located>) {
+        let (from, offset_min) = match self.previous {
+            Some(previous) if !is_whole(self.view, previous) => {
+                (previous.position, previous.header.base_offset + 1)
+            }
+            _ => (self.position, self.continuity.expected),
+        };
+        (from, self.segment.resync(self.view, from, offset_min))
+    }
+
+    fn cross(
+        &mut self,
+        damaged: u64,
+        fault: BatchFault,
+        found: Option<Located>,
+        offset: i64,
+    ) -> Result<()> {
+        match found {
+            Some(found) if found.header.base_offset <= offset => {
+                self.go_behind(found);
+                Ok(())
+            }
+            found => Err(Error::Corrupt {
+                path: self.segment.path.clone(),
+                position: damaged,
+                reason: fault.text(),
+                resume: found.map(|found| found.header.base_offset),
+            }),
         }
     }
 
     fn go_to(&mut self, found: Located) {
         self.position = found.position;
         self.continuity.expected = found.header.base_offset;
+        self.previous = None;
     }
 
     fn go_behind(&mut self, found: Located) {
         self.position = found.position + found.header.len() as u64;
         self.continuity.advance(&found.header);
+        self.previous = Some(found);
     }
+}
+
+fn is_whole(view: &View, batch: Located) -> bool {
+    decode::checksum_holds(&batch.header, view.from(batch.position))
 }
 
 /// Writes both index files of a segment that ends here, durably, unless they say so already.

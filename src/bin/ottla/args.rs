@@ -1,0 +1,301 @@
+//! What can be asked for: every command, option and help text.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as Options;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+use ottla::Durability;
+use ottla::Start;
+
+use crate::failure::Failure;
+use crate::text;
+
+/// Topics, records and files of an ottla data directory.
+///
+/// Data goes to stdout; counts, progress and errors go to stderr. Exits with 0 if all went well, 1 if
+/// something failed, 2 if it was called wrongly. `topic ls`, `topic describe`, `consume`, `offsets`,
+/// `dump` and `check` only look: they work while an application holds the directory.
+#[derive(Debug, Parser)]
+#[command(name = "ottla", version, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct Args {
+    /// The data directory
+    #[arg(short = 'd', long = "dir", env = "OTTLA_DIR", global = true, value_name = "DIR")]
+    pub(crate) directory: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+impl Args {
+    pub(crate) fn directory(&self) -> Result<&Path, Failure> {
+        self.directory.as_deref().ok_or_else(|| {
+            Failure::Usage("which data directory? name it with -d DIR or OTTLA_DIR".into())
+        })
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Create, list, describe, alter and remove topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Append the lines of stdin to a topic
+    ///
+    /// Each line becomes a record, without its newline; a last line without newline counts too. Bytes are
+    /// taken as they are and need not be UTF-8. The topic must exist. Ends after a flush, with all records on
+    /// stable storage, and says on stderr how many there were.
+    Produce(ProduceArgs),
+    /// Print the records of a topic
+    ///
+    /// Without -f or -J prints the value of each record and a newline. Records of one partition come in
+    /// order. Compressed batches and damage end it with exit code 1.
+    Consume(ConsumeArgs),
+    /// Print offsets of a topic's partitions, as topic:partition:offset
+    ///
+    /// One line for each partition; the offset is -1 where no record matches.
+    Offsets(OffsetsArgs),
+    /// Print what is in a file or directory, in the words of Kafka's dump tool
+    ///
+    /// As Kafka prints it with --deep-iteration and --print-data-log, so that the two can be compared. Files
+    /// of a directory come in the order of their names.
+    Dump(DumpArgs),
+    /// Verify everything in the data directory
+    ///
+    /// Every checksum of every batch, the order of offsets, indexes, snapshots, checkpoints. Prints one line
+    /// for each thing that is wrong, and exits with 1 if there is any.
+    Check,
+    /// Measure this machine
+    ///
+    /// Without -d in a temporary directory, which is removed afterwards.
+    #[command(subcommand)]
+    Perf(PerfCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Create a topic; makes the data directory if need be
+    Create {
+        name: String,
+        /// How many partitions it has
+        #[arg(short, long, default_value_t = 1, value_name = "N")]
+        partitions: u32,
+        /// A property, by Kafka's name
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+        config: Vec<(String, String)>,
+    },
+    /// List the topics
+    Ls {
+        /// Also print the number of partitions and of bytes
+        #[arg(short, long)]
+        long: bool,
+    },
+    /// Print a topic's partitions and properties
+    Describe {
+        name: String,
+        /// Also print the properties that are at their default
+        #[arg(long)]
+        all: bool,
+    },
+    /// Change properties of a topic: all that are given, or none
+    #[command(arg_required_else_help = true)]
+    Alter {
+        name: String,
+        /// Set a property, by Kafka's name
+        #[arg(short, long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+        config: Vec<(String, String)>,
+        /// Return a property to its default
+        #[arg(long, value_name = "KEY")]
+        unset: Vec<String>,
+    },
+    /// Raise the number of partitions to COUNT
+    AddPartitions {
+        name: String,
+        #[arg(value_name = "COUNT")]
+        count: u32,
+    },
+    /// Delete a topic and its records
+    Rm { name: String },
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct ProduceArgs {
+    /// An existing topic
+    pub(crate) topic: String,
+    /// Append to this partition, whatever the key
+    #[arg(short, long, value_name = "N")]
+    pub(crate) partition: Option<u32>,
+    /// Split each line at the first SEP: the key is in front of it, the value behind; a line without SEP has
+    /// a null key. Escapes: \n \t \r \\ \xNN
+    #[arg(short = 'K', long = "key-separator", value_name = "SEP", value_parser = separator)]
+    pub(crate) key_separator: Option<Bytes>,
+    /// Add a header to every record; without `=` its value is null
+    #[arg(short = 'H', long = "header", value_name = "NAME=VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// Each line begins with a timestamp, in milliseconds since 1970, and a tab
+    #[arg(short = 't', long)]
+    pub(crate) timestamps: bool,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct ConsumeArgs {
+    /// An existing topic
+    pub(crate) topic: String,
+    /// Read this partition only
+    #[arg(short, long, value_name = "N")]
+    pub(crate) partition: Option<u32>,
+    /// Where to begin: `beginning`, `end`, an offset, -N for the last N offsets of each partition, or
+    /// @MS for the first record with this timestamp (ms since 1970) or a later one
+    #[arg(short, long, value_name = "START", default_value = "beginning", value_parser = start,
+          allow_hyphen_values = true)]
+    pub(crate) offset: Start,
+    /// Stop after so many records
+    #[arg(short, long, value_name = "COUNT")]
+    pub(crate) count: Option<u64>,
+    /// Stop at the end the topic has when the command starts; the default
+    #[arg(short = 'e', long = "exit", conflicts_with = "follow")]
+    pub(crate) exit: bool,
+    /// Wait for more at the end
+    #[arg(long)]
+    pub(crate) follow: bool,
+    /// %t topic, %p partition, %o offset, %k key, %s value, %T timestamp, %h headers (name=value,…),
+    /// %K key length, %S value length (-1 if null), %%; escapes \n \t \r \\ \xNN
+    #[arg(short, long, conflicts_with = "json")]
+    pub(crate) format: Option<String>,
+    /// Print one JSON object a line
+    #[arg(short = 'J', long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct OffsetsArgs {
+    /// An existing topic
+    pub(crate) topic: String,
+    /// `earliest`, `latest`, or a time in ms since 1970: the first record of that time or later
+    #[arg(long, default_value = "latest", value_name = "TIME", value_parser = offset_time)]
+    pub(crate) time: OffsetTime,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum OffsetTime {
+    Earliest,
+    Latest,
+    At(i64),
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct DumpArgs {
+    /// A .log, .index, .timeindex, .txnindex or .snapshot file, or a directory of them
+    pub(crate) path: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PerfCommand {
+    /// Append records as fast as it goes
+    Produce(PerfProduceArgs),
+    /// Read everything in a topic, touching every byte; fills it first if it is empty
+    Consume(PerfArgs),
+    /// Measure the time from a send to the waking of a waiting consumer
+    Latency(PerfLatencyArgs),
+}
+
+/// What all measurements share.
+#[derive(Debug, Options)]
+pub(crate) struct PerfArgs {
+    /// An existing topic; without it a fresh one, removed at the end
+    #[arg(long)]
+    pub(crate) topic: Option<String>,
+    /// How many records; `latency` sends at most 10000
+    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+    pub(crate) records: u64,
+    /// The size of a value
+    #[arg(long, default_value_t = 100, value_name = "BYTES")]
+    pub(crate) size: usize,
+    /// Of a fresh topic
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) partitions: u32,
+    /// `synced`, `buffered`, or `every:MS`
+    #[arg(long, default_value = "buffered", value_parser = durability)]
+    pub(crate) durability: Durability,
+    /// Print one JSON object with plain numbers
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct PerfProduceArgs {
+    #[command(flatten)]
+    pub(crate) shared: PerfArgs,
+    /// How many threads send
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) threads: u32,
+    /// When each thread waits for durability: after each record, or once at the end
+    #[arg(long, value_enum, default_value_t = Wait::End)]
+    pub(crate) wait: Wait,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Wait {
+    Each,
+    End,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct PerfLatencyArgs {
+    #[command(flatten)]
+    pub(crate) shared: PerfArgs,
+    /// How many records are sent in a second
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+}
+
+/// An argument's bytes; a type of its own, because clap takes a plain `Vec` for a list of arguments.
+#[derive(Clone, Debug)]
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("it should be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn separator(text: &str) -> Result<Bytes, String> {
+    let bytes = text::unescape(text)?;
+    if bytes.is_empty() {
+        return Err("it is empty".into());
+    }
+    Ok(Bytes(bytes))
+}
+
+fn start(text: &str) -> Result<Start, String> {
+    let number = |text: &str| text.parse::<i64>().ok().filter(|number| *number >= 0);
+    let start = match (text, text.strip_prefix('@'), text.strip_prefix('-')) {
+        ("beginning", ..) => Some(Start::Earliest),
+        ("end", ..) => Some(Start::Latest),
+        (_, Some(time), _) => number(time).map(Start::Timestamp),
+        (_, _, Some(last)) => number(last).map(|last| Start::Last(last.unsigned_abs())),
+        _ => number(text).map(Start::Offset),
+    };
+    start.ok_or_else(|| "it should be `beginning`, `end`, N, -N or @TIMESTAMP_MS".into())
+}
+
+fn offset_time(text: &str) -> Result<OffsetTime, String> {
+    match (text, text.parse()) {
+        // Kafka's tools know both by these numbers, too.
+        ("earliest" | "-2", _) => Ok(OffsetTime::Earliest),
+        ("latest" | "-1", _) => Ok(OffsetTime::Latest),
+        (_, Ok(time)) if time >= 0 => Ok(OffsetTime::At(time)),
+        _ => Err("it should be `earliest`, `latest` or a number of milliseconds".into()),
+    }
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    let every = text.strip_prefix("every:").and_then(|ms| ms.parse().ok());
+    match (text, every) {
+        ("synced", _) => Ok(Durability::Synced),
+        ("buffered", _) => Ok(Durability::Buffered),
+        (_, Some(ms)) => Ok(Durability::Every(Duration::from_millis(ms))),
+        _ => Err("it should be `synced`, `buffered` or `every:MS`".into()),
+    }
+}
