@@ -394,6 +394,7 @@ impl Consumer {
         for new in &assigned {
             new.open.doorbells().hang(&self.bell);
         }
+        self.topics.closing().hang(&self.bell);
         self.assigned = assigned;
         self.next = 0;
         self.buffer.clear();
@@ -608,6 +609,13 @@ impl Consumer {
         let assigned = &mut self.assigned[index];
         assigned.source.topic().state.refuse_if_deleted()?;
         assigned.open.refresh()?;
+        if assigned.open.is_deleted() {
+            let name = assigned.source.topic().name().to_owned();
+            return Err(Error::TopicDeleted { name });
+        }
+        if self.settings.isolation == Isolation::Durable && assigned.open.is_followed() {
+            self.topics.refresh_durable_ends()?;
+        }
         loop {
             let bound = bound(&assigned.open, self.settings.isolation);
             match assigned.open.read(&mut assigned.cursor, limits, bound)? {
@@ -699,6 +707,7 @@ impl Consumer {
             || self.assigned.iter().filter(|a| !a.is_paused).any(|assigned| {
                 assigned.cursor.position < self.bound(&assigned.open)
                     || assigned.source.topic().state.is_deleted()
+                    || assigned.open.is_deleted()
             })
     }
 

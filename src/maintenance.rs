@@ -179,7 +179,7 @@ impl Round {
     /// Looks for what another process appended, and looks again soon while somebody waits.
     fn watch(&mut self, topics: &Topics, open: &Arc<Partition>) {
         // A file that is being replaced, or a partition that is being deleted: seen next time.
-        let looked = topics.refresh_durable_ends().and_then(|()| open.look_again());
+        let looked = open.look_again(|| topics.refresh_durable_ends());
         match looked {
             Ok(false) => {}
             Ok(true) => {

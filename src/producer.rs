@@ -72,8 +72,15 @@ struct ProducerState {
     durability: Durability,
     /// An append is on stable storage this much later even if nobody waits for it.
     sync_within: Duration,
-    /// What `flush` has to wait for: partitions that got records since the last one.
-    touched: Mutex<Vec<Arc<Partition>>>,
+    /// What `flush` has to wait for: partitions that got records, and up to where. An entry leaves only
+    /// once that is durable, so that every flush waits for everything sent before it.
+    touched: Mutex<Vec<Touched>>,
+}
+
+#[derive(Clone, Debug)]
+struct Touched {
+    partition: Arc<Partition>,
+    end: i64,
 }
 
 struct Keep(KeepOpen);
@@ -207,15 +214,17 @@ impl Producer {
     ///
     /// * [`Error::Latched`] if a sync failed; the other partitions were synchronised all the same.
     pub fn flush(&self) -> Result<()> {
-        let touched = std::mem::take(&mut *self.shared.touched.lock());
+        let touched = self.shared.touched.lock().clone();
         let mut first_error = None;
-        for partition in &touched {
-            let waited = partition.wait_durable(partition.watermarks().log_end());
-            if let Err(error) = waited {
+        for Touched { partition, end } in &touched {
+            if let Err(error) = partition.wait_durable(*end) {
                 if !partition.is_deleted() {
                     first_error.get_or_insert(error);
                 }
             }
+            let is_settled =
+                |other: &Touched| Arc::ptr_eq(&other.partition, partition) && other.end <= *end;
+            self.shared.touched.lock().retain(|other| !is_settled(other));
         }
         first_error.map_or(Ok(()), Err)
     }
@@ -257,7 +266,7 @@ impl Producer {
             .map_err(|error| topic.state.refuse_if_deleted().err().unwrap_or(error))?;
         let timestamp_ms = appended.append_time_ms.unwrap_or(batch.max_timestamp_ms());
         if waits_for_sync {
-            self.touch(&partition);
+            self.touch(&partition, appended.offsets.end);
         }
         let metadata = RecordMetadata {
             topic: topic.state.topic_name().clone(),
@@ -270,10 +279,11 @@ impl Producer {
         Ok((Delivery { topic, partition, metadata, waits_for_sync, _keep_open }, len))
     }
 
-    fn touch(&self, partition: &Arc<Partition>) {
+    fn touch(&self, partition: &Arc<Partition>, end: i64) {
         let mut touched = self.shared.touched.lock();
-        if !touched.iter().rev().any(|known| Arc::ptr_eq(known, partition)) {
-            touched.push(Arc::clone(partition));
+        match touched.iter_mut().find(|known| Arc::ptr_eq(&known.partition, partition)) {
+            Some(known) => known.end = known.end.max(end),
+            None => touched.push(Touched { partition: Arc::clone(partition), end }),
         }
     }
 }

@@ -179,6 +179,7 @@ impl Store {
     pub fn open_read_only(root: impl AsRef<Path>) -> Result<Store> {
         let builder = Store::builder(root);
         let root = absolute(&builder.root)?;
+        refuse_if_not_directory(&root)?;
         let (attention, asked) = crossbeam_channel::unbounded();
         let topics = Topics::open_read_only(&root, builder.disk, builder.clock, attention)?;
         let topics = Arc::new(topics);
@@ -374,16 +375,10 @@ impl StoreBuilder {
     /// * As [`Store::open`].
     pub fn open(self) -> Result<Store> {
         let root = absolute(&self.root)?;
-        match fs::metadata(&root) {
-            Ok(metadata) if metadata.is_dir() => {}
-            Ok(_) => {
-                return Err(Error::NotADataDirectory { path: root, reason: "it is a file" });
-            }
-            Err(_) if self.create => self.disk.create_directories(&root)?,
-            Err(_) => {
-                return Err(Error::NotADataDirectory { path: root, reason: "it does not exist" });
-            }
+        if self.create && !self.disk.exists(&root)? {
+            self.disk.create_directories(&root)?;
         }
+        refuse_if_not_directory(&root)?;
         let (attention, asked) = crossbeam_channel::unbounded();
         let topics = Arc::new(Topics::open(&root, self.disk, self.clock, attention)?);
         let maintenance = Maintenance::start(&topics, asked, self.checkpoint_interval)?;
@@ -431,6 +426,16 @@ impl Drop for Shared {
 }
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+fn refuse_if_not_directory(root: &Path) -> Result<()> {
+    let reason = match fs::metadata(root) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => "it is not a directory",
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "it does not exist",
+        Err(error) => return Err(Error::io("open", root, error)),
+    };
+    Err(Error::NotADataDirectory { path: root.to_path_buf(), reason })
+}
 
 /// The directory is named once and for all: the process may change its working directory later.
 fn absolute(root: &Path) -> Result<PathBuf> {

@@ -37,6 +37,7 @@ use crate::partition::Opening;
 use crate::partition::Partition;
 use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
+use crate::partition::watermarks::Doorbells;
 use crate::storage::catalog;
 use crate::storage::catalog::Catalog;
 use crate::storage::catalog::CatalogEntry;
@@ -157,6 +158,8 @@ pub(crate) struct Topics {
     list: RwLock<BTreeMap<TopicName, Arc<TopicState>>>,
     findings: Mutex<Vec<Finding>>,
     is_closed: AtomicBool,
+    /// Rung when the store is closed, for those who wait for no partition.
+    closing: Doorbells,
 }
 
 #[derive(Debug)]
@@ -466,6 +469,7 @@ impl Topics {
             list: RwLock::default(),
             findings: Mutex::new(findings),
             is_closed: AtomicBool::new(false),
+            closing: Doorbells::default(),
         };
         topics.finish_interrupted()?;
         topics.adopt_and_open(&surroundings)?;
@@ -483,10 +487,6 @@ impl Topics {
         clock: Clock,
         attention: Sender<Attention>,
     ) -> Result<Topics> {
-        if !disk.exists(root)? {
-            let reason = "it does not exist";
-            return Err(Error::NotADataDirectory { path: root.to_path_buf(), reason });
-        }
         let topics = Topics {
             root: root.to_path_buf(),
             disk,
@@ -497,6 +497,7 @@ impl Topics {
             list: RwLock::default(),
             findings: Mutex::default(),
             is_closed: AtomicBool::new(false),
+            closing: Doorbells::default(),
         };
         topics.look_again()?;
         Ok(topics)
@@ -505,6 +506,10 @@ impl Topics {
     /// Creates a topic; durable once this returns.
     pub(crate) fn create(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicState>> {
         let name = TopicName::new(name)?;
+        if name.as_str() == file_name::CLUSTER_METADATA {
+            let reason = "it is the name of Kafka's own metadata log".to_owned();
+            return Err(Error::InvalidTopic { name: name.to_string(), reason });
+        }
         let count = config.partition_count();
         let overrides = config.into_overrides();
         let log = Arc::new(LogConfig::resolve(&overrides)?);
@@ -638,10 +643,8 @@ impl Topics {
             self.list.read().get(&name).cloned()
         };
         self.refuse_if_closed()?;
-        if let Some(state) = found() {
-            return Ok(state);
-        }
         if self.writing.is_none() {
+            // It may have been deleted or created anew meanwhile.
             self.look_again()?;
         }
         found().ok_or_else(|| Error::UnknownTopic { name: name.to_owned() })
@@ -674,6 +677,10 @@ impl Topics {
         let writing = self.writing()?;
         let mut points = writing.recovery_points.lock();
         for (topic, number, partition) in partitions {
+            // Asked under the lock: a deletion takes its points off the record under it.
+            if partition.is_deleted() {
+                continue;
+            }
             points.set(topic, *number, partition.watermarks().durable_end());
         }
         points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))
@@ -700,6 +707,7 @@ impl Topics {
         if self.is_closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.closing.ring_for_the_last_time();
         if self.writing.is_none() {
             for (_, _, partition) in self.all_open() {
                 partition.doorbells().ring_for_the_last_time();
@@ -742,6 +750,10 @@ impl Topics {
 
     pub(crate) fn refuse_if_closed(&self) -> Result<()> {
         if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn closing(&self) -> &Doorbells {
+        &self.closing
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -852,6 +864,8 @@ impl Topics {
         for (topic, number, offset) in kept {
             points.set(&topic, number, offset);
         }
+        // A topic that is created anew under this name must not inherit them.
+        points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))?;
         drop(points);
         self.change_catalog(writing, |catalog| {
             catalog.topics.remove(name);

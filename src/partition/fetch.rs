@@ -110,15 +110,16 @@ impl Partition {
                 if place.byte_position < place.segment.end() {
                     return Ok(Some(place));
                 }
-                match self.segments().after(place.segment.base_offset()) {
+                // What is held may be an older view of a segment that has grown since: ask again before
+                // going on to the next one.
+                let base_offset = place.segment.base_offset();
+                let segment = self.segments().holding(base_offset).open(self.context())?;
+                if place.byte_position < segment.end() {
+                    return Ok(Some(Place { segment, ..place }));
+                }
+                match self.segments().after(base_offset) {
                     Some(next) => next,
-                    None => {
-                        // More was published since, or the file of somebody else's log was mapped anew.
-                        let base_offset = place.segment.base_offset();
-                        let segment = self.segments().holding(base_offset).open(self.context())?;
-                        let has_more = place.byte_position < segment.end();
-                        return Ok(has_more.then_some(Place { segment, ..place }));
-                    }
+                    None => return Ok(None),
                 }
             }
             _ => self.segments().holding(cursor.position),

@@ -84,6 +84,11 @@ impl Follow {
         }
     }
 
+    /// Tells whether the file that was read last is gone from its directory: the topic was deleted.
+    pub(crate) fn is_unlinked(&self) -> Result<bool> {
+        self.file.is_unlinked()
+    }
+
     fn walk(&mut self, context: &SegmentContext) -> Result<()> {
         let continuity = Continuity { expected: self.log_end, gaps_below: context.gaps_below };
         let mut scan = Scan::new(&self.file, self.end, continuity, Depth::Checksums)?;

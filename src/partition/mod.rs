@@ -393,6 +393,9 @@ impl Partition {
         let mut follow = follow.lock();
         let end = follow.advance(&self.context, &self.segments)?;
         self.watermarks.publish(end.max(self.watermarks.log_end()));
+        if follow.is_unlinked()? {
+            self.is_deleted.store(true, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -405,10 +408,18 @@ impl Partition {
 
     /// Looks for what another process appended, for the keeper. Rings if there is something; otherwise
     /// says whether somebody still waits for it.
-    pub(crate) fn look_again(&self) -> Result<bool> {
+    pub(crate) fn look_again(
+        &self,
+        refresh_durable_end: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
         self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
         let before = (self.watermarks.log_end(), self.watermarks.durable_end());
+        refresh_durable_end()?;
         self.refresh()?;
+        if self.is_deleted() {
+            self.doorbells.ring_for_the_last_time();
+            return Ok(false);
+        }
         if before != (self.watermarks.log_end(), self.watermarks.durable_end()) {
             self.doorbells.ring();
         }
@@ -512,7 +523,8 @@ impl Partition {
             let last = self.segments.last();
             let cold = last.open(&self.context)?;
             let first = cold.view().and_then(|view| decode::header_at(view.from(0)).ok());
-            let indexes = cold.indexes_to_continue()?;
+            let interval = self.writer.lock().config.index_interval_bytes;
+            let indexes = cold.indexes_to_continue(interval)?;
             self.begin_epoch(indexes.largest_timestamp_ms())?;
             let file = self.context.disk.open(cold.path(), Access::Write)?;
             let live = self.live_tail(
@@ -537,13 +549,19 @@ impl Partition {
             return (None, Ok(()));
         };
         let next = self.watermarks.log_end();
+        if live.open.base_offset() == next {
+            // Empty, and yet too small: `segment.bytes` was raised. The same file gets a larger tail.
+            drop(live);
+            return self.warm();
+        }
         let begun = self.seal(&mut live).and_then(|()| {
             let snapshot = self.writer.lock().producer_snapshot.clone();
             self.write_snapshot(next, snapshot.as_deref())?;
             let file = segment::create_files(&self.context, next)?;
             // A created file counts only once its directory entry is durable.
             self.context.disk.sync_directory(&self.context.directory)?;
-            let indexes = segment::Indexes::new(next, self.context.index_interval_bytes);
+            let interval = self.writer.lock().config.index_interval_bytes;
+            let indexes = segment::Indexes::new(next, interval);
             self.live_tail(file, next, 0, indexes, -1)
         });
         match begun {

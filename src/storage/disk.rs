@@ -10,6 +10,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -220,6 +221,12 @@ impl DiskFile {
 
     pub(crate) fn len(&self) -> Result<u64> {
         Ok(self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?.len())
+    }
+
+    /// Tells whether no directory names the file any more.
+    pub(crate) fn is_unlinked(&self) -> Result<bool> {
+        let metadata = self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?;
+        Ok(metadata.nlink() == 0)
     }
 
     pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> Result<()> {

@@ -16,6 +16,9 @@ pub(crate) const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// What Kafka keeps in its metadata log: partition counts and topic configurations.
 pub(crate) const TOPICS: &str = "ottla.topics";
 
+/// The topic of a KRaft broker's metadata log; not one of ours.
+pub(crate) const CLUSTER_METADATA: &str = "__cluster_metadata";
+
 /// In a partition directory.
 pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
@@ -82,7 +85,7 @@ impl RootDirectory {
             return RootDirectory::Deleted;
         }
         // A KRaft broker keeps its metadata log beside the partitions; it is not a topic.
-        if name == "__cluster_metadata-0" {
+        if name.strip_suffix("-0") == Some(CLUSTER_METADATA) {
             return RootDirectory::Foreign;
         }
         let parsed = name.rsplit_once('-').and_then(|(topic, partition)| {

@@ -46,7 +46,7 @@ impl DirectoryLock {
         let file = disk.open(&path, Access::CreateOrKeep)?;
         #[cfg(not(target_os = "linux"))]
         let entry = process_wide::Entry::claim(root)?;
-        let claimed = claim(&file);
+        let claimed = claim(&file, libc::F_WRLCK);
         let text = disk.read_small(&path, TEXT_LEN_MAX).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         if let Err(source) = claimed {
@@ -98,15 +98,23 @@ fn this_boot() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
-/// Locks the whole file, without waiting.
-fn claim(file: &DiskFile) -> io::Result<()> {
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing the descriptor is not enough: a child that was forked meanwhile holds a copy of it until
+        // it executes something else. Nobody is left to tell of a failure.
+        drop(claim(&self.file, libc::F_UNLCK));
+    }
+}
+
+/// Locks the whole file, or lets it go, without waiting.
+fn claim(file: &DiskFile, kind: libc::c_int) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     const COMMAND: libc::c_int = libc::F_OFD_SETLK;
     #[cfg(not(target_os = "linux"))]
     const COMMAND: libc::c_int = libc::F_SETLK;
-    #[allow(clippy::cast_possible_truncation, reason = "both constants are 0 or 1")]
+    #[allow(clippy::cast_possible_truncation, reason = "the constants are 0, 1 or 2")]
     let range = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,

@@ -327,9 +327,11 @@ impl OpenSegment {
     }
 
     /// Gives the indexes as they would be continued: what a segment needs to become live.
-    pub(crate) fn indexes_to_continue(&self) -> Result<Indexes> {
+    pub(crate) fn indexes_to_continue(&self, interval: u32) -> Result<Indexes> {
         let read = self.indexes()?.read().clone();
-        Ok(Indexes::resume(read.interval, read.offsets, read.times, self.base_offset))
+        let mut times = read.times;
+        times.push_if_later(read.latest);
+        Ok(Indexes::resume(interval, read.offsets, times, self.base_offset))
     }
 
     /// Names a fault in the batch at `position`, where `expected` is the offset it should begin with: the

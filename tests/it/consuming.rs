@@ -424,7 +424,6 @@ fn reading_crosses_many_small_segments_without_a_gap() {
 /// The consumer has read all of a log that was opened and not yet appended to. Before it polls again the
 /// last segment is appended to and rolled: nothing of it may be skipped.
 #[test]
-#[ignore = "bug: a cursor at the end of a cold segment goes on to the next one, past what was appended since"]
 fn a_consumer_that_read_everything_before_the_first_append_skips_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path()).unwrap();

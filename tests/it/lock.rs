@@ -185,7 +185,6 @@ fn the_lock_is_held_until_the_last_handle_is_gone() {
 }
 
 #[test]
-#[ignore = "bug: a record's metadata holds the topic's state, and with it the lock, though not the store"]
 fn a_held_wakeup_or_metadata_keeps_nothing_locked() {
     let directory = TempDir::new().unwrap();
     let store = Store::open(directory.path()).unwrap();
@@ -214,7 +213,6 @@ fn a_temporary_stores_directory_goes_with_its_last_handle() {
 /// Whoever starts a program has for a moment a child with copies of all its descriptors, the lock's among
 /// them. An open file description lock lives as long as the last copy, unless it is given back by name.
 #[test]
-#[ignore = "bug: the lock is given back by closing its descriptor, of which a child may have a copy"]
 fn a_close_gives_the_lock_back_while_a_child_is_being_started() {
     let directory = TempDir::new().unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);

@@ -147,7 +147,6 @@ fn names_that_differ_only_in_dots_and_underscores_are_refused() {
 }
 
 #[test]
-#[ignore = "bug: the name is accepted, and then the directory is taken for a broker's"]
 fn kafkas_own_metadata_topic_cannot_be_created() {
     // Kafka answers "Creation of internal topic __cluster_metadata is prohibited".
     let (_directory, store) = store();
@@ -156,7 +155,6 @@ fn kafkas_own_metadata_topic_cannot_be_created() {
 }
 
 #[test]
-#[ignore = "bug: a reader lists what has a directory, and takes this directory for a broker's"]
 fn whatever_name_a_writer_may_use_a_reader_finds() {
     let (directory, store) = store();
     if store.create_topic("__cluster_metadata", TopicConfig::new()).is_ok() {

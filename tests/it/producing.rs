@@ -417,7 +417,6 @@ fn a_flush_covers_everything_sent_before() {
 }
 
 #[test]
-#[ignore = "bug: a flush that finds its partitions taken by another flush does not wait for it"]
 fn a_flush_covers_what_was_sent_before_while_others_flush_too() {
     let (store, topic) = lazy_store(Durability::Synced);
     let producer = store.producer();

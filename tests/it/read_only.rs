@@ -330,7 +330,6 @@ fn a_path_that_is_no_directory_is_refused() {
 }
 
 #[test]
-#[ignore = "bug: a file is taken for a directory until a path below it is opened, Error::Io"]
 fn a_file_is_no_data_directory_to_a_reader() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("file");
@@ -343,7 +342,6 @@ fn a_file_is_no_data_directory_to_a_reader() {
 /// The reader has read all there is. Before it looks again, the writer appends to the same segment and
 /// goes on to another: nothing of either may be skipped.
 #[test]
-#[ignore = "bug: a cursor at the end it knew of a segment goes on to the next one, past what was appended since"]
 fn a_reader_that_looks_again_after_a_roll_skips_nothing() {
     let directory = TempDir::new().unwrap();
     let (store, topic) = writer_with_topic(directory.path());
@@ -394,7 +392,6 @@ fn a_topic_that_the_writer_deleted_is_gone_for_the_reader() {
 }
 
 #[test]
-#[ignore = "bug: a reader looks again only for names it does not know"]
 fn looking_up_a_topic_that_the_writer_deleted_finds_none() {
     let directory = TempDir::new().unwrap();
     let (store, _topic) = writer_with_topic(directory.path());
@@ -410,7 +407,6 @@ fn looking_up_a_topic_that_the_writer_deleted_finds_none() {
 }
 
 #[test]
-#[ignore = "bug: a waiting reader looks at the log only, not at the list of topics"]
 fn a_reader_that_waits_is_told_when_the_writer_deletes_the_topic() {
     let directory = TempDir::new().unwrap();
     let (store, _topic) = writer_with_topic(directory.path());
@@ -422,7 +418,6 @@ fn a_reader_that_waits_is_told_when_the_writer_deletes_the_topic() {
 }
 
 #[test]
-#[ignore = "bug: a cursor at the end it knew of a segment goes on to the next one, past what was appended since"]
 fn a_reader_survives_the_writers_close_and_reopening() {
     let directory = TempDir::new().unwrap();
     drop(writer_with_topic(directory.path()));
@@ -446,7 +441,6 @@ fn a_reader_survives_the_writers_close_and_reopening() {
 }
 
 #[test]
-#[ignore = "bug: a cursor at the end it knew of a segment goes on to the next one, past what was appended since"]
 fn a_reader_survives_the_writers_death_and_sees_what_its_successor_writes() {
     let directory = TempDir::new().unwrap();
     drop(writer_with_topic(directory.path()));
@@ -506,7 +500,6 @@ fn careful_reader_of(reader: &Store) -> Consumer {
 }
 
 #[test]
-#[ignore = "bug: the look for more compares the durable end with itself, so nothing rings"]
 fn a_careful_reader_that_waits_is_woken_once_the_writer_made_something_durable() {
     let directory = TempDir::new().unwrap();
     let (store, topic) = writer_with_topic(directory.path());
@@ -525,7 +518,6 @@ fn a_careful_reader_that_waits_is_woken_once_the_writer_made_something_durable()
 }
 
 #[test]
-#[ignore = "bug: only a wait looks at the writer's recovery points, a poll that does not wait never sees them"]
 fn a_careful_reader_that_never_waits_sees_what_became_durable() {
     let directory = TempDir::new().unwrap();
     let (store, topic) = writer_with_topic(directory.path());

@@ -249,7 +249,6 @@ fn what_shapes_segments_applies_from_the_next_roll() {
 }
 
 #[test]
-#[ignore = "bug: a roll takes the interval that was in force when the partition was opened"]
 fn a_changed_index_interval_applies_from_the_next_roll() {
     let config = TopicConfig::new().segment_bytes(16_384);
     let (store, topic) = store_with_topic(config);
@@ -267,7 +266,6 @@ fn a_changed_index_interval_applies_from_the_next_roll() {
 }
 
 #[test]
-#[ignore = "bug: the empty segment stays in the list beside its replacement"]
 fn a_segment_that_is_empty_when_it_must_make_way_is_replaced() {
     // The last segment was closed for its age, so its successor is empty, and made for 1024 bytes. Then
     // the topic comes to accept larger batches.

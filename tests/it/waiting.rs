@@ -232,7 +232,6 @@ fn closing_the_store_wakes_a_consumer_whose_partitions_are_paused() {
 }
 
 #[test]
-#[ignore = "bug: a consumer without partitions hangs its bell nowhere, so close does not ring it"]
 fn closing_the_store_wakes_a_consumer_that_has_no_partitions() {
     let (store, _topic) = empty_topic();
     let mut consumer = store.consumer().assign(Vec::<ottla::TopicPartition>::new()).unwrap();
