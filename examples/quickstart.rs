@@ -1,6 +1,8 @@
-//! The front page's program: produce, consume, close, open again.
+//! A first program: produce, consume, close, open again.
 //!
 //! `cargo run --release --example quickstart`
+
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::time::Duration;
 
@@ -17,9 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let producer = store.producer();
     for n in 0..10 {
         let key = format!("order-{}", n % 4);
-        let metadata = producer
-            .send(&orders, Record::new("paid").key(&key))?
-            .wait()?;
+        let metadata = producer.send(&orders, Record::new("paid").key(&key))?.wait()?;
         println!(
             "sent {key} to {}-{}@{}",
             metadata.topic(),
@@ -39,11 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let records = consumer.poll(Duration::from_secs(1))?;
         for message in &records {
             let key = String::from_utf8_lossy(message.key().unwrap_or_default());
-            println!(
-                "received {key} from {}@{}",
-                message.topic_partition(),
-                message.offset()
-            );
+            println!("received {key} from {}@{}", message.topic_partition(), message.offset());
             assert_eq!(message.value(), Some(&b"paid"[..]));
         }
         received += records.count();

@@ -18,7 +18,7 @@ use crate::error::Result;
 /// | level | a delivery completes | the record then survives |
 /// | --- | --- | --- |
 /// | `Synced` | after an `fdatasync` that covers it, shared with everyone who waits | a power cut |
-/// | `Every(d)` | at once; the partition is synced at least every `d` | `kill -9` at once, a power cut after at most `d` |
+/// | `Every(d)` | at once; a sync begins at most `d` later | `kill -9` at once, a power cut once that sync is through |
 /// | `Buffered` | at once | `kill -9` |
 ///
 /// ```
@@ -34,10 +34,10 @@ use crate::error::Result;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
-    /// Completes when the record is on stable storage.
+    /// Completes when the record is on stable storage. If nobody waits, the store syncs some 10 ms later.
     #[default]
     Synced,
-    /// Completes at once; the record is on stable storage at most this much later.
+    /// Completes at once; a sync that covers the record begins at most this much later.
     Every(Duration),
     /// Completes at once; the operating system decides when the record reaches the disk, at the
     /// latest with the store's next checkpoint.
@@ -163,9 +163,9 @@ impl TopicConfig {
 /// ```
 /// let store = ottla::Store::temporary()?;
 /// let topic = store.create_topic("t", ottla::TopicConfig::new())?;
-/// let retention = topic.describe()?.config("segment.ms").cloned().ok_or(ottla::Error::Closed)?;
-/// assert_eq!(retention.value, "604800000");
-/// assert!(retention.is_default);
+/// let age = topic.describe()?.config("segment.ms").cloned().ok_or(ottla::Error::Closed)?;
+/// assert_eq!(age.value, "604800000");
+/// assert!(age.is_default);
 /// # Ok::<(), ottla::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +187,8 @@ pub struct ConfigEntry {
 pub enum ConfigEffect {
     /// It is in force.
     InForce,
-    /// It is kept and shown, and handed on with the topic, but this version does not act on it.
+    /// It is kept and shown, and handed on with the topic, but this version does not act on it; except that
+    /// `cleanup.policy=compact` makes a key necessary, so that the topic can be compacted later.
     KeptOnly,
     /// It has no meaning without a network; kept so that configurations carry over unchanged.
     NoNetwork,

@@ -14,6 +14,10 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::assignment::Assignment;
+use crate::assignment::Isolation;
+use crate::assignment::OffsetReset;
+use crate::assignment::Start;
 use crate::error::Error;
 use crate::error::Result;
 use crate::partition::Partition;
@@ -25,260 +29,10 @@ use crate::records::OwnedMessage;
 use crate::records::Part;
 use crate::records::Records;
 use crate::topic::KeepOpen;
+use crate::topic::OffsetAndTimestamp;
 use crate::topic::TopicPartition;
-use crate::topic::Topics;
-
-/// Where a consumer begins to read a partition.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use ottla::{Record, Start, Store, TopicConfig};
-/// # let store = Store::temporary()?;
-/// # let topic = store.create_topic("t", TopicConfig::new())?;
-/// # for n in 0..5 { store.producer().send(&topic, &format!("{n}"))?.wait()?; }
-/// let partition = topic.partition(0)?;
-/// let mut consumer = store.consumer().assign([(partition, Start::Last(2))])?;
-/// let records = consumer.poll(Duration::from_secs(1))?;
-/// assert_eq!(records.iter().map(|m| m.offset()).collect::<Vec<_>>(), [3, 4]);
-/// # Ok::<(), ottla::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Start {
-    /// At the first record there is.
-    #[default]
-    Earliest,
-    /// Behind the last record there is now.
-    Latest,
-    /// At this offset; the reset policy applies if it is out of range.
-    Offset(i64),
-    /// At the first record with this timestamp (milliseconds since 1970) or a later one; behind the last
-    /// record if there is none.
-    Timestamp(i64),
-    /// So many offsets before the end.
-    Last(u64),
-}
-
-/// What a consumer does when its position is below the log's start or above its end
-/// (`auto.offset.reset`).
-///
-/// ```
-/// # use std::time::Duration;
-/// # use ottla::{Error, OffsetReset, Start, Store, TopicConfig};
-/// # let store = Store::temporary()?;
-/// # let topic = store.create_topic("t", TopicConfig::new())?;
-/// let mut consumer = store
-///     .consumer()
-///     .reset(OffsetReset::Error)
-///     .assign([(topic.partition(0)?, Start::Offset(1_000))])?;
-/// let error = consumer.poll(Duration::ZERO).unwrap_err();
-/// assert!(matches!(error, Error::OffsetOutOfRange { offset: 1_000, end: 0, .. }));
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum OffsetReset {
-    /// Goes to the first record there is.
-    #[default]
-    Earliest,
-    /// Goes behind the last record there is.
-    Latest,
-    /// Goes to the first record that is no older (KIP-1106); behind the last if all are.
-    ByDuration(Duration),
-    /// Raises [`Error::OffsetOutOfRange`].
-    Error,
-}
-
-/// Which records a consumer sees.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use ottla::{Durability, Isolation, Record, Store, TopicConfig};
-/// # let store = Store::builder_temporary().durability(Durability::Buffered).open()?;
-/// # let topic = store.create_topic("t", TopicConfig::new())?;
-/// let mut careful = store.consumer().isolation(Isolation::Durable).assign(topic.partitions())?;
-/// let _unsynced = store.producer().send(&topic, Record::new("v"))?;
-/// store.sync()?;
-/// assert_eq!(careful.poll(Duration::from_secs(5))?.count(), 1);
-/// # Ok::<(), ottla::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Isolation {
-    /// Everything that was appended. A power cut may take back what was not yet durable.
-    #[default]
-    ReadUncommitted,
-    /// Only what is on stable storage: what a consumer acts upon then cannot be taken back.
-    Durable,
-}
-
-/// A partition to be read, and where to begin.
-///
-/// ```
-/// # use ottla::{Assignment, Start, Store, TopicConfig};
-/// # let store = Store::temporary()?;
-/// # let topic = store.create_topic("t", TopicConfig::new())?;
-/// let assignment: Assignment = (topic.partition(0)?, Start::Latest).into();
-/// let consumer = store.consumer().assign([assignment])?;
-/// assert_eq!(consumer.assignment().count(), 1);
-/// # Ok::<(), ottla::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Assignment {
-    partition: TopicPartition,
-    start: Option<Start>,
-}
-
-impl From<TopicPartition> for Assignment {
-    fn from(partition: TopicPartition) -> Assignment {
-        Assignment { partition, start: None }
-    }
-}
-
-impl From<&TopicPartition> for Assignment {
-    fn from(partition: &TopicPartition) -> Assignment {
-        partition.clone().into()
-    }
-}
-
-impl From<(TopicPartition, Start)> for Assignment {
-    fn from((partition, start): (TopicPartition, Start)) -> Assignment {
-        Assignment { partition, start: Some(start) }
-    }
-}
-
-/// Sets up a [`Consumer`].
-///
-/// ```
-/// use ottla::{OffsetReset, Start, Store, TopicConfig};
-///
-/// let store = Store::temporary()?;
-/// let orders = store.create_topic("orders", TopicConfig::new())?;
-/// let consumer = store
-///     .consumer()
-///     .start(Start::Latest)
-///     .max_poll_records(100)
-///     .reset(OffsetReset::Latest)
-///     .assign(orders.partitions())?;
-/// assert_eq!(consumer.position(&orders.partition(0)?)?, 0);
-/// # Ok::<(), ottla::Error>(())
-/// ```
-#[derive(Clone)]
-#[must_use]
-pub struct ConsumerBuilder {
-    topics: Arc<Topics>,
-    keep_open: KeepOpen,
-    settings: Settings,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Settings {
-    start: Start,
-    reset: OffsetReset,
-    isolation: Isolation,
-    records_max: usize,
-    bytes_max: usize,
-    partition_bytes_max: usize,
-    spin: Duration,
-    iterator_timeout: Option<Duration>,
-}
-
-impl ConsumerBuilder {
-    pub(crate) fn new(topics: Arc<Topics>, keep_open: KeepOpen) -> ConsumerBuilder {
-        let settings = Settings {
-            start: Start::Earliest,
-            reset: OffsetReset::Earliest,
-            isolation: Isolation::ReadUncommitted,
-            records_max: 500,
-            bytes_max: 50 << 20,
-            partition_bytes_max: 1 << 20,
-            spin: Duration::from_micros(20),
-            iterator_timeout: None,
-        };
-        ConsumerBuilder { topics, keep_open, settings }
-    }
-
-    /// Sets where to begin in partitions that are assigned without a start of their own.
-    pub fn start(mut self, start: Start) -> ConsumerBuilder {
-        self.settings.start = start;
-        self
-    }
-
-    /// Sets what to do when a position is out of range.
-    pub fn reset(mut self, reset: OffsetReset) -> ConsumerBuilder {
-        self.settings.reset = reset;
-        self
-    }
-
-    /// Sets which records are seen.
-    pub fn isolation(mut self, isolation: Isolation) -> ConsumerBuilder {
-        self.settings.isolation = isolation;
-        self
-    }
-
-    /// Sets how many records one poll returns at most; default 500, at least 1.
-    pub fn max_poll_records(mut self, records: usize) -> ConsumerBuilder {
-        self.settings.records_max = records.max(1);
-        self
-    }
-
-    /// Sets how many bytes one poll returns at most; default 50 MiB. One batch always comes whole.
-    pub fn fetch_max_bytes(mut self, bytes: usize) -> ConsumerBuilder {
-        self.settings.bytes_max = bytes;
-        self
-    }
-
-    /// Sets how many bytes of one partition one poll returns at most; default 1 MiB. One batch always
-    /// comes whole.
-    pub fn max_partition_fetch_bytes(mut self, bytes: usize) -> ConsumerBuilder {
-        self.settings.partition_bytes_max = bytes;
-        self
-    }
-
-    /// Sets how long a poll that follows one with records looks again before it sleeps; default 20 µs, 0
-    /// sleeps at once. Waking a sleeping thread costs the producer some microseconds.
-    pub fn spin(mut self, spin: Duration) -> ConsumerBuilder {
-        self.settings.spin = spin;
-        self
-    }
-
-    /// Ends a `for` loop over the consumer once nothing came for so long; default never.
-    pub fn iterator_timeout(mut self, timeout: Duration) -> ConsumerBuilder {
-        self.settings.iterator_timeout = Some(timeout);
-        self
-    }
-
-    /// Makes a consumer of exactly these partitions.
-    ///
-    /// # Errors
-    ///
-    /// * [`Error::TopicDeleted`], [`Error::Unavailable`], [`Error::Closed`].
-    /// * [`Error::InvalidArgument`] for a negative offset, or a partition given twice.
-    pub fn assign<A: Into<Assignment>>(
-        self,
-        partitions: impl IntoIterator<Item = A>,
-    ) -> Result<Consumer> {
-        let mut consumer = Consumer {
-            topics: self.topics,
-            _keep_open: self.keep_open,
-            settings: self.settings,
-            assigned: Vec::new(),
-            next: 0,
-            has_just_read: false,
-            bell: Arc::new(Doorbell::default()),
-            wakeup: Arc::new(AtomicBool::new(false)),
-            buffer: VecDeque::new(),
-        };
-        consumer.assign(partitions)?;
-        Ok(consumer)
-    }
-}
-
-impl std::fmt::Debug for ConsumerBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ConsumerBuilder").field("settings", &self.settings).finish_non_exhaustive()
-    }
-}
+use crate::topics::Topics;
+use crate::wakeup::Wakeup;
 
 /// Reads partitions, each from a position of its own.
 ///
@@ -330,42 +84,41 @@ struct Assigned {
     is_paused: bool,
 }
 
-/// Wakes a consumer from another thread.
-///
-/// ```
-/// # use std::time::Duration;
-/// # use ottla::{Error, Store, TopicConfig};
-/// # let store = Store::temporary()?;
-/// # let topic = store.create_topic("t", TopicConfig::new())?;
-/// let mut consumer = store.consumer().assign(topic.partitions())?;
-/// let wakeup = consumer.wakeup_handle();
-/// std::thread::spawn(move || wakeup.wake());
-/// assert!(matches!(consumer.poll(Duration::from_secs(60)), Err(Error::Wakeup)));
-/// # Ok::<(), Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Wakeup {
-    bell: Arc<Doorbell>,
-    flag: Arc<AtomicBool>,
-}
-
-impl Wakeup {
-    /// Makes the current or the next wait of the consumer fail with [`Error::Wakeup`], exactly once. It
-    /// is never lost, and several before that count as one.
-    pub fn wake(&self) {
-        // SeqCst, before the ring: a consumer that resets its bell after this sees the flag.
-        self.flag.store(true, Ordering::SeqCst);
-        self.bell.ring();
-    }
+/// How a consumer reads, as its builder was told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) start: Start,
+    pub(crate) reset: OffsetReset,
+    pub(crate) isolation: Isolation,
+    pub(crate) records_max: usize,
+    pub(crate) bytes_max: usize,
+    pub(crate) partition_bytes_max: usize,
+    pub(crate) spin: Duration,
+    pub(crate) iterator_timeout: Option<Duration>,
 }
 
 impl Consumer {
+    /// Makes a consumer that reads nothing yet.
+    pub(crate) fn new(topics: Arc<Topics>, keep_open: KeepOpen, settings: Settings) -> Consumer {
+        Consumer {
+            topics,
+            _keep_open: keep_open,
+            settings,
+            assigned: Vec::new(),
+            next: 0,
+            has_just_read: false,
+            bell: Arc::new(Doorbell::default()),
+            wakeup: Arc::new(AtomicBool::new(false)),
+            buffer: VecDeque::new(),
+        }
+    }
+
     /// Reads these partitions from now on, and no others. Partitions that stay keep neither position nor
     /// pause.
     ///
     /// # Errors
     ///
-    /// * As [`ConsumerBuilder::assign`]; the old assignment stays.
+    /// * As [`ConsumerBuilder::assign`](crate::ConsumerBuilder::assign); the old assignment stays.
     pub fn assign<A: Into<Assignment>>(
         &mut self,
         partitions: impl IntoIterator<Item = A>,
@@ -547,7 +300,7 @@ impl Consumer {
     pub fn offsets_for_times(
         &self,
         times: impl IntoIterator<Item = (TopicPartition, i64)>,
-    ) -> Result<Vec<(TopicPartition, Option<(i64, i64)>)>> {
+    ) -> Result<Vec<(TopicPartition, Option<OffsetAndTimestamp>)>> {
         let look_up = |(partition, timestamp_ms): (TopicPartition, i64)| {
             if timestamp_ms < 0 {
                 let reason = "a timestamp is negative";
@@ -790,7 +543,7 @@ impl<'c> IntoIterator for &'c mut Consumer {
 
 /// Iterates over records as they come, waiting for more.
 ///
-/// Ends when nothing came for [`iterator_timeout`](ConsumerBuilder::iterator_timeout); by default it does
+/// Ends when nothing came for [`iterator_timeout`](crate::ConsumerBuilder::iterator_timeout); by default it does
 /// not end. Errors are items, and iterating may go on after them.
 #[derive(Debug)]
 pub struct ConsumerIter<'c> {

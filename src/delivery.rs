@@ -18,11 +18,12 @@ use crate::error::Result;
 use crate::name::TopicName;
 use crate::partition::Partition;
 use crate::topic::KeepOpen;
-use crate::topic::TopicState;
+use crate::topic_state::TopicState;
 
 /// The promise that a sent record, or batch of records, becomes durable.
 ///
-/// Dropping it takes nothing back. The store synchronises on its own within its checkpoint interval.
+/// Dropping it takes nothing back. Under [`Durability::Synced`](crate::Durability::Synced) the store
+/// synchronises on its own some 10 ms after the send, under the others within their interval.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,7 +39,6 @@ use crate::topic::TopicState;
 /// # Ok::<(), ottla::Error>(())
 /// ```
 #[derive(Clone)]
-#[must_use = "a record is durable only once its delivery has been waited for"]
 pub struct Delivery {
     pub(crate) topic: Arc<TopicState>,
     pub(crate) partition: Arc<Partition>,

@@ -99,7 +99,7 @@ pub enum Error {
     },
 
     /// A batch is compressed with a codec that this build cannot read.
-    #[error("the batch at offset {offset} of {} is compressed with {codec}, which this build cannot read", path.display())]
+    #[error("the batch at offset {offset} of {} is compressed with {codec}, which this build cannot read{}", path.display(), resume_text(Some(*resume)))]
     UnsupportedCompression {
         /// The codec's Kafka name.
         codec: &'static str,
@@ -107,6 +107,8 @@ pub enum Error {
         offset: i64,
         /// The segment file.
         path: PathBuf,
+        /// The first offset behind the batch.
+        resume: i64,
     },
 
     /// An earlier write or sync of this partition failed, so its end is unknown. Reads go on;
@@ -200,7 +202,7 @@ pub enum Error {
         of: &'static str,
     },
 
-    /// The record's batch exceeds `max.message.bytes`; it was not appended, others are unaffected.
+    /// The record's batch exceeds `max.message.bytes`, or what one segment can hold; it was not appended, others are unaffected.
     #[error("a batch of {len} bytes exceeds {key}, {limit} bytes")]
     RecordTooLarge {
         /// The size of the encoded batch.
@@ -274,7 +276,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// Tells whether the same call may succeed later without anybody changing its arguments.
+    /// Tells whether the same call may succeed later without anybody changing its arguments: space, memory,
+    /// descriptors or locks may have become free by then.
     ///
     /// ```
     /// let store = ottla::Store::temporary()?;
@@ -284,12 +287,8 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         matches!(
             self,
-            Error::OutOfSpace { .. }
-                | Error::Locked { .. }
-                | Error::Timeout { .. }
-                | Error::Wakeup
-                | Error::Io { .. }
-        )
+            Error::OutOfSpace { .. } | Error::Locked { .. } | Error::Timeout { .. } | Error::Wakeup
+        ) || matches!(self, Error::Io { source, .. } if is_passing(source))
     }
 
     /// Tells whether the partition or store must be opened again before it can be written to.
@@ -351,6 +350,19 @@ impl Error {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+/// Tells whether the operating system refused for lack of something that others may give back.
+fn is_passing(error: &io::Error) -> bool {
+    let kind = matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::OutOfMemory
+            | io::ErrorKind::ResourceBusy
+    );
+    // Too many open files, in the process or in the system: the standard library has no kind for it.
+    kind || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn holder_text(holder: Option<u32>) -> String {

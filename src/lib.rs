@@ -31,9 +31,11 @@
 //! What an acknowledgement means: see [`Durability`] and [`documentation::guarantees`]. Everything else in
 //! long form: [`documentation`].
 
+mod assignment;
 mod clock;
 mod config;
 mod consumer;
+mod consumer_builder;
 mod delivery;
 pub mod documentation;
 mod error;
@@ -49,20 +51,22 @@ mod records;
 mod storage;
 mod store;
 mod topic;
+mod topic_state;
+mod topics;
+mod wakeup;
 
+pub use crate::assignment::Assignment;
+pub use crate::assignment::Isolation;
+pub use crate::assignment::OffsetReset;
+pub use crate::assignment::Start;
 pub use crate::config::ConfigEffect;
 pub use crate::config::ConfigEntry;
 pub use crate::config::Durability;
 pub use crate::config::TimestampType;
 pub use crate::config::TopicConfig;
-pub use crate::consumer::Assignment;
 pub use crate::consumer::Consumer;
-pub use crate::consumer::ConsumerBuilder;
 pub use crate::consumer::ConsumerIter;
-pub use crate::consumer::Isolation;
-pub use crate::consumer::OffsetReset;
-pub use crate::consumer::Start;
-pub use crate::consumer::Wakeup;
+pub use crate::consumer_builder::ConsumerBuilder;
 pub use crate::delivery::Delivery;
 pub use crate::delivery::RecordMetadata;
 pub use crate::error::Error;
@@ -80,10 +84,12 @@ pub use crate::storage::catalog::TopicId;
 pub use crate::store::Health;
 pub use crate::store::Store;
 pub use crate::store::StoreBuilder;
+pub use crate::topic::OffsetAndTimestamp;
 pub use crate::topic::PartitionDescription;
 pub use crate::topic::Topic;
 pub use crate::topic::TopicDescription;
 pub use crate::topic::TopicPartition;
+pub use crate::wakeup::Wakeup;
 
 /// Which handles may go to other threads, held to at compile time.
 const _: () = {

@@ -28,7 +28,7 @@ use crate::error::Result;
 use crate::partition::Attention;
 use crate::partition::Partition;
 use crate::partition::recovery::Finding;
-use crate::topic::Topics;
+use crate::topics::Topics;
 
 /// The running thread; stopping it waits for the chore at hand.
 #[derive(Debug)]

@@ -24,7 +24,7 @@ use crate::storage::map::Door;
 use crate::topic::KeepOpen;
 use crate::topic::Topic;
 use crate::topic::TopicPartition;
-use crate::topic::Topics;
+use crate::topics::Topics;
 
 /// Sends records. Cloning it is cheap, and all clones are one producer; use it from any thread.
 ///
@@ -63,6 +63,7 @@ pub struct ProducerBuilder {
     keep_open: Keep,
     durability: Durability,
     checkpoint_interval: Duration,
+    unwaited_within: Duration,
 }
 
 #[derive(Debug)]
@@ -97,8 +98,10 @@ impl ProducerBuilder {
         keep_open: KeepOpen,
         durability: Durability,
         checkpoint_interval: Duration,
+        unwaited_within: Duration,
     ) -> ProducerBuilder {
-        ProducerBuilder { topics, keep_open: Keep(keep_open), durability, checkpoint_interval }
+        let keep_open = Keep(keep_open);
+        ProducerBuilder { topics, keep_open, durability, checkpoint_interval, unwaited_within }
     }
 
     /// Sets when deliveries complete; without it, the store's level.
@@ -111,7 +114,8 @@ impl ProducerBuilder {
     pub fn build(self) -> Producer {
         let sync_within = match self.durability {
             Durability::Every(interval) => interval.min(self.checkpoint_interval),
-            Durability::Synced | Durability::Buffered => self.checkpoint_interval,
+            Durability::Synced => self.unwaited_within.min(self.checkpoint_interval),
+            Durability::Buffered => self.checkpoint_interval,
         };
         Producer {
             shared: Arc::new(ProducerState {

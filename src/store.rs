@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::config::TopicConfig;
-use crate::consumer::ConsumerBuilder;
+use crate::consumer_builder::ConsumerBuilder;
 use crate::error::Error;
 use crate::error::Result;
 use crate::maintenance::Maintenance;
@@ -27,8 +27,8 @@ use crate::producer::ProducerBuilder;
 use crate::storage::disk::Disk;
 use crate::topic::KeepOpen;
 use crate::topic::Topic;
-use crate::topic::TopicState;
-use crate::topic::Topics;
+use crate::topic_state::TopicState;
+use crate::topics::Topics;
 
 /// An open data directory. Cloning it is cheap; all clones, and every handle made from them, keep it open.
 ///
@@ -74,6 +74,8 @@ pub struct StoreBuilder {
     create: bool,
     durability: Durability,
     checkpoint_interval: Duration,
+    /// A synced record that nobody waits for is on stable storage about so much later.
+    unwaited_within: Duration,
     disk: Disk,
     clock: Clock,
 }
@@ -105,6 +107,8 @@ struct Shared {
     maintenance: Mutex<Option<Maintenance>>,
     durability: Durability,
     checkpoint_interval: Duration,
+    /// A synced record that nobody waits for is on stable storage about so much later.
+    unwaited_within: Duration,
     remove_at_end: bool,
 }
 
@@ -133,6 +137,7 @@ impl Store {
             create: true,
             durability: Durability::Synced,
             checkpoint_interval: CHECKPOINT_INTERVAL,
+            unwaited_within: UNWAITED_WITHIN,
             disk: Disk::default(),
             clock: Clock::system(),
         }
@@ -190,6 +195,7 @@ impl Store {
                 maintenance: Mutex::new(Some(maintenance)),
                 durability: Durability::Buffered,
                 checkpoint_interval: CHECKPOINT_INTERVAL,
+                unwaited_within: UNWAITED_WITHIN,
                 remove_at_end: false,
             }),
         })
@@ -280,6 +286,7 @@ impl Store {
             self.keep_open(),
             self.shared.durability,
             self.shared.checkpoint_interval,
+            self.shared.unwaited_within,
         )
     }
 
@@ -388,6 +395,7 @@ impl StoreBuilder {
                 maintenance: Mutex::new(Some(maintenance)),
                 durability: self.durability,
                 checkpoint_interval: self.checkpoint_interval,
+                unwaited_within: self.unwaited_within,
                 remove_at_end: self.is_temporary,
             }),
         })
@@ -396,6 +404,8 @@ impl StoreBuilder {
     #[cfg(test)]
     pub(crate) fn disk(mut self, disk: Disk) -> StoreBuilder {
         self.disk = disk;
+        // A disk with a script counts effects: nothing may happen by the clock.
+        self.unwaited_within = Duration::from_secs(3600);
         self
     }
 
@@ -426,6 +436,7 @@ impl Drop for Shared {
 }
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+const UNWAITED_WITHIN: Duration = Duration::from_millis(10);
 
 fn refuse_if_not_directory(root: &Path) -> Result<()> {
     let reason = match fs::metadata(root) {

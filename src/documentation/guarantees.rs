@@ -1,1 +1,155 @@
-//! What an acknowledgement means.
+//! What an acknowledgement means, and what happens after a crash.
+//!
+//! # Three moments
+//!
+//! 1. **`send` has returned.** The record has its offset. Every consumer sees it, and so does a reader in another
+//!    process that looks. Its bytes are in the operating system's page cache: it survives the end of the process,
+//!    however that comes, as long as the machine runs.
+//! 2. **The delivery has completed.** Under [`Durability::Synced`](crate::Durability::Synced) an `fdatasync` that
+//!    began after the record was in the file has succeeded; the file's entry in its directory was synced before. The
+//!    record survives a power cut. Under the other levels this says no more than moment 1.
+//! 3. **Some time has passed**: 10 ms under [`Durability::Synced`](crate::Durability::Synced), its own interval under
+//!    [`Durability::Every`](crate::Durability::Every), the checkpoint interval (one second unless set) under
+//!    [`Durability::Buffered`](crate::Durability::Buffered), and never more than that. The store has begun to sync by itself, whether or not anybody waits. [`Health`](crate::Health) shows if it failed.
+//!
+//! A record whose `send` failed was not appended, with one exception: after [`Error::Latched`](crate::Error::Latched)
+//! the record may or may not be there when the store is opened again. If it is, it is at the offset it would have had;
+//! if it is not, it never comes back.
+//!
+//! ```
+//! use ottla::{Durability, Record, Store, TopicConfig};
+//!
+//! # let directory = tempfile::tempdir().map_err(|_| ottla::Error::Closed)?;
+//! # let path = directory.path().join("data");
+//! let store = Store::open(&path)?;
+//! let topic = store.create_topic("orders", TopicConfig::new())?;
+//!
+//! // Moment 2 for the first record.
+//! store.producer().send(&topic, Record::new("first"))?.wait()?;
+//! assert_eq!(topic.describe()?.partitions[0].durable_end, 1);
+//!
+//! // Moment 1 for the second; `sync` brings it to moment 2.
+//! let buffered = store.producer_builder().durability(Durability::Buffered).build();
+//! let _visible = buffered.send(&topic, Record::new("second"))?;
+//! assert_eq!(topic.partition(0)?.watermarks()?, (0, 2));
+//! store.sync()?;
+//! assert_eq!(topic.describe()?.partitions[0].durable_end, 2);
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
+//! A consumer that acts on the world outside, and must not act on what a power cut may take back, asks for
+//! [`Isolation::Durable`](crate::Isolation::Durable).
+//!
+//! # What is assumed, and what is not
+//!
+//! Assumed: a sync that succeeded has made its bytes durable; a write does not harm bytes beside it; a single byte is
+//! old or new; the host's memory is good.
+//!
+//! Not assumed: that a sector or page is written whole; any order among writes that were not synced; that data reaches
+//! the disk before the file's length; that a file's entry in its directory is durable with the file; that a rename is
+//! durable with what was renamed; that unwritten space reads as zeros; that the page cache tells the truth after an error.
+//!
+//! On macOS the standard library's sync is `F_FULLFSYNC`. There the lock is a POSIX lock with a list of this
+//! process's directories, the boot is unknown, and space is not reserved. It is not tested there.
+//!
+//! # Rules
+//!
+//! Each names the tests that hold it. Tests in `crash` run on a disk whose n-th effect fails, for every n, or on files
+//! cut and flipped everywhere. Those in `power` run on a disk that loses, of each file, any of the sectors that were not
+//! synced, and of each directory any of its last unsynced changes. Those in `killing` kill real processes. No test cuts
+//! the power of a real machine.
+//!
+//! | | rule | tests |
+//! | --- | --- | --- |
+//! | R1 | What was acknowledged is there after any single accident. What is there is a prefix of what was appended, byte for byte, at its offsets. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order`, `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `a_log_cut_at_any_byte_opens_as_a_prefix_and_goes_on`, `a_hundred_kills_lose_nothing_that_send_returned`, `kills_lose_nothing_that_was_acknowledged_as_durable`, `the_log_is_what_the_model_says_whatever_is_done_to_it` |
+//! | R2 | What one recovery dropped never appears again. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `what_one_recovery_dropped_never_appears_again` |
+//! | R3 | Recovery can be cut short anywhere and done again. | `wherever_recovery_dies_the_next_one_finishes` |
+//! | R4 | Recovery shows nothing that is not durable: every segment it scans is synced first. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped` |
+//! | R5 | A segment is synced before the next is created; a created file counts once its directory is synced. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped` |
+//! | R6 | What is derived from the log is never ahead of what is durable: recovery points, the durable end that readers see. | `many_waiters_share_few_syncs_and_none_is_told_too_early`, `a_durable_reader_never_sees_what_a_power_cut_can_take`, `a_careful_reader_sees_only_what_the_writer_made_durable` |
+//! | R7 | The marker of a clean shutdown is removed, durably, before anything else is done, and written last, only if everything is in order. | `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end` |
+//! | R8 | A failed sync is not repeated; after a failed write or sync the partition takes nothing more. | `a_failed_sync_latches_for_good_and_tells_everyone`, `a_failure_is_final_and_reaches_everyone` |
+//! | R9 | After an unclean end: sync, drop clean pages, then scan; write again what lies above the recovery point. | `wherever_recovery_dies_the_next_one_finishes`, for the steps; that the cache lies after a failed sync cannot be tested without a failing device |
+//! | R10 | A torn tail is cut, and kept unless it is zeros; damage before durable data is an error with file and byte. | `a_flipped_bit_never_yields_a_wrong_record_and_hides_no_other_batch`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end`, `after_a_restart_of_the_machine_a_reordered_tail_is_cut_and_kept`, `recovery_decides_every_combination_exactly_once` |
+//! | R11 | Lengths, counts and offsets from the disk are checked before they are used. | `every_truncation_is_refused`, `hostile_records_under_a_valid_checksum_are_refused`, `a_record_count_bomb_costs_nothing`, `nothing_that_lies_in_a_file_makes_a_check_or_a_dump_panic` |
+//! | R12 | The failure of one partition reaches no other, and never the host. | `a_partition_that_cannot_be_opened_holds_up_no_other`, `a_compressed_batch_is_refused_by_name_and_holds_up_no_other_partition`, `a_panicking_leader_does_not_leave_the_others_waiting`, `a_panicking_iterator_appends_nothing_and_breaks_nothing` |
+//!
+//! The one hole in R12 is SIGBUS; see below.
+//!
+//! # Recovery
+//!
+//! Opening for writing does this:
+//!
+//! 1. Take the lock, and note whether the last writer ran since this machine was started: then its page cache
+//!    survived.
+//! 2. If there is a marker of a clean shutdown, remove it and sync the directory.
+//! 3. Read the checkpoints; an unreadable one counts as missing, since all of it can be derived. Read `ottla.topics`;
+//!    if that is damaged the store does not open, since nothing else has what it says.
+//! 4. Remove temporary files, undo creations that had not returned, finish deletions that had begun.
+//! 5. For each partition, finish what Kafka's compaction may have left half done (`.cleaned`, `.swap`, `.deleted`).
+//! 6. After a clean shutdown, find the end of the log behind the last index entry, by headers; nothing else is read.
+//!    Checksums are verified when records are read.
+//! 7. Otherwise, for every segment from the one that holds the recovery point: sync it, drop its clean pages from the
+//!    cache, and walk it with every check. Where something is met that is no batch, decide by the table below.
+//! 8. Cut if the decision says so, and sync. Write again, and sync, what lies above the recovery point, up to 4 MiB.
+//!    Write the segment's indexes.
+//! 9. Put the new recovery points on record, then this boot. Before the first append to a partition that was not closed
+//!    cleanly, a new leader epoch is written, durably.
+//!
+//! | below the recovery point | last segment | only zeros behind | whole batch behind | same boot | so it is |
+//! | --- | --- | --- | --- | --- | --- |
+//! | yes | | | | | damage: it was durable |
+//! | no | no | yes, and the next segment continues | | | the end: reserved space that was not given back |
+//! | no | no | otherwise | | | damage: a segment is durable before the next exists |
+//! | no | yes | yes | | | the end |
+//! | no | yes | no | no | | a torn tail: cut |
+//! | no | yes | no | yes | no | a tail whose sectors a power cut reordered: cut |
+//! | no | yes | no | yes | yes | damage: the page cache survived, so nothing tore |
+//!
+//! What is cut is kept in the partition's directory as `ottla.cut-<offset>-<n>`, and is a
+//! [`Finding::Cut`](crate::Finding::Cut). Damage is a [`Finding::Damage`](crate::Finding::Damage) and stays as it is.
+//! A log that is damaged up to its end, or ends before its recovery point, takes no appends: offsets that were given
+//! out for good must not be given out again.
+//!
+//! Scanning starts at the recovery point, so damage further in front is met by whoever reads it, or by
+//! [`inspect::check`](crate::inspect::check), which reads everything.
+//!
+//! # Reading what is damaged
+//!
+//! Every batch is verified before any of its records is handed out: checksum, structure, and that offsets continue. A
+//! batch that fails is [`Error::Corrupt`](crate::Error::Corrupt) with the file, the byte, and, if a whole batch is found
+//! behind it, the offset to [`seek`](crate::Consumer::seek) to. The consumer's position stays in front of the damage; its
+//! other partitions are read on. Damage to a record's bytes on the disk therefore never becomes a wrong record. The one
+//! field that neither a checksum nor the order of offsets covers is a batch's leader epoch.
+//!
+//! A partition that cannot be opened is [`Error::Unavailable`](crate::Error::Unavailable), the others open.
+//!
+//! # Signals
+//!
+//! Segments are read through mappings, and with `Every` and `Buffered` producers on ext4 and tmpfs they are written
+//! through them, too. If the disk fails under a mapped page, or another program cuts the file, the kernel sends SIGBUS,
+//! and the process ends. A full disk never does that: space is reserved before it is touched. Recovery,
+//! inspection and the search for what another process appended read with `pread`, where a failing disk is an error.
+//!
+//! # A full disk
+//!
+//! A send that finds no space is [`Error::OutOfSpace`](crate::Error::OutOfSpace). Nothing of it is visible, everything
+//! before it is intact, and the partition takes appends again once there is space. Where a file system cannot reserve
+//! space and finds out only at the sync, it is the sync that fails, and the partition latches. Checkpoints and the list of
+//! topics are replaced whole or stay as they were.
+//!
+//! # Forks
+//!
+//! A child of `fork` that does not call `exec` must not use a handle: it has no background thread, and the parent does
+//! not know what it appends. Starting another program is no problem.
+//!
+//! # Time
+//!
+//! The wall clock is read for timestamps and for the age of segments, never for waiting or ordering. With
+//! `LogAppendTime` timestamps do not decrease within a partition, even if the clock is set back. If the clock jumps,
+//! a segment may be closed earlier or later; nothing is lost.
+//!
+//! # Files
+//!
+//! Files are made with mode 0600 and directories with 0700. Symbolic links, pipes and devices in place of files are
+//! refused.

@@ -13,7 +13,6 @@ use crate::Durability;
 use crate::Error;
 use crate::Finding;
 use crate::Isolation;
-use crate::Record;
 use crate::Start;
 use crate::Store;
 use crate::StoreBuilder;

@@ -7,6 +7,7 @@
 //! there would be a signal.
 
 use crate::error::Result;
+use crate::partition::recovery;
 use crate::partition::segments::Segments;
 use crate::storage::disk::Access;
 use crate::storage::disk::DiskFile;
@@ -29,7 +30,12 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
-    pub(crate) fn start(context: &SegmentContext, log_start: i64) -> Result<Follow> {
+    /// Begins to follow. A directory that was closed cleanly is believed, and nothing is walked.
+    pub(crate) fn start(
+        context: &SegmentContext,
+        log_start: i64,
+        is_clean: bool,
+    ) -> Result<Follow> {
         let base_offsets = list(context)?;
         let (first, last) = match (base_offsets.first(), base_offsets.last()) {
             (Some(first), Some(last)) => (*first, *last),
@@ -42,6 +48,11 @@ impl Follow {
         let file = context.disk.open(&context.log_path(last), Access::Read)?;
         let log_start = log_start.max(first);
         let mut follow = Follow { base_offsets, file, end: 0, log_end: last, log_start };
+        let clean_end = if is_clean { recovery::clean_end(context, last)? } else { None };
+        if let Some((log_end, end)) = clean_end {
+            follow.log_end = log_end;
+            follow.end = end;
+        }
         follow.walk(context)?;
         follow.log_start = follow.log_start.min(follow.log_end);
         Ok(follow)
@@ -100,7 +111,7 @@ impl Follow {
                 }
                 // Damage looks like what is not there yet; if the log goes on behind it, whoever opens
                 // it for writing will say so.
-                Scanned::Fault { .. } | Scanned::End { .. } => return Ok(()),
+                Scanned::Fault { .. } | Scanned::End => return Ok(()),
             }
         }
     }

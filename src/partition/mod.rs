@@ -11,16 +11,18 @@ mod crash;
 pub(crate) mod fetch;
 pub(crate) mod follow;
 pub(crate) mod leader_epochs;
+pub(crate) mod leftovers;
+#[cfg(test)]
+mod power;
+pub(crate) mod producer_snapshot;
 pub(crate) mod recovery;
+pub(crate) mod rolling;
 pub(crate) mod segments;
 pub(crate) mod sync;
 pub(crate) mod watermarks;
 pub(crate) mod writer;
 
 use std::ops::Range;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -35,17 +37,16 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
-use parking_lot::MutexGuard;
 
 use crate::clock::Clock;
 use crate::config::LogConfig;
 use crate::config::TimestampType;
 use crate::error::Error;
 use crate::error::Result;
-use crate::format::decode;
 use crate::format::encode::EncodedBatch;
 use crate::partition::follow::Follow;
 use crate::partition::leader_epochs::LeaderEpochs;
+use crate::partition::producer_snapshot::LogSeen;
 use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
 use crate::partition::segments::Segments;
@@ -53,18 +54,13 @@ use crate::partition::sync::SyncGate;
 use crate::partition::sync::Waited;
 use crate::partition::watermarks::Doorbells;
 use crate::partition::watermarks::Watermarks;
-use crate::partition::writer::LiveTail;
 use crate::partition::writer::Phase;
 use crate::partition::writer::Readiness;
 use crate::partition::writer::Writer;
-use crate::storage::disk::Access;
 use crate::storage::file_name;
-use crate::storage::file_name::OffsetFile;
 use crate::storage::map::AppendError;
 use crate::storage::map::Door;
-use crate::storage::map::Tail;
 use crate::storage::segment;
-use crate::storage::segment::OpenSegment;
 use crate::storage::segment::SegmentContext;
 
 /// One log, open.
@@ -122,7 +118,8 @@ impl Partition {
     /// Opens the log in a directory, repairing what a crash left, and says what it found.
     pub(crate) fn open(opening: Opening) -> Result<(Arc<Partition>, Vec<Finding>)> {
         let Opening { context, config, clock, circumstances, log_start, attention } = opening;
-        let mut base_offsets = recovery::tidy_directory(&context)?;
+        let listing = leftovers::tidy(&context)?;
+        let mut base_offsets = listing.base_offsets;
         if base_offsets.is_empty() {
             segment::create_files(&context, log_start)?;
             context.disk.sync_directory(&context.directory)?;
@@ -147,8 +144,12 @@ impl Partition {
             epochs.clip(log_start, log_end);
             epochs.write()?;
         }
-        let producer_snapshot =
-            if recovered.met_producers { None } else { newest_snapshot(&context, log_end)? };
+        let producer_snapshot = if recovered.met_producers {
+            None
+        } else {
+            let seen = if recovered.saw_whole_log { LogSeen::Whole } else { LogSeen::Part };
+            producer_snapshot::newest(&context, &listing.snapshots, log_end, seen)?
+        };
         let latch = OnceLock::new();
         let gate = SyncGate::new(log_end);
         if let Some(reason) = recovered.latch {
@@ -186,7 +187,7 @@ impl Partition {
     /// Opens a log that another process may be appending to, for reading.
     pub(crate) fn open_to_follow(opening: Opening) -> Result<Arc<Partition>> {
         let Opening { context, config, clock, log_start, circumstances, attention } = opening;
-        let follow = Follow::start(&context, log_start)?;
+        let follow = Follow::start(&context, log_start, circumstances.clean)?;
         let (log_start, log_end) = (follow.log_start(), follow.log_end());
         let partition = Partition {
             writer: Mutex::new(Writer {
@@ -273,7 +274,8 @@ impl Partition {
     /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
     pub(crate) fn wait_durable(&self, end: i64) -> Result<()> {
         match self.gate.wait(end, || self.sync_file()) {
-            Waited::Durable => self.settle_durable(),
+            // Those who read only what is durable may go on.
+            Waited::Durable => self.doorbells.ring(),
             Waited::TimedOut => {}
             Waited::Failed(reason) => return Err(self.latched(reason)),
         }
@@ -492,173 +494,6 @@ impl Partition {
         self.context.gaps_below
     }
 
-    /// Runs `change` on the live tail without the lock, while appends wait; then puts back what it
-    /// returns. A failed change leaves the partition as it was, unless it latched.
-    fn change_tail(
-        &self,
-        writer: &mut MutexGuard<'_, Writer>,
-        change: impl FnOnce(&Partition, Option<LiveTail>) -> (Option<LiveTail>, Result<()>),
-        phase_after: Option<Phase>,
-    ) -> Result<()> {
-        writer.phase = Phase::Busy;
-        let live = writer.live.take();
-        let outcome =
-            MutexGuard::unlocked(writer, || catch_unwind(AssertUnwindSafe(|| change(self, live))));
-        writer.phase = Phase::Open;
-        self.idle.notify_all();
-        let (live, result) = outcome.unwrap_or_else(|panic| {
-            self.latch("changing segments panicked");
-            resume_unwind(panic)
-        });
-        writer.live = live;
-        if let (Ok(()), Some(phase)) = (&result, phase_after) {
-            writer.phase = phase;
-        }
-        result
-    }
-
-    /// Opens the last segment for appending.
-    fn warm(&self) -> (Option<LiveTail>, Result<()>) {
-        let warmed = (|| {
-            let last = self.segments.last();
-            let cold = last.open(&self.context)?;
-            let first = cold.view().and_then(|view| decode::header_at(view.from(0)).ok());
-            let interval = self.writer.lock().config.index_interval_bytes;
-            let indexes = cold.indexes_to_continue(interval)?;
-            self.begin_epoch(indexes.largest_timestamp_ms())?;
-            let file = self.context.disk.open(cold.path(), Access::Write)?;
-            let live = self.live_tail(
-                file,
-                last.base_offset(),
-                cold.end(),
-                indexes,
-                first.map_or(-1, |header| header.max_timestamp_ms),
-            )?;
-            self.segments.warm_last(Arc::clone(&live.open), Arc::clone(live.tail.file()));
-            Ok(live)
-        })();
-        match warmed {
-            Ok(live) => (Some(live), Ok(())),
-            Err(error) => (None, Err(error)),
-        }
-    }
-
-    /// Seals the last segment and begins the next.
-    fn rolled(&self, live: Option<LiveTail>) -> (Option<LiveTail>, Result<()>) {
-        let Some(mut live) = live else {
-            return (None, Ok(()));
-        };
-        let next = self.watermarks.log_end();
-        if live.open.base_offset() == next {
-            // Empty, and yet too small: `segment.bytes` was raised. The same file gets a larger tail.
-            drop(live);
-            return self.warm();
-        }
-        let begun = self.seal(&mut live).and_then(|()| {
-            let snapshot = self.writer.lock().producer_snapshot.clone();
-            self.write_snapshot(next, snapshot.as_deref())?;
-            let file = segment::create_files(&self.context, next)?;
-            // A created file counts only once its directory entry is durable.
-            self.context.disk.sync_directory(&self.context.directory)?;
-            let interval = self.writer.lock().config.index_interval_bytes;
-            let indexes = segment::Indexes::new(next, interval);
-            self.live_tail(file, next, 0, indexes, -1)
-        });
-        match begun {
-            Ok(begun) => {
-                self.segments.roll(Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
-                (Some(begun), Ok(()))
-            }
-            // Sealed but not rolled: the old segment is still the last, and still takes nothing, so
-            // the next append tries again.
-            Err(error) => (Some(live), Err(error)),
-        }
-    }
-
-    /// Begins a new leader epoch, durably, if the last life ended without a clean close.
-    fn begin_epoch(&self, append_time_ms: i64) -> Result<()> {
-        let mut writer = self.writer.lock();
-        writer.append_time_ms = writer.append_time_ms.max(append_time_ms);
-        if writer.raise_epoch {
-            let mut epochs = writer.epochs.clone();
-            drop(writer);
-            epochs.raise(self.watermarks.log_end())?;
-            writer = self.writer.lock();
-            writer.epochs = epochs;
-            writer.raise_epoch = false;
-        }
-        Ok(())
-    }
-
-    /// Seals the last segment for good.
-    fn cooled(&self, live: Option<LiveTail>) -> (Option<LiveTail>, Result<()>) {
-        let Some(mut live) = live else {
-            return (None, Ok(()));
-        };
-        let snapshot = self.writer.lock().producer_snapshot.clone();
-        let end = self.watermarks.log_end();
-        match self.seal(&mut live).and_then(|()| self.write_snapshot(end, snapshot.as_deref())) {
-            Ok(()) => {
-                self.segments.cool_last();
-                (None, Ok(()))
-            }
-            Err(error) => (Some(live), Err(error)),
-        }
-    }
-
-    fn live_tail(
-        &self,
-        file: crate::storage::disk::DiskFile,
-        base_offset: i64,
-        end: u64,
-        indexes: segment::Indexes,
-        first_timestamp_ms: i64,
-    ) -> Result<LiveTail> {
-        let capacity = u64::from(self.writer.lock().config.segment_bytes);
-        let tail = Tail::open(file, end, capacity, self.context.lock.clone())?;
-        let mapping = Arc::clone(tail.mapping());
-        let open = OpenSegment::live(self.context.clone(), base_offset, mapping, end, indexes);
-        let created_ms = self.clock.now_ms();
-        Ok(LiveTail { tail, open: Arc::new(open), first_timestamp_ms, created_ms })
-    }
-
-    /// Makes a segment what it will be for ever: trimmed, durable, with its indexes.
-    fn seal(&self, live: &mut LiveTail) -> Result<()> {
-        let end = self.watermarks.log_end();
-        live.tail.trim()?;
-        if let Err(error) = live.tail.file().sync_all() {
-            return Err(self.latch(&format!("a sync failed: {error}")));
-        }
-        self.watermarks.note_durable(end);
-        self.gate.note_durable(end);
-        self.doorbells.ring();
-        let indexes = live.open.indexes_of_live().read().clone();
-        segment::write_indexes(&self.context.disk, live.open.path(), &indexes)
-    }
-
-    fn write_snapshot(&self, end: i64, snapshot: Option<&[u8]>) -> Result<()> {
-        let Some(snapshot) = snapshot else {
-            return Ok(());
-        };
-        let disk = &self.context.disk;
-        let directory = &self.context.directory;
-        disk.write_synced(&OffsetFile::ProducerSnapshot.path(directory, end), snapshot)?;
-        // Kafka keeps one snapshot for each segment and one for the log's end.
-        let segments = self.segments.snapshot();
-        for entry in disk.entries(directory)? {
-            let Some((OffsetFile::ProducerSnapshot, offset)) = OffsetFile::parse(&entry.name)
-            else {
-                continue;
-            };
-            let belongs = offset == end
-                || segments.binary_search_by_key(&offset, |segment| segment.base_offset()).is_ok();
-            if !belongs {
-                disk.remove_file(&directory.join(&entry.name))?;
-            }
-        }
-        disk.sync_directory(directory)
-    }
-
     /// Makes the last segment's bytes durable and returns the log end as it was before.
     fn sync_file(&self) -> Result<i64, Arc<str>> {
         if let Some(reason) = self.latch.get() {
@@ -676,11 +511,6 @@ impl Partition {
         }
         self.watermarks.note_durable(end);
         Ok(end)
-    }
-
-    /// Lets those know who read only what is durable.
-    fn settle_durable(&self) {
-        self.doorbells.ring();
     }
 
     fn ask_for_sync(self: &Arc<Self>, within: Duration) {
@@ -758,31 +588,3 @@ const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// More than this is not left unsynchronised for longer than it takes: it bounds what recovery scans.
 const UNSYNCED_LEN_MAX: u64 = 64 << 20;
-
-/// The snapshot of a log that no idempotent producer ever wrote to.
-const EMPTY_SNAPSHOT: &[u8] = &[0x00, 0x01, 0x48, 0x67, 0x4b, 0xc7, 0, 0, 0, 0];
-
-/// Gives the bytes of the newest producer snapshot at or below the log's end.
-fn newest_snapshot(context: &SegmentContext, log_end: i64) -> Result<Option<Arc<[u8]>>> {
-    let newest = context
-        .disk
-        .entries(&context.directory)?
-        .into_iter()
-        .filter_map(|entry| match OffsetFile::parse(&entry.name)? {
-            (OffsetFile::ProducerSnapshot, offset) if offset <= log_end => Some(offset),
-            _ => None,
-        })
-        .max();
-    let Some(offset) = newest else {
-        return Ok(Some(EMPTY_SNAPSHOT.into()));
-    };
-    let path = OffsetFile::ProducerSnapshot.path(&context.directory, offset);
-    let bytes = context.disk.read_small(&path, SNAPSHOT_LEN_MAX)?;
-    let is_whole = bytes.len() >= EMPTY_SNAPSHOT.len()
-        && bytes[..2] == [0, 1]
-        && bytes[2..6] == crc32c::crc32c(&bytes[6..]).to_be_bytes();
-    // A damaged one is left to Kafka, which falls back to an older one and replays the log.
-    Ok(is_whole.then(|| bytes.into()))
-}
-
-const SNAPSHOT_LEN_MAX: usize = 256 << 20;

@@ -26,23 +26,21 @@
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::error::Error;
 use crate::error::Result;
-
 use crate::format::header::BatchHeader;
 use crate::partition::leader_epochs::LeaderEpochs;
 use crate::storage::disk::Access;
 use crate::storage::disk::DiskFile;
 use crate::storage::file_name;
 use crate::storage::file_name::OffsetFile;
+use crate::storage::indexes;
+use crate::storage::indexes::Indexes;
 use crate::storage::lock::LastBoot;
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
 use crate::storage::scan::Scanned;
-use crate::storage::segment;
-use crate::storage::segment::Indexes;
 use crate::storage::segment::SegmentContext;
 
 /// What recovery did to one place of a log, or found there.
@@ -157,6 +155,8 @@ pub(crate) struct Recovered {
     pub(crate) findings: Vec<Finding>,
     /// Batches of idempotent producers were met whose state is not in the newest snapshot.
     pub(crate) met_producers: bool,
+    /// The scan began with the first segment.
+    pub(crate) saw_whole_log: bool,
     pub(crate) was_unclean: bool,
 }
 
@@ -169,12 +169,13 @@ pub(crate) fn recover(
 ) -> Result<Recovered> {
     let last = *base_offsets.last().expect("opening creates the first segment");
     if circumstances.clean {
-        if let Some(log_end) = clean_end(context, last)? {
+        if let Some((log_end, _)) = clean_end(context, last)? {
             return Ok(Recovered {
                 log_end,
                 latch: None,
                 findings: Vec::new(),
                 met_producers: false,
+                saw_whole_log: base_offsets.len() == 1 && log_end == last,
                 was_unclean: false,
             });
         }
@@ -188,15 +189,17 @@ pub(crate) fn recover(
             latch: None,
             findings: Vec::new(),
             met_producers: false,
+            saw_whole_log: false,
             was_unclean: true,
         },
     }
     .run(base_offsets)
 }
 
-/// Finds the end behind the last index entry of the last segment, reading headers only. `None` if the
-/// file does not end on a batch's boundary: then it is not what a clean close leaves.
-fn clean_end(context: &SegmentContext, base_offset: i64) -> Result<Option<i64>> {
+/// Finds the log's end, and where in the file it is, behind the last index entry of the last segment,
+/// reading headers only. `None` if the file does not end on a batch's boundary: then it is not what a
+/// clean close leaves.
+pub(crate) fn clean_end(context: &SegmentContext, base_offset: i64) -> Result<Option<(i64, u64)>> {
     let path = context.log_path(base_offset);
     let file = context.disk.open(&path, Access::Read)?;
     let index = context
@@ -224,7 +227,7 @@ fn clean_end(context: &SegmentContext, base_offset: i64) -> Result<Option<i64>> 
     loop {
         match scan.next()? {
             Scanned::Batch { .. } => {}
-            Scanned::End { .. } => return Ok(Some(scan.expected())),
+            Scanned::End => return Ok(Some((scan.expected(), scan.position()))),
             Scanned::Fault { .. } => return Ok(None),
         }
     }
@@ -253,6 +256,7 @@ impl Recovery<'_> {
     fn run(mut self, base_offsets: &[i64]) -> Result<Recovered> {
         let point = self.circumstances.recovery_point;
         let holding = base_offsets.partition_point(|base| *base <= point).saturating_sub(1);
+        self.recovered.saw_whole_log = holding == 0;
         for (index, base_offset) in base_offsets.iter().enumerate().skip(holding) {
             let next = base_offsets.get(index + 1).copied();
             self.recover_segment(*base_offset, next)?;
@@ -279,7 +283,7 @@ impl Recovery<'_> {
             self.latch(error.to_string());
         }
         self.recovered.log_end = walked.expected;
-        if let Err(error) = segment::write_indexes(&self.context.disk, &path, &walked.indexes) {
+        if let Err(error) = indexes::write_indexes(&self.context.disk, &path, &walked.indexes) {
             // Readers rebuild an index that is missing, in memory.
             self.recovered
                 .findings
@@ -318,7 +322,7 @@ impl Recovery<'_> {
                     walked.end = position + header.len() as u64;
                     walked.expected = header.last_offset() + 1;
                 }
-                Scanned::End { .. } => {
+                Scanned::End => {
                     if next.is_some_and(|next| next > walked.expected.max(self.context.gaps_below))
                     {
                         self.note_damage(
@@ -453,101 +457,6 @@ impl Recovery<'_> {
 /// Beyond this, rewriting costs more than it is worth: the cache was dropped before the scan already.
 const REWRITE_LEN_MAX: u64 = 4 << 20;
 const INDEX_LEN_MAX: usize = 64 << 20;
-
-/// Finishes what a crash interrupted among the files of a partition directory, by Kafka's rules, and
-/// lists the base offsets of its segments, ascending.
-pub(crate) fn tidy_directory(context: &SegmentContext) -> Result<Vec<i64>> {
-    let disk = &context.disk;
-    let directory = &*context.directory;
-    let mut names: Vec<String> =
-        disk.entries(directory)?.into_iter().filter(|e| !e.is_directory).map(|e| e.name).collect();
-    names.sort();
-
-    let parsed = |name: &str, suffix: &str| OffsetFile::parse(name.strip_suffix(suffix)?);
-    // An unfinished compaction: what was still being cleaned goes, and with it any swap that had not
-    // got all its files.
-    let cleaned_min = names.iter().filter_map(|n| Some(parsed(n, ".cleaned")?.1)).min();
-    let is_swap = |n: &String| parsed(n, ".swap").is_some();
-    let is_whole = |offset: i64| cleaned_min.is_none_or(|min| offset < min);
-    let mut changed = false;
-    for name in &names {
-        let unfinished = parsed(name, ".swap").is_some_and(|(_, offset)| !is_whole(offset));
-        let is_leftover = name.ends_with(".deleted")
-            || name.ends_with(file_name::TEMPORARY_SUFFIX)
-            || parsed(name, ".cleaned").is_some()
-            || unfinished;
-        if is_leftover {
-            disk.remove_file(&directory.join(name))?;
-            changed = true;
-        }
-    }
-    let swaps: Vec<(OffsetFile, i64, &String)> = names
-        .iter()
-        .filter(|n| is_swap(n))
-        .filter_map(|n| parsed(n, ".swap").map(|(kind, offset)| (kind, offset, n)))
-        .filter(|(_, offset, _)| is_whole(*offset))
-        .collect();
-    if !swaps.is_empty() {
-        finish_swap(context, &names, &swaps)?;
-        changed = true;
-        names = disk
-            .entries(directory)?
-            .into_iter()
-            .filter(|e| !e.is_directory)
-            .map(|e| e.name)
-            .collect();
-        names.sort();
-    }
-
-    let files: Vec<(OffsetFile, i64)> = names.iter().filter_map(|n| OffsetFile::parse(n)).collect();
-    let bases: Vec<i64> =
-        files.iter().filter(|(kind, _)| *kind == OffsetFile::Log).map(|(_, base)| *base).collect();
-    for (kind, base) in &files {
-        let is_companion = matches!(
-            kind,
-            OffsetFile::OffsetIndex | OffsetFile::TimeIndex | OffsetFile::TransactionIndex
-        );
-        if is_companion && bases.binary_search(base).is_err() {
-            disk.remove_file(&kind.path(directory, *base))?;
-            changed = true;
-        }
-    }
-    if changed {
-        disk.sync_directory(directory)?;
-    }
-    Ok(bases)
-}
-
-/// Removes the segments that a finished compaction replaced and puts its output in their place.
-fn finish_swap(
-    context: &SegmentContext,
-    names: &[String],
-    swaps: &[(OffsetFile, i64, &String)],
-) -> Result<()> {
-    let disk = &context.disk;
-    let directory = &*context.directory;
-    let logs = || swaps.iter().filter(|(kind, _, _)| *kind == OffsetFile::Log);
-    let start = logs().map(|(_, base, _)| *base).min();
-    let mut end = None;
-    for (_, base, name) in logs() {
-        let file = disk.open(&directory.join(name), Access::Read)?;
-        let continuity = Continuity { expected: *base, gaps_below: i64::MAX };
-        let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
-        while let Scanned::Batch { .. } = scan.next()? {}
-        end = end.max(Some(scan.expected()));
-    }
-    if let (Some(start), Some(end)) = (start, end) {
-        for (kind, base) in names.iter().filter_map(|n| OffsetFile::parse(n)) {
-            if kind != OffsetFile::ProducerSnapshot && (start..end).contains(&base) {
-                disk.remove_file(&kind.path(directory, base))?;
-            }
-        }
-    }
-    for (kind, base, name) in swaps {
-        disk.rename(&directory.join(name), &kind.path(directory, *base))?;
-    }
-    Ok(())
-}
 
 #[cfg(test)]
 mod tests {

@@ -167,3 +167,72 @@ impl LiveTail {
         (self.tail.end() > 0).then(|| begun.saturating_add(config.segment_ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use crate::Record;
+    use crate::Store;
+    use crate::TimestampType;
+    use crate::TopicConfig;
+    use crate::clock::Clock;
+
+    #[test]
+    fn append_times_never_decrease_though_the_clock_is_set_back() {
+        let (clock, now) = Clock::fixed(1_000_000);
+        let store = Store::builder_temporary().clock(clock).open().unwrap();
+        let config =
+            TopicConfig::new().segment_bytes(1024).timestamp_type(TimestampType::LogAppendTime);
+        let topic = store.create_topic("t", config).unwrap();
+        for step in [0, 5, -500_000, -1, 7, 600_000] {
+            now.fetch_add(step, Ordering::Relaxed);
+            for _ in 0..10 {
+                store.producer().send(&topic, Record::new(&[0; 100])).unwrap();
+            }
+        }
+        let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+        let mut times = Vec::new();
+        loop {
+            let records = consumer.poll(Duration::ZERO).unwrap();
+            if records.is_empty() {
+                break;
+            }
+            times.extend(records.iter().map(|message| message.timestamp()));
+        }
+        assert_eq!(times.len(), 60);
+        assert!(times.is_sorted(), "{times:?}");
+        assert_eq!(times.last(), Some(&1_100_011));
+        assert!(topic.describe().unwrap().partitions[0].segment_count > 3);
+    }
+
+    #[test]
+    fn a_segment_is_rolled_by_age_with_the_next_append_and_without_one() {
+        let (clock, now) = Clock::fixed(1_000_000);
+        let store = Store::builder_temporary()
+            .clock(clock)
+            .checkpoint_interval(Duration::from_millis(1))
+            .open()
+            .unwrap();
+        let topic = store.create_topic("t", TopicConfig::new().segment_ms(1000)).unwrap();
+        let segments = || topic.describe().unwrap().partitions[0].segment_count;
+        let producer = store.producer();
+        producer.send(&topic, "a").unwrap();
+        now.fetch_add(1000, Ordering::Relaxed);
+        producer.send(&topic, "b").unwrap();
+        assert_eq!(segments(), 1);
+        now.fetch_add(1, Ordering::Relaxed);
+        producer.send(&topic, "c").unwrap();
+        assert_eq!(segments(), 2);
+
+        let partition = topic.state.open_partition(0).unwrap();
+        now.fetch_add(1001, Ordering::Relaxed);
+        partition.roll_if_due(now.load(Ordering::Relaxed)).unwrap();
+        assert_eq!(segments(), 3);
+        // An empty segment has no age.
+        now.fetch_add(5000, Ordering::Relaxed);
+        partition.roll_if_due(now.load(Ordering::Relaxed)).unwrap();
+        assert_eq!(segments(), 3);
+    }
+}

@@ -23,7 +23,7 @@ use crate::storage::file_name;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     #[cfg(test)]
-    pub(crate) script: Option<std::sync::Arc<faults::Script>>,
+    pub(crate) script: Option<std::sync::Arc<crate::storage::faults::Script>>,
 }
 
 /// An open file of a [`Disk`]; knows its path.
@@ -75,6 +75,8 @@ impl Disk {
                 "create"
             }
         };
+        #[cfg(test)]
+        self.told(|script| script.will_create(path));
         let file = options.open(path).map_err(|e| Error::io(action, path, e))?;
         let metadata = file.metadata().map_err(|e| Error::io("examine", path, e))?;
         if !metadata.is_file() {
@@ -126,12 +128,16 @@ impl Disk {
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         self.effect("rename", from)?;
+        #[cfg(test)]
+        self.told(|script| script.will_rename(from, to));
         fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
     }
 
     /// Removes a file; one that is not there counts as removed.
     pub(crate) fn remove_file(&self, path: &Path) -> Result<()> {
         self.effect("remove", path)?;
+        #[cfg(test)]
+        self.told(|script| script.will_remove(path));
         match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
             _ => Ok(()),
@@ -149,26 +155,33 @@ impl Disk {
 
     pub(crate) fn create_directory(&self, path: &Path) -> Result<()> {
         self.effect("create", path)?;
+        #[cfg(test)]
+        self.told(|script| script.will_create(path));
         fs::DirBuilder::new()
             .mode(DIRECTORY_MODE)
             .create(path)
             .map_err(|e| Error::io("create", path, e))
     }
 
+    /// Makes a directory and those above it that are missing, durably.
     pub(crate) fn create_directories(&self, path: &Path) -> Result<()> {
-        self.effect("create", path)?;
-        fs::DirBuilder::new()
-            .mode(DIRECTORY_MODE)
-            .recursive(true)
-            .create(path)
-            .map_err(|e| Error::io("create", path, e))
+        if self.exists(path)? {
+            return Ok(());
+        }
+        let above = parent(path);
+        self.create_directories(above)?;
+        self.create_directory(path)?;
+        self.sync_directory(above)
     }
 
     /// Makes the names in a directory durable: creations, renames and removals.
     pub(crate) fn sync_directory(&self, path: &Path) -> Result<()> {
         self.effect("synchronise", path)?;
         let directory = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        directory.sync_all().map_err(|e| Error::io("synchronise", path, e))
+        directory.sync_all().map_err(|e| Error::io("synchronise", path, e))?;
+        #[cfg(test)]
+        self.told(|script| script.directory_is_durable(path));
+        Ok(())
     }
 
     /// Lists a directory. Names that are not UTF-8 are not ours and are left out.
@@ -195,6 +208,13 @@ impl Disk {
             Ok(_) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("examine", path, e)),
+        }
+    }
+
+    #[cfg(test)]
+    fn told(&self, tell: impl FnOnce(&crate::storage::faults::Script)) {
+        if let Some(script) = &self.script {
+            tell(script);
         }
     }
 
@@ -248,6 +268,8 @@ impl DiskFile {
     }
 
     pub(crate) fn write_all_at(&self, bytes: &[u8], position: u64) -> Result<()> {
+        #[cfg(test)]
+        self.disk.told(|script| script.will_change(&self.file));
         if let Err(error) = self.disk.effect("append to", &self.path) {
             // A failing disk may have taken a part: the file is left torn, as a real one would be.
             drop(self.file.write_all_at(&bytes[..bytes.len() / 2], position));
@@ -258,22 +280,32 @@ impl DiskFile {
 
     pub(crate) fn set_len(&self, len: u64) -> Result<()> {
         self.disk.effect("cut", &self.path)?;
+        #[cfg(test)]
+        self.disk.told(|script| script.will_change(&self.file));
         self.file.set_len(len).map_err(|e| Error::io("cut", &self.path, e))
     }
 
     /// Makes the bytes and what is needed to find them durable.
     pub(crate) fn sync_data(&self) -> Result<()> {
         self.disk.effect("synchronise", &self.path)?;
-        self.file.sync_data().map_err(|e| Error::io("synchronise", &self.path, e))
+        self.file.sync_data().map_err(|e| Error::io("synchronise", &self.path, e))?;
+        #[cfg(test)]
+        self.disk.told(|script| script.file_is_durable(&self.file));
+        Ok(())
     }
 
     pub(crate) fn sync_all(&self) -> Result<()> {
         self.disk.effect("synchronise", &self.path)?;
-        self.file.sync_all().map_err(|e| Error::io("synchronise", &self.path, e))
+        self.file.sync_all().map_err(|e| Error::io("synchronise", &self.path, e))?;
+        #[cfg(test)]
+        self.disk.told(|script| script.file_is_durable(&self.file));
+        Ok(())
     }
 
     /// Reserves real space up to `end`, as zeros behind what is there. On failure the file is as it was.
     pub(crate) fn reserve(&self, start: u64, end: u64) -> Result<()> {
+        #[cfg(test)]
+        self.disk.told(|script| script.will_change(&self.file));
         let reserved = self.disk.effect("grow", &self.path).and_then(|()| {
             allocate(&self.file, start, end - start).map_err(|e| Error::io("grow", &self.path, e))
         });
@@ -311,6 +343,8 @@ impl DiskFile {
     /// Asks the test's script whether a store through a mapping of this file may happen.
     #[inline]
     pub(crate) fn effect_of_store(&self) -> Result<()> {
+        #[cfg(test)]
+        self.disk.told(|script| script.will_change(&self.file));
         self.disk.effect("append to", &self.path)
     }
 }
@@ -331,86 +365,6 @@ fn allocate(file: &File, start: u64, len: u64) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn allocate(_file: &File, _start: u64, _len: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// Disks that fail on command.
-#[cfg(test)]
-pub(crate) mod faults {
-    use std::io;
-    use std::path::Path;
-    use std::sync::Arc;
-    use std::sync::Mutex;
-
-    use super::Disk;
-
-    /// Which effects fail, and how.
-    #[derive(Debug)]
-    pub(crate) struct Script {
-        state: Mutex<State>,
-    }
-
-    #[derive(Debug)]
-    struct State {
-        count: u64,
-        fail_at: u64,
-        errno: i32,
-        persistent: bool,
-        trace: Vec<String>,
-    }
-
-    impl Disk {
-        /// A disk whose `fail_at`-th effect fails once with `errno`.
-        pub(crate) fn failing_once(fail_at: u64, errno: i32) -> Disk {
-            Disk::scripted(fail_at, errno, false)
-        }
-
-        /// A disk on which nothing takes effect from the `fail_at`-th on: the process has died there.
-        pub(crate) fn dying(fail_at: u64) -> Disk {
-            Disk::scripted(fail_at, libc::EIO, true)
-        }
-
-        fn scripted(fail_at: u64, errno: i32, persistent: bool) -> Disk {
-            let state = State { count: 0, fail_at, errno, persistent, trace: Vec::new() };
-            Disk { script: Some(Arc::new(Script { state: Mutex::new(state) })) }
-        }
-
-        pub(crate) fn script(&self) -> &Script {
-            self.script.as_deref().unwrap()
-        }
-    }
-
-    impl Script {
-        pub(crate) fn next(&self, action: &'static str, path: &Path) -> io::Result<()> {
-            let mut state = self.state.lock().unwrap();
-            state.count += 1;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            state.trace.push(format!("{action} {name}"));
-            let fails =
-                state.count == state.fail_at || (state.persistent && state.count > state.fail_at);
-            if fails { Err(io::Error::from_raw_os_error(state.errno)) } else { Ok(()) }
-        }
-
-        /// How many effects were asked for so far.
-        pub(crate) fn count(&self) -> u64 {
-            self.state.lock().unwrap().count
-        }
-
-        /// Arms the script anew: the n-th effect from now on fails.
-        pub(crate) fn arm(&self, from_now: u64, errno: i32, persistent: bool) {
-            let mut state = self.state.lock().unwrap();
-            state.fail_at = state.count + from_now;
-            state.errno = errno;
-            state.persistent = persistent;
-        }
-
-        pub(crate) fn disarm(&self) {
-            self.state.lock().unwrap().fail_at = u64::MAX;
-        }
-
-        pub(crate) fn trace(&self) -> Vec<String> {
-            self.state.lock().unwrap().trace.clone()
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@
 pub(crate) mod catalog;
 pub(crate) mod checkpoint;
 pub(crate) mod disk;
+#[cfg(test)]
+pub(crate) mod faults;
 pub(crate) mod file_name;
+pub(crate) mod indexes;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod offset_index;

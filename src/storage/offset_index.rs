@@ -92,10 +92,6 @@ impl OffsetIndex {
         self.entries.len()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = IndexedBatch> {
-        self.entries.iter().map(|entry| self.batch(entry))
-    }
-
     fn batch(&self, entry: &OffsetEntry) -> IndexedBatch {
         IndexedBatch {
             last_offset: self.base_offset + i64::from(entry.relative_offset),

@@ -42,7 +42,7 @@ pub(crate) enum Scanned<'s> {
     /// Something that is no batch; the walk stays where it is.
     Fault { position: u64, fault: BatchFault },
     /// The end of the file, on a batch's boundary.
-    End { position: u64 },
+    End,
 }
 
 /// Which base offset the next batch may have.
@@ -87,7 +87,7 @@ impl<'f> Scan<'f> {
         let position = self.position;
         let available = self.len.saturating_sub(position);
         if available == 0 {
-            return Ok(Scanned::End { position });
+            return Ok(Scanned::End);
         }
         let fault = |fault| Ok(Scanned::Fault { position, fault });
         if available < header::LEN as u64 {
@@ -127,6 +127,11 @@ impl<'f> Scan<'f> {
     /// Gives the offset that the next batch is expected to have.
     pub(crate) fn expected(&self) -> i64 {
         self.continuity.expected
+    }
+
+    /// Gives the position of the next batch.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
     }
 
     /// Goes on at another position, where the next batch may have any offset from `expected` up.
@@ -271,9 +276,7 @@ mod tests {
                 count += 1;
             }
             assert_eq!(count, 5000);
-            assert!(
-                matches!(scan.next().unwrap(), Scanned::End { position } if position == bytes.len() as u64)
-            );
+            assert!(matches!(scan.next().unwrap(), Scanned::End));
         }
     }
 

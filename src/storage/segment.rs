@@ -1,4 +1,4 @@
-//! One segment: read at an offset, look up a time, and the indexes that make both quick.
+//! One segment: read at an offset, look up a time.
 //!
 //! A segment is *cold* (a file that no longer grows, mapped while somebody reads it) or *live* (the
 //! last one of its partition, appended to through its [`Tail`](crate::storage::map::Tail)). Readers see
@@ -24,14 +24,14 @@ use crate::storage::disk::Access;
 use crate::storage::disk::Disk;
 use crate::storage::disk::DiskFile;
 use crate::storage::file_name::OffsetFile;
+use crate::storage::indexes::INDEX_LEN_MAX;
+use crate::storage::indexes::Indexes;
 use crate::storage::lock::DirectoryLock;
 use crate::storage::map::Mapping;
 use crate::storage::map::View;
-use crate::storage::offset_index;
 use crate::storage::offset_index::IndexedBatch;
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::scan::Continuity;
-use crate::storage::time_index;
 use crate::storage::time_index::TimeEntry;
 use crate::storage::time_index::TimeIndex;
 
@@ -49,84 +49,6 @@ pub(crate) struct SegmentContext {
 impl SegmentContext {
     pub(crate) fn log_path(&self, base_offset: i64) -> PathBuf {
         OffsetFile::Log.path(&self.directory, base_offset)
-    }
-}
-
-/// A segment's two indexes as they grow, by the rules of Kafka's own rebuild.
-///
-/// The same code notes a batch that is being appended and one that is met by a scan, so that a live
-/// index and a rebuilt one are the same bytes.
-#[derive(Clone, Debug)]
-pub(crate) struct Indexes {
-    interval: u32,
-    offsets: OffsetIndex,
-    times: TimeIndex,
-    /// The greatest timestamp so far and the end of the batch that brought it.
-    latest: TimeEntry,
-}
-
-impl Indexes {
-    pub(crate) fn new(base_offset: i64, interval: u32) -> Indexes {
-        Indexes {
-            interval,
-            offsets: OffsetIndex::new(base_offset),
-            times: TimeIndex::new(base_offset),
-            latest: TimeEntry { timestamp_ms: -1, last_offset: base_offset },
-        }
-    }
-
-    /// Notes the batch that starts at `position`; batches come in order.
-    #[inline]
-    pub(crate) fn note(&mut self, position: u64, last_offset: i64, max_timestamp_ms: i64) {
-        if max_timestamp_ms > self.latest.timestamp_ms {
-            self.latest = TimeEntry { timestamp_ms: max_timestamp_ms, last_offset };
-        }
-        let last_indexed = self.offsets.last().map_or(0, |batch| batch.position);
-        if position - last_indexed > u64::from(self.interval) {
-            self.offsets.push(IndexedBatch { last_offset, position });
-            self.times.push_if_later(self.latest);
-        }
-    }
-
-    /// Notes the first batch behind damage, so that look-ups behind it need not cross it.
-    pub(crate) fn note_behind_damage(&mut self, position: u64, header: &BatchHeader) {
-        let last_offset = header.last_offset();
-        if self.offsets.last().is_none_or(|last| last.position < position) && position > 0 {
-            self.offsets.push(IndexedBatch { last_offset, position });
-        }
-        self.note(position, last_offset, header.max_timestamp_ms);
-    }
-
-    /// Gives both files' bytes for a segment that ends here: the last timestamp is always indexed.
-    pub(crate) fn finished(&self) -> (Vec<u8>, Vec<u8>) {
-        let mut times = self.times.clone();
-        times.push_if_later(self.latest);
-        (self.offsets.to_bytes(), times.to_bytes())
-    }
-
-    /// Tells whether one more entry might exceed `segment.index.bytes`.
-    pub(crate) fn is_full(&self, index_bytes_max: u32) -> bool {
-        let len_max = index_bytes_max as usize;
-        self.offsets.len() >= len_max / offset_index::ENTRY_LEN
-            || self.times.len() + 1 >= len_max / time_index::ENTRY_LEN
-    }
-
-    pub(crate) fn largest_timestamp_ms(&self) -> i64 {
-        self.latest.timestamp_ms
-    }
-
-    /// Takes up the indexes of a closed segment that is to grow again.
-    fn resume(
-        interval: u32,
-        offsets: OffsetIndex,
-        mut times: TimeIndex,
-        base_offset: i64,
-    ) -> Indexes {
-        let latest =
-            times.last().unwrap_or(TimeEntry { timestamp_ms: -1, last_offset: base_offset });
-        // What the close added would not be there had the segment grown without a break.
-        times.truncate_behind(offsets.last().map_or(i64::MIN, |batch| batch.last_offset));
-        Indexes { interval, offsets, times, latest }
     }
 }
 
@@ -340,7 +262,10 @@ impl OpenSegment {
         let path = self.path.clone();
         match fault {
             BatchFault::Compressed(codec) => {
-                Error::UnsupportedCompression { codec, offset: expected, path }
+                // The checksum held, so the header is to be believed.
+                let header = self.view().and_then(|v| decode::header_at(v.from(position)).ok());
+                let resume = header.map_or(expected, |header| header.last_offset()) + 1;
+                Error::UnsupportedCompression { codec, offset: expected, path, resume }
             }
             fault => {
                 let behind =
@@ -586,19 +511,6 @@ fn is_whole(view: &View, batch: Located) -> bool {
     decode::checksum_holds(&batch.header, view.from(batch.position))
 }
 
-/// Writes both index files of a segment that ends here, durably, unless they say so already.
-pub(crate) fn write_indexes(disk: &Disk, log: &Path, indexes: &Indexes) -> Result<()> {
-    let (offsets, times) = indexes.finished();
-    for (kind, bytes) in [(OffsetFile::OffsetIndex, offsets), (OffsetFile::TimeIndex, times)] {
-        let path = kind.beside(log);
-        let is_written = disk.read_small(&path, INDEX_LEN_MAX).is_ok_and(|found| found == bytes);
-        if !is_written {
-            disk.write_synced(&path, &bytes)?;
-        }
-    }
-    Ok(())
-}
-
 /// Makes the files of a new segment; the caller synchronises the directory before it uses them.
 pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result<DiskFile> {
     let path = context.log_path(base_offset);
@@ -620,15 +532,13 @@ pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result
     created
 }
 
-/// Twice what Kafka allows by default; indexes of any sane segment fit.
-const INDEX_LEN_MAX: usize = 64 << 20;
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::TimestampType;
     use crate::format::encode::BatchBuilder;
     use crate::record::Record;
+    use crate::storage::indexes::write_indexes;
     use crate::storage::map::Door;
     use crate::storage::map::Tail;
 
@@ -738,25 +648,5 @@ mod tests {
                 other => panic!("byte {byte}: {other:?}"),
             }
         }
-    }
-
-    #[test]
-    fn a_resumed_index_grows_as_if_it_had_never_stopped() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut straight = Indexes::new(0, 100);
-        let mut resumed = Indexes::new(0, 100);
-        for n in 0..100_i64 {
-            straight.note(70 * n as u64, n, 500 - (n % 7) * 10 + n);
-            resumed.note(70 * n as u64, n, 500 - (n % 7) * 10 + n);
-            let (offsets, times) = resumed.finished();
-            resumed = Indexes::resume(
-                100,
-                OffsetIndex::parse(0, &offsets, u64::MAX).unwrap(),
-                TimeIndex::parse(0, &times).unwrap(),
-                0,
-            );
-        }
-        assert_eq!(straight.finished(), resumed.finished());
-        drop(directory);
     }
 }

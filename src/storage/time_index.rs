@@ -84,10 +84,6 @@ impl TimeIndex {
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = TimeEntry> {
-        self.entries.iter().copied()
-    }
 }
 
 /// The size of an entry in the file.

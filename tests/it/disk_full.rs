@@ -3,7 +3,12 @@
 //! The test runs itself again in a user namespace of its own, where it may mount a small tmpfs; on machines
 //! that allow that only to root, as root. Where neither is possible it says so.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that fails should say where"
+)]
 
 use std::fs;
 use std::path::Path;

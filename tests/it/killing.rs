@@ -4,7 +4,12 @@
 //! through a pipe, one line a record, before it appends the next. The parent kills it at a random moment,
 //! opens the directory, and compares.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that fails should say where"
+)]
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -120,7 +125,8 @@ fn storm(durability: &str, cycles: u32) {
         for partition in topic.partitions() {
             let number = partition.partition();
             let kept = kept.entry(number).or_default();
-            let mut consumer = store.consumer().max_poll_records(10_000).assign([&partition]).unwrap();
+            let mut consumer =
+                store.consumer().max_poll_records(10_000).assign([&partition]).unwrap();
             let mut found = Vec::new();
             loop {
                 let records = consumer.poll(Duration::ZERO).unwrap();

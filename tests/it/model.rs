@@ -2,7 +2,12 @@
 //!
 //! The seed is printed; `OTTLA_SEED=… cargo test model` plays it again.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that fails should say where")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that fails should say where"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -156,9 +161,8 @@ impl Play {
     fn entry(&mut self) -> Entry {
         // Times go back and forth, within what a topic accepts.
         self.now += self.chance.below(2000) as i64 - 500;
-        let headers = (0..self.chance.below(3))
-            .map(|n| (format!("h{n}"), self.chance.bytes()))
-            .collect();
+        let headers =
+            (0..self.chance.below(3)).map(|n| (format!("h{n}"), self.chance.bytes())).collect();
         let (key, value) = (self.chance.bytes(), self.chance.bytes());
         Entry { key, value, headers, timestamp: self.now }
     }

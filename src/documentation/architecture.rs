@@ -1,0 +1,226 @@
+//! The house as it is built, for those who work on it.
+//!
+//! # Floors
+//!
+//! Every file is named after the thing it holds. A file uses its own floor and those below, never one above; on one
+//! floor there are no circles. `tests/it/tidy.rs` reads the sources and holds this page to it: the tables here and
+//! the files in `src/` are the same set, and every use points downwards.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `lib.rs` | the facade: a program that runs, re-exports, which handles are `Send` and `Sync`; no code |
+//!
+//! **Words**: no I/O, no locks, no threads.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `error.rs` | `Error`, `Result`: what went wrong and what the caller can do |
+//! | `config.rs` | every knob with unit, default, effect; Kafka's property names |
+//! | `record.rs` | `Record`, `Header`: what a producer hands in, borrowed |
+//! | `name.rs` | `TopicName`: valid once built |
+//! | `clock.rs` | `Clock`: the only reader of the wall clock |
+//!
+//! **Bytes**: pure functions between values and bytes. This floor does not know that files exist.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `format/mod.rs` | the grammar of a segment |
+//! | `format/header.rs` | `BatchHeader`: the 61 bytes, positions once, read and written side by side |
+//! | `format/encode.rs` | `BatchBuilder`: records in, sealed batch out |
+//! | `format/decode.rs` | `Batch`: bytes in, verified batch and its records out |
+//! | `format/varint.rs` | zigzag variable-length integers |
+//!
+//! **Files**: one kind of file each. This floor knows neither threads nor topics' contents nor what is committed.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `storage/mod.rs` | what lies in a data directory |
+//! | `storage/disk.rs` | `Disk`: the one door to the file system; tests put a script behind it |
+//! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
+//! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
+//! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
+//! | `storage/file_name.rs` | every file name, spelled and parsed |
+//! | `storage/segment.rs` | one segment: read at an offset, look up a time |
+//! | `storage/indexes.rs` | a segment's two indexes together: noted batch by batch, written when it ends |
+//! | `storage/scan.rs` | a walk over a segment through `pread` that believes nothing: for recovery and inspection |
+//! | `storage/offset_index.rs` | offset → byte position |
+//! | `storage/time_index.rs` | timestamp → offset |
+//! | `storage/checkpoint.rs` | Kafka's checkpoint text files, replaced atomically |
+//! | `storage/catalog.rs` | `ottla.topics` and `partition.metadata` |
+//!
+//! **One log**: all order, all durability, all truth. A log does not know its topic's name, nor other logs.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `partition/mod.rs` | `Partition`: open, append, wait, close; the latch |
+//! | `partition/writer.rs` | `Writer`: what changes under the lock; the append ladder |
+//! | `partition/rolling.rs` | how the last segment comes to take appends, is sealed and followed by the next |
+//! | `partition/segments.rs` | `Segments`: the snapshot that readers use |
+//! | `partition/fetch.rs` | what one read brings: whole, verified batches of one segment |
+//! | `partition/watermarks.rs` | log start, log end, durable end; the doorbells |
+//! | `partition/sync.rs` | `SyncGate`: group commit |
+//! | `partition/recovery.rs` | facts → decision → repaired directory |
+//! | `partition/leftovers.rs` | finishes what a crash interrupted among the files of a partition's directory |
+//! | `partition/producer_snapshot.rs` | the newest producer snapshot, carried along |
+//! | `partition/leader_epochs.rs` | which epoch began at which offset |
+//! | `partition/follow.rs` | reading a log that another process appends to |
+//! | `partition/crash.rs` | tests only: crashes at every byte and at every effect |
+//! | `partition/power.rs` | tests only: lives that end in a power cut, one after the other |
+//!
+//! **Topics**: many logs. This floor knows neither producers nor consumers.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `topic.rs` | `Topic`, `TopicPartition`: what users hold of a topic |
+//! | `topic_state.rs` | what everyone who holds a topic shares |
+//! | `topics/mod.rs` | `Topics`, the registry of a directory: create, open, alter, delete, close |
+//! | `topics/loading.rs` | from what lies in a directory to the registry's list |
+//! | `topics/surroundings.rs` | what a directory says of itself when it is opened |
+//!
+//! **Maintenance**: the background thread.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `maintenance.rs` | a closed list of chores: sync, checkpoint, watch, roll |
+//!
+//! **Handles**: what users hold.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `store.rs` | `Store`, `StoreBuilder`, `Health`: open, find, close |
+//! | `producer.rs` | `Producer`: send, send a batch, flush |
+//! | `delivery.rs` | `Delivery`: the pending result of a send |
+//! | `partitioner.rs` | which partition a record goes to |
+//! | `assignment.rs` | `Start`, `OffsetReset`, `Isolation`: what a consumer is told before it reads |
+//! | `consumer_builder.rs` | `ConsumerBuilder`: limits, isolation, at last the partitions |
+//! | `consumer.rs` | `Consumer`: poll, seek, wait |
+//! | `wakeup.rs` | `Wakeup`: what ends a consumer's wait from another thread |
+//! | `records.rs` | `Records`, `Message`: what a poll returns, borrowed |
+//! | `inspect/mod.rs` | a read-only look at a directory |
+//! | `inspect/check/mod.rs` | verify everything |
+//! | `inspect/check/segment.rs` | verify one segment with its indexes |
+//! | `inspect/check/index_walk.rs` | indexes, entry by entry, beside the log they are about |
+//! | `inspect/check/report.rs` | what a check found |
+//! | `inspect/file_kind.rs` | which files can be dumped, told by their names |
+//! | `inspect/log_dump.rs` | a walk over the batches of one segment |
+//! | `inspect/index_entries.rs` | the entries of the three kinds of index |
+//! | `inspect/producer_snapshot.rs` | the entries of a producer snapshot |
+//!
+//! Above all of them, on the public face only: the command line in `bin/ottla/`, and these pages in `documentation/`.
+//!
+//! A foreign crate has one address, where that can be: `memmap2` in `storage/map.rs`; `crc32c` in `format/`, and where
+//! a small file carries a checksum of its own; `libc` and `rustix` at the two doors to the system, and two error numbers in
+//! `error.rs`; `thiserror` in
+//! `error.rs`; `crossbeam-channel` where partitions speak to the background thread.
+//!
+//! # The path of a record
+//!
+//! ```text
+//! producer.rs        the partition is chosen, the timestamp checked
+//! format/encode.rs   the record is encoded and checksummed into a buffer that the thread keeps
+//! partition/mod.rs   the lock is taken; is the log latched, is the segment full?
+//! partition/writer.rs  base offset and epoch are stamped; they lie outside the checksum
+//! storage/map.rs     the bytes go behind the end, by a store into the mapping or by `pwrite`
+//! storage/indexes.rs   the sparse indexes take note, in memory
+//! partition/watermarks.rs  the log end is published: one release store; waiting consumers are rung
+//! delivery.rs        the caller has its offset, and may wait:
+//! partition/sync.rs  the first who waits syncs for all
+//!
+//! consumer.rs        partitions take turns
+//! partition/segments.rs  which segment holds the offset: a search in a snapshot, without a lock
+//! storage/segment.rs   one look-up in the index, a short walk over headers
+//! partition/fetch.rs   checksum, structure, continuity of every batch, once
+//! records.rs         iterating borrows from the mapping and cannot fail
+//! ```
+//!
+//! [`Records`](crate::Records) own what they point into. They outlive the next poll, the consumer and the segment's
+//! file, and they keep the directory locked: another writer might cut what they show.
+//!
+//! # The append ladder
+//!
+//! The order of effects is the argument for correctness.
+//!
+//! | rung | effect | if it fails |
+//! | --- | --- | --- |
+//! | 1 | take the lock, *then* ask whether the partition is latched | nothing happened |
+//! | 2 | check the batch's size and the room for offsets | nothing happened; the caller's error |
+//! | 3 | roll when full: sync the old segment, write its indexes, create the new one, sync the directory | nothing visible; out of space may be tried again, a failed sync latches |
+//! | 4 | write the bytes behind the log end | nothing visible; space that could not be reserved leaves the file as it was, anything else latches |
+//! | 5 | index entries, in memory | rebuilt from the log anyway |
+//! | 6 | publish the log end | cannot fail |
+//! | 7 | unlock, ring the doorbells | cannot fail |
+//! | 8 | the delivery waits at the gate, if its level asks for it | visible, not acknowledged: latched |
+//!
+//! Rung 3, the first opening of a segment for appending, and closing work on files, and do so without the lock: the
+//! writer is marked busy, appends wait, readers do not.
+//!
+//! # Types that keep numbers apart
+//!
+//! An *offset* counts records and is an `i64`, as in Kafka. A *position* counts bytes of a file and is a `u64`. A
+//! *partition's number* is a `u32`, an *epoch* an `i32`, a *len* a `usize` or `u64` of bytes. Mixing two of them does
+//! not compile without a conversion that can be seen. `end` and `upto` are exclusive, `last` is inclusive, ranges are
+//! half-open. `_ms` and `_bytes` in a name are units.
+//!
+//! # Threads
+//!
+//! | thread | how many | ends |
+//! | --- | --- | --- |
+//! | the caller's | any | |
+//! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
+//!
+//! The background thread holds the registry weakly. A chore that panics is caught, and shows in
+//! [`Store::health`](crate::Store::health). The library prints nothing.
+//!
+//! A consumer that waits arms a doorbell, looks once more, then sleeps; an appender publishes, then looks whether
+//! anybody armed. A sequentially consistent fence on either side sees to it that not both miss the other.
+//!
+//! # Locks and their ranks
+//!
+//! Taken in ascending order; none is held while a user's code runs, and none but those of rank 1 during a sync.
+//!
+//! | rank | lock | held for |
+//! | --- | --- | --- |
+//! | 1 | `Topics::changes` | one change to the list of topics, its syncs included; the close |
+//! | 1, within it | the catalog, the recovery points | one replacement of their file, its syncs included |
+//! | 1, within it | `Topics::list`, a topic's settings and partitions | one look, one replacement |
+//! | 4 | `Partition::writer` | one append |
+//! | 5 | `Segments::list` | one clone, one replacement |
+//! | 6 | `Doorbells` | one walk over the bells |
+//! | 7 | `SyncGate` | one look; a sync runs without it |
+//!
+//! Nobody who appends or reads waits for a lock that is held during a sync. Ranks 2 and 3 are not in use.
+//!
+//! Every atomic says who stores, who loads and which orderings pair, where it is declared or used.
+//!
+//! # Invariants
+//!
+//! Comments and tests refer to these by name. Each stands at the top of the file it belongs to.
+//!
+//! | name | where | says |
+//! | --- | --- | --- |
+//! | frozen | `storage/map.rs` | bytes below a published end are never written nor cut while they are mapped |
+//! | backed | `storage/map.rs` | a view ends at or below a published end, which is never behind the file's end |
+//! | latched | `partition/mod.rs` | after a write or sync of unknown outcome nothing is appended and nobody is told "durable" |
+//! | sealed means synced | `partition/writer.rs` | a segment is durable before the next is created |
+//! | honest | `partition/sync.rs` | a waiter is told "durable" by a sync that began after its record was in the file |
+//! | once | `partition/sync.rs` | a failed sync is never repeated |
+//! | no resurrection | `partition/recovery.rs` | what was cut is durably gone before the first append |
+//! | repeatable | `partition/recovery.rs` | every step of recovery can be cut short and done again |
+//! | order | `partition/watermarks.rs` | log start ≤ log end, durable end ≤ log end |
+//! | no lost wake-up | `partition/watermarks.rs` | an appender and a waiter cannot both miss the other |
+//! | roll back, roll on | `topics/mod.rs` | an unfinished creation is undone, an unfinished deletion finished |
+//! | one cause, one problem | `inspect/check/mod.rs` | what follows from reported damage is not reported again |
+//!
+//! # Tests
+//!
+//! | what | where |
+//! | --- | --- |
+//! | words, bytes, files | at the bottom of each file |
+//! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
+//! | power cuts, on a disk that loses what was not synced | `partition/power.rs`; prints its seed, takes it back from `OTTLA_SEED` |
+//! | what users see, through the public face only | `tests/it/`, a module for each subject |
+//! | real processes, really killed | `tests/it/killing.rs` |
+//! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
+//! | directories that Kafka wrote | `tests/golden/`, `tests/it/golden.rs` |
+//! | an independent codec | `tests/it/differential.rs` |
+//! | this page | `tests/it/tidy.rs` |

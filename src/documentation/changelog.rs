@@ -1,0 +1,31 @@
+//! What changed from version to version.
+//!
+//! # Unreleased
+//!
+//! The first version. There is:
+//!
+//! * **The store.** Open, create, close a data directory; a lock that also excludes a Kafka broker; recovery
+//!   after a crash; read-only opening beside a writer; temporary stores.
+//! * **Topics.** Create, describe, alter, add partitions, delete. Every topic property of Kafka 3.9 and 4.x is
+//!   accepted and kept; [`ConfigEffect`](crate::ConfigEffect) says which are acted upon.
+//! * **Producing.** Single records and atomic batches; Kafka's partitioner; three levels of durability with
+//!   group commit; deliveries that can be waited for or awaited.
+//! * **Consuming.** Assignment with a start for each partition, poll, iterator, `recv` for tasks, seek, pause,
+//!   look-up by time, wake-up; records without a copy; an isolation that shows only what is durable.
+//! * **Inspection.** [`inspect::check`](crate::inspect::check) verifies a directory, and every kind of file can be
+//!   dumped.
+//! * **The command** `ottla`, with the feature `cli`.
+//!
+//! There is not, yet:
+//!
+//! * consumer groups and committed offsets;
+//! * idempotent producers and transactions. Those that Kafka wrote are read as `read_uncommitted` reads them:
+//!   markers are passed over, records of aborted transactions are returned;
+//! * retention and compaction: nothing is deleted but by
+//!   [`Store::delete_topic`](crate::Store::delete_topic);
+//! * compression, neither writing nor reading: a compressed batch is
+//!   [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression);
+//! * linger: a record that is sent alone is a batch of its own;
+//! * replication;
+//! * a way to read without mapping files, or to turn a SIGBUS into an error;
+//! * a tool that repairs damage.

@@ -1,0 +1,118 @@
+//! A dictionary: Kafka's words, and where they are found here.
+//!
+//! Names and values of properties are Kafka's. What has no meaning without a network is accepted and says so;
+//! what Kafka does not know is an error.
+//!
+//! # Producer
+//!
+//! | Kafka | here |
+//! | --- | --- |
+//! | `KafkaProducer` | [`Producer`](crate::Producer): clone it, share it among threads |
+//! | `ProducerRecord` | [`Record`](crate::Record), borrowed |
+//! | `send(record)` → `Future<RecordMetadata>` | [`send`](crate::Producer::send) → [`Delivery`](crate::Delivery): `wait()`, `wait_timeout()` or `.await` |
+//! | `flush()` | [`flush`](crate::Producer::flush) |
+//! | `acks`, `flush.messages`, `flush.ms` | [`Durability`](crate::Durability) |
+//! | `linger.ms`, `batch.size` | none; [`send_batch`](crate::Producer::send_batch) makes one batch of many records, and appends all or none |
+//! | `compression.type` | none: only `producer` and `uncompressed` are accepted |
+//! | `max.request.size` | the topic's `max.message.bytes` |
+//! | `partitioner.class` | as Kafka's default: the record's partition, else the murmur2 hash of the key, else one partition for a batch of bytes, then another |
+//! | `enable.idempotence`, `retries` | not needed: there is no answer that can be lost between `send` and the log |
+//! | `transactional.id` | none yet |
+//!
+//! # Consumer
+//!
+//! | Kafka | here |
+//! | --- | --- |
+//! | `KafkaConsumer` | [`Consumer`](crate::Consumer); one thread at a time, which the compiler sees to |
+//! | `assign` | [`ConsumerBuilder::assign`](crate::ConsumerBuilder::assign), with a [`Start`](crate::Start) for each partition if wanted |
+//! | `subscribe`, `group.id`, `commitSync` | none yet: keep offsets yourself, see [`Records::next_offsets`](crate::Records::next_offsets) |
+//! | `poll` | [`poll`](crate::Consumer::poll); also a `for` loop over `&mut consumer`, and [`recv`](crate::Consumer::recv) for tasks |
+//! | `seek`, `seekToBeginning`, `seekToEnd` | [`seek`](crate::Consumer::seek), [`seek_to`](crate::Consumer::seek_to) |
+//! | `position`, `currentLag` | [`position`](crate::Consumer::position), [`lag`](crate::Consumer::lag) |
+//! | `pause`, `resume`, `paused` | the same |
+//! | `offsetsForTimes` | [`offsets_for_times`](crate::Consumer::offsets_for_times) |
+//! | `beginningOffsets`, `endOffsets` | [`TopicPartition::watermarks`](crate::TopicPartition::watermarks) |
+//! | `wakeup` | [`wakeup_handle`](crate::Consumer::wakeup_handle) |
+//! | `auto.offset.reset` | [`OffsetReset`](crate::OffsetReset): earliest, latest, by duration, none (`Error`) |
+//! | `isolation.level` | `read_uncommitted` is [`Isolation::ReadUncommitted`](crate::Isolation::ReadUncommitted). There is no `read_committed`. [`Isolation::Durable`](crate::Isolation::Durable) is ours |
+//! | `max.poll.records`, `fetch.max.bytes`, `max.partition.fetch.bytes` | methods of the same names on [`ConsumerBuilder`](crate::ConsumerBuilder) |
+//! | `fetch.min.bytes`, `fetch.max.wait.ms` | none: a poll returns as soon as there is a record |
+//!
+//! # Administration
+//!
+//! | Kafka | here |
+//! | --- | --- |
+//! | `createTopics` | [`Store::create_topic`](crate::Store::create_topic) with a [`TopicConfig`](crate::TopicConfig) |
+//! | `deleteTopics` | [`Store::delete_topic`](crate::Store::delete_topic) |
+//! | `describeTopics`, `describeConfigs`, `describeLogDirs` | [`Topic::describe`](crate::Topic::describe) |
+//! | `incrementalAlterConfigs` | [`Topic::alter`](crate::Topic::alter), [`Topic::alter_all`](crate::Topic::alter_all) |
+//! | `createPartitions` | [`Topic::add_partitions`](crate::Topic::add_partitions) |
+//! | `kafka-dump-log` | `ottla dump`, [`inspect`](crate::inspect) |
+//! | `kafka-get-offsets` | `ottla offsets` |
+//! | `kafka-console-producer`, `kafka-console-consumer` | `ottla produce`, `ottla consume` |
+//! | error codes | [`Error::kafka_code`](crate::Error::kafka_code) |
+//!
+//! # Topic properties
+//!
+//! All of Kafka 3.9 and 4.x are accepted with Kafka's defaults, but for `segment.bytes`, which is 64 MiB.
+//! [`ConfigEntry::effect`](crate::ConfigEntry) tells of each which of three it is:
+//!
+//! | in force | kept, not acted upon by this version | without meaning here |
+//! | --- | --- | --- |
+//! | `index.interval.bytes` | `cleanup.policy` (but a topic with `compact` refuses records without a key) | `follower.replication.throttled.replicas` |
+//! | `max.message.bytes` | `compression.type` | `leader.replication.throttled.replicas` |
+//! | `message.timestamp.after.max.ms` | `delete.retention.ms` | `local.retention.bytes` |
+//! | `message.timestamp.before.max.ms` | `errors.deadletterqueue.group.enable` | `local.retention.ms` |
+//! | `message.timestamp.type` | `file.delete.delay.ms` | `message.downconversion.enable` |
+//! | `segment.bytes` | `flush.messages`, `flush.ms` | `message.format.version` |
+//! | `segment.index.bytes` | `max.compaction.lag.ms`, `min.compaction.lag.ms` | `remote.log.copy.disable` |
+//! | `segment.ms` | `min.cleanable.dirty.ratio`, `min.insync.replicas`, `preallocate` | `remote.log.delete.on.disable` |
+//! | | `retention.bytes`, `retention.ms`, `segment.jitter.ms`, `unclean.leader.election.enable` | `remote.storage.enable` |
+//!
+//! ```
+//! use ottla::{ConfigEffect, Store, TopicConfig};
+//!
+//! let store = Store::temporary()?;
+//! let config = TopicConfig::new().set("retention.ms", "3600000")?.set("segment.ms", "60000")?;
+//! let description = store.create_topic("orders", config)?.describe()?;
+//! let effect = |name| description.config(name).map(|entry| entry.effect);
+//! assert_eq!(effect("segment.ms"), Some(ConfigEffect::InForce));
+//! assert_eq!(effect("retention.ms"), Some(ConfigEffect::KeptOnly)); // nothing is deleted
+//! assert_eq!(effect("remote.storage.enable"), Some(ConfigEffect::NoNetwork));
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
+//! # Different on purpose
+//!
+//! * A delivery completes after an `fdatasync`. Kafka's acknowledgement means that other machines have the record
+//!   in memory; there are no other machines here.
+//! * A send appends before it returns, and has an offset at once. There is no buffer between.
+//! * Topics are created explicitly; a send or an assignment never makes one.
+//! * A consumer that is not told otherwise begins at the earliest record, in Kafka at the latest.
+//! * Deleting a topic is done when the call returns.
+//! * Segments have 64 MiB and are closed by age even while nothing is appended.
+//! * Recovery cuts only what was torn. Kafka cuts a log at the first bad batch and deletes what follows; here damage
+//!   in front of whole batches is an error for those who read it, and the rest stays. See
+//!   [`guarantees`](crate::documentation::guarantees).
+//! * A disk error latches one partition. It never halts the process.
+//! * An epoch counts the unclean openings of a directory, since there is one leader only.
+//! * Names of partitions are numbers: `u32`; Kafka's are signed.
+//!
+//! # A directory of Kafka's
+//!
+//! Stop the broker, then open its log directory. Topics are found by their directories and get entries in
+//! `ottla.topics`, with the ids they had and default properties: Kafka keeps properties elsewhere. Kafka's
+//! internal topics are topics like others. Batches of all producers are read; those that are compressed are
+//! [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression), and the consumer's position stays in
+//! front of them.
+//!
+//! # Leaving for a broker
+//!
+//! Close the store: [`Store::close`](crate::Store::close) leaves segments, indexes, producer snapshots, epochs and
+//! checkpoints as Kafka does, and its marker of a clean shutdown. What a broker needs besides is not written here: a
+//! `meta.properties` with its cluster and node ids, and the topics registered in its metadata log under the ids in
+//! `partition.metadata`. The file `ottla.topics` may stay where it is or go; the properties in it must be set
+//! again by hand. After a crash open and close the directory here first.
+//!
+//! The tests compare our bytes with Kafka's: files that Kafka 3.9 wrote, what its dump tool and its clients say
+//! about them, and an independent codec. No test starts a broker on a directory of ours.

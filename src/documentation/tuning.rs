@@ -1,0 +1,110 @@
+//! The knobs, and what each costs.
+//!
+//! The defaults are meant to be kept. Measure on the machine that counts: `ottla perf produce`, `ottla perf
+//! consume` and `ottla perf latency` do so (see `ottla perf --help`). This page names what costs what; it has no
+//! figures, since they would be those of another machine.
+//!
+//! # Durability
+//!
+//! [`Durability`](crate::Durability) is set for a store and may differ for each producer.
+//!
+//! * Waiting for a delivery under `Synced` costs an `fdatasync`, which everyone who waits at the same time for the
+//!   same partition shares. More threads that wait make each sync serve more records. One thread that sends and
+//!   waits in turn gets no more than one record for each sync.
+//! * Send first, wait later: keep the [`Delivery`](crate::Delivery)s of some records, or call
+//!   [`Producer::flush`](crate::Producer::flush) once, and one sync covers all of them.
+//! * A partition is synced by itself. Records spread over many partitions need as many syncs.
+//! * `Every(d)` and `Buffered` never make the sender wait. They differ in how much a power cut may take.
+//! * Closing a segment syncs it, whatever the level: the append that finds a segment full waits for that.
+//!
+//! A producer under `Synced` appends with `pwrite`, as does every batch of 64 KiB or more; others store into the
+//! mapping where the file system allows it (ext4, tmpfs). A page that was stored to costs more to sync than one
+//! that was written, a store costs no system call.
+//!
+//! ```
+//! use ottla::{Durability, Record, Store, TopicConfig};
+//!
+//! let store = Store::temporary()?;
+//! let orders = store.create_topic("orders", TopicConfig::new())?;
+//! let producer = store.producer(); // Synced
+//! let mut deliveries = Vec::new();
+//! for n in 0..100 {
+//!     deliveries.push(producer.send(&orders, &format!("order {n}"))?);
+//! }
+//! // The first wait syncs for all; the others find it done.
+//! for delivery in deliveries {
+//!     delivery.wait()?;
+//! }
+//! let description = orders.describe()?;
+//! assert_eq!(description.partitions[0].durable_end, 100);
+//!
+//! let careless = store.producer_builder().durability(Durability::Buffered).build();
+//! assert_eq!(careless.send(&orders, Record::new("a metric"))?.wait()?.offset(), 100);
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
+//! # Batches
+//!
+//! A record that is sent alone is a batch of its own, with a header of 61 bytes.
+//! [`Producer::send_batch`](crate::Producer::send_batch) shares one header, one checksum, one lock and one append
+//! among all its records, and makes them appear together. There is no linger: nothing is collected in the
+//! background.
+//!
+//! # Segments
+//!
+//! * `segment.bytes` (64 MiB): the space that is mapped for a partition that is being appended to, and the unit of
+//!   everything that is done with whole files. Smaller segments mean more files and more syncs at their ends, larger
+//!   ones a longer scan where an index is missing. A batch must fit a segment.
+//! * Disk space is reserved ahead of the writer in steps that begin at 64 KiB and double up to 8 MiB, and is given
+//!   back when the segment is closed. So a partition with little in it takes little.
+//! * `segment.ms` (7 days): a segment older than that is closed, also while nothing is appended. Its age is told by
+//!   the timestamps of its records, as in Kafka.
+//! * `index.interval.bytes` (4096): how many bytes a look-up by offset or time walks at most behind what the index
+//!   says, one batch more if batches are larger. Less makes larger indexes.
+//! * `segment.index.bytes` (10 MiB): a segment whose index would outgrow it is closed.
+//!
+//! A changed property that shapes segments applies from the next segment on.
+//!
+//! # Checkpoints
+//!
+//! [`StoreBuilder::checkpoint_interval`](crate::StoreBuilder::checkpoint_interval) (one second) bounds three things:
+//! how long any append stays unsynced, whatever its producer's level; how often recovery points are put on record;
+//! so how much the next open scans after a crash. What was sent under `Synced` is synced some 10 ms after, waited for
+//! or not. A partition that collects 64 MiB of unsynced bytes is synced
+//! earlier. Shorter intervals sync more often in the background.
+//!
+//! # Consumers
+//!
+//! * [`spin`](crate::ConsumerBuilder::spin) (20 µs): how long a poll that follows one with records looks again before
+//!   it sleeps. It takes processor time of the consumer and saves the producer the wake-up of a sleeping thread. 0
+//!   sleeps at once; on a machine with one processor nothing else makes sense.
+//! * [`max_poll_records`](crate::ConsumerBuilder::max_poll_records) (500),
+//!   [`fetch_max_bytes`](crate::ConsumerBuilder::fetch_max_bytes) (50 MiB) and
+//!   [`max_partition_fetch_bytes`](crate::ConsumerBuilder::max_partition_fetch_bytes) (1 MiB) bound one poll. Records
+//!   are borrowed, so large limits cost address space, not memory of the process's own; they bound how long one poll
+//!   verifies checksums before it returns. A batch that is larger than a limit comes whole.
+//! * [`Isolation::Durable`](crate::Isolation::Durable) sees a record only after its sync: with an idle or `Buffered`
+//!   producer up to a checkpoint interval later.
+//! * `poll` borrows; the iterator and `recv` make each message one of its own, which counts references.
+//!   [`Records`](crate::Records) and messages keep the whole segment mapped until they are dropped.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ottla::{Store, TopicConfig};
+//!
+//! let store = Store::temporary()?;
+//! let config = TopicConfig::new().segment_bytes(1 << 20).max_message_bytes(64 << 10);
+//! let topic = store.create_topic("small", config)?;
+//! let consumer =
+//!     store.consumer().spin(Duration::ZERO).max_poll_records(10).assign(topic.partitions())?;
+//! assert_eq!(consumer.lag(&topic.partition(0)?)?, 0);
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
+//! # Many partitions
+//!
+//! A partition that nobody uses costs no descriptor and no mapping. The first append opens one descriptor and maps
+//! `segment.bytes` of address space, until the store is closed or the topic deleted. A segment that is read is mapped
+//! while somebody holds records or stands in it. Nothing bounds the number of mappings: with many thousands of
+//! partitions that are written at the same time, raise the system's limits on open files and on mappings, or use
+//! fewer.

@@ -1,0 +1,182 @@
+//! Lives that end in a power cut, one after the other on the same directory.
+//!
+//! Each life opens the directory on a disk that keeps account of what was synchronised, appends records of
+//! few distinct sizes, waits for some of them, and ends at some effect, often within the first ones of the
+//! opening itself. Then the power cut takes what was not durable. What the next life finds must be a prefix
+//! of what was appended, hold everything acknowledged, and never bring back what an earlier recovery dropped.
+//!
+//! `OTTLA_SEED` plays one lineage again, `OTTLA_LIVES` sets how many are played.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::Durability;
+use crate::Error;
+use crate::Record;
+use crate::Store;
+use crate::TopicConfig;
+use crate::storage::disk::Disk;
+use crate::storage::file_name;
+
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// What is known of the log from outside.
+#[derive(Default)]
+struct Known {
+    created: bool,
+    /// What the last recovery showed, and what was sent since, in order.
+    log: Vec<Vec<u8>>,
+    /// So many records at the front were acknowledged as durable, or shown by a recovery.
+    acknowledged: usize,
+    /// The record whose send failed last: the disk may have taken it all the same.
+    maybe: Option<Vec<u8>>,
+}
+
+const GENERATIONS: u32 = 6;
+
+fn lineage(root: &Path, seed: u64) {
+    let mut chance = Chance(seed | 1);
+    let mut known = Known::default();
+    for generation in 0..GENERATIONS {
+        // Some lives end within the opening, some somewhere later, some with a clean close.
+        let latest = [12, 120, 1200][chance.below(3) as usize];
+        let ends_at = 1 + chance.below(latest);
+        let disk = Disk::dying(ends_at);
+        let what = format!("OTTLA_SEED={seed}, generation {generation}");
+        live(root, &disk, &mut known, &mut chance, generation);
+        if chance.below(4) == 0 {
+            // Only the process died: the cache survives, and so does everything that was sent.
+            check(root, &mut known, true, &what);
+        } else {
+            disk.script().cut_power(root, &mut |limit| chance.below(limit));
+            let lock = root.join(file_name::LOCK);
+            if lock.exists() {
+                fs::write(lock, "pid=1\nboot=another\n").unwrap();
+            }
+            check(root, &mut known, false, &what);
+        }
+    }
+}
+
+fn live(root: &Path, disk: &Disk, known: &mut Known, chance: &mut Chance, generation: u32) {
+    let opened = Store::builder(root)
+        .durability(Durability::Synced)
+        .checkpoint_interval(Duration::from_secs(3600))
+        .disk(disk.clone())
+        .open();
+    let Ok(store) = opened else { return };
+    let topic = if known.created {
+        let Ok(topic) = store.topic("t") else { return };
+        topic
+    } else {
+        let config = TopicConfig::new().segment_bytes(2048).index_interval_bytes(200);
+        match store.topic_or_create("t", config) {
+            Ok(topic) => {
+                known.created = true;
+                topic
+            }
+            Err(_) => return,
+        }
+    };
+    let producer = store.producer();
+    for n in 0..chance.below(50) {
+        // Few distinct sizes: equal batches line up with what an earlier life left behind.
+        let mut value = format!("{generation}.{n}.").into_bytes();
+        value.resize(20 + 100 * chance.below(3) as usize, b'.');
+        match producer.send(&topic, Record::new(&value)) {
+            Ok(delivery) => {
+                known.log.push(value);
+                let end = known.log.len();
+                if chance.below(4) == 0 && delivery.wait().is_ok() {
+                    known.acknowledged = end;
+                }
+            }
+            Err(Error::Latched { .. }) if known.maybe.is_none() => known.maybe = Some(value),
+            Err(_) => {}
+        }
+        if chance.below(10) == 0 && store.sync().is_ok() {
+            let topics = store.topics_for_test();
+            drop(topics.note_recovery_points(&topics.all_open()));
+        }
+    }
+    drop((topic, producer));
+    if store.close().is_ok() {
+        known.acknowledged = known.log.len();
+    }
+}
+
+/// Opens the directory on a good disk and compares; what it shows is what the next life builds on.
+fn check(root: &Path, known: &mut Known, only_killed: bool, what: &str) {
+    if !root.exists() {
+        assert!(!known.created, "{what}: the directory is gone");
+        return;
+    }
+    let found = {
+        let store = Store::open(root).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(store.health().is_good(), "{what}: {:?}", store.health());
+        match store.topic("t") {
+            Ok(topic) => {
+                known.created = true;
+                let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+                let mut found = Vec::new();
+                loop {
+                    let records = consumer.poll(Duration::ZERO).unwrap();
+                    if records.is_empty() {
+                        break;
+                    }
+                    for message in &records {
+                        assert_eq!(message.offset(), found.len() as i64, "{what}");
+                        found.push(message.value().unwrap().to_vec());
+                    }
+                }
+                found
+            }
+            Err(_) => {
+                assert!(!known.created, "{what}: the topic is gone");
+                Vec::new()
+            }
+        }
+    };
+    let mut appended = known.log.clone();
+    appended.extend(known.maybe.take());
+    let shown: Vec<String> =
+        found.iter().map(|v| String::from_utf8_lossy(v).into_owned()).collect();
+    assert!(appended.starts_with(&found), "{what}: not a prefix of what was sent: {shown:?}");
+    assert!(
+        found.len() >= known.acknowledged,
+        "{what}: {} acknowledged, {} found",
+        known.acknowledged,
+        found.len()
+    );
+    assert!(!only_killed || found.len() >= known.log.len(), "{what}: a kill lost what was sent");
+    // What recovery exposes, it has made durable.
+    known.acknowledged = found.len();
+    known.log = found;
+}
+
+#[test]
+fn no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped() {
+    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let memory = Path::new("/dev/shm");
+    let place = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+    let play = |seed| {
+        let directory = tempfile::tempdir_in(&place).unwrap();
+        lineage(&directory.path().join("data"), seed);
+    };
+    if let Some(seed) = number("OTTLA_SEED") {
+        return play(seed);
+    }
+    for seed in 0..number("OTTLA_LIVES").unwrap_or(250) {
+        play(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
+    }
+}

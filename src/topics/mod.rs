@@ -1,0 +1,561 @@
+//! The registry of one data directory: create, open, alter, delete, close.
+//!
+//! Changes to the list of topics are made one at a time; what each has to be after a crash is decided by
+//! the catalog (`ottla.topics`), which says what is half done before it is begun.
+//!
+//! **Invariant (roll back, roll on).** A creation that had not returned is undone by the next open, a
+//! deletion that had begun is finished by it.
+
+pub(crate) mod loading;
+pub(crate) mod surroundings;
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::ops::Range;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use parking_lot::RwLock;
+
+use crate::clock::Clock;
+use crate::config::LogConfig;
+use crate::config::TopicConfig;
+use crate::error::Error;
+use crate::error::Result;
+use crate::name::TopicName;
+use crate::partition::Attention;
+use crate::partition::Partition;
+use crate::partition::recovery::Finding;
+use crate::partition::watermarks::Doorbells;
+use crate::storage::catalog;
+use crate::storage::catalog::Catalog;
+use crate::storage::catalog::CatalogEntry;
+use crate::storage::catalog::TopicId;
+use crate::storage::checkpoint::OffsetCheckpoint;
+use crate::storage::disk::Disk;
+use crate::storage::file_name;
+use crate::storage::file_name::RootDirectory;
+use crate::storage::lock::DirectoryLock;
+use crate::topic_state::Settings;
+use crate::topic_state::Slot;
+use crate::topic_state::TopicState;
+use crate::topics::surroundings::Surroundings;
+
+/// The registry of one data directory.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    root: PathBuf,
+    disk: Disk,
+    clock: Clock,
+    /// Whom partitions tell that they need something.
+    attention: Sender<Attention>,
+    /// `None` where the directory is read only.
+    writing: Option<Writing>,
+    /// Held for a whole change to the list of topics; lock rank 1.
+    changes: Mutex<()>,
+    list: RwLock<BTreeMap<TopicName, Arc<TopicState>>>,
+    findings: Mutex<Vec<Finding>>,
+    is_closed: AtomicBool,
+    /// Rung when the store is closed, for those who wait for no partition.
+    closing: Doorbells,
+}
+
+#[derive(Debug)]
+struct Writing {
+    lock: Arc<DirectoryLock>,
+    catalog: Mutex<Catalog>,
+    recovery_points: Mutex<OffsetCheckpoint>,
+}
+
+impl Topics {
+    /// Opens a data directory for writing: finishes what was interrupted, recovers what was torn.
+    pub(crate) fn open(
+        root: &Path,
+        disk: Disk,
+        clock: Clock,
+        attention: Sender<Attention>,
+    ) -> Result<Topics> {
+        let (lock, last_boot) = DirectoryLock::acquire(&disk, root)?;
+        let marker = root.join(file_name::CLEAN_SHUTDOWN);
+        let clean = disk.exists(&marker)?;
+        if clean {
+            // Whatever happens from here on, the directory is not what the marker says it is.
+            disk.remove_file(&marker)?;
+            disk.sync_directory(root)?;
+        }
+        let mut findings = Vec::new();
+        let surroundings = Surroundings::read(&disk, root, clean, last_boot, &mut findings);
+        let catalog = Catalog::read(&disk, &root.join(file_name::TOPICS))?;
+        let topics = Topics {
+            root: root.to_path_buf(),
+            disk,
+            clock,
+            attention,
+            writing: Some(Writing {
+                lock: Arc::new(lock),
+                catalog: Mutex::new(catalog),
+                recovery_points: Mutex::new(surroundings.recovery_points.clone()),
+            }),
+            changes: Mutex::new(()),
+            list: RwLock::default(),
+            findings: Mutex::new(findings),
+            is_closed: AtomicBool::new(false),
+            closing: Doorbells::default(),
+        };
+        topics.finish_interrupted()?;
+        topics.adopt_and_open(&surroundings)?;
+        if !clean {
+            topics.note_recovery_points(&topics.all_open())?;
+        }
+        topics.writing()?.lock.confirm_boot()?;
+        Ok(topics)
+    }
+
+    /// Opens a data directory for reading, while another process may be writing to it.
+    pub(crate) fn open_read_only(
+        root: &Path,
+        disk: Disk,
+        clock: Clock,
+        attention: Sender<Attention>,
+    ) -> Result<Topics> {
+        let topics = Topics {
+            root: root.to_path_buf(),
+            disk,
+            clock,
+            attention,
+            writing: None,
+            changes: Mutex::new(()),
+            list: RwLock::default(),
+            findings: Mutex::default(),
+            is_closed: AtomicBool::new(false),
+            closing: Doorbells::default(),
+        };
+        topics.look_again()?;
+        Ok(topics)
+    }
+
+    /// Creates a topic; durable once this returns.
+    pub(crate) fn create(&self, name: &str, config: TopicConfig) -> Result<Arc<TopicState>> {
+        let name = TopicName::new(name)?;
+        if name.as_str() == file_name::CLUSTER_METADATA {
+            let reason = "it is the name of Kafka's own metadata log".to_owned();
+            return Err(Error::InvalidTopic { name: name.to_string(), reason });
+        }
+        let count = config.partition_count();
+        let overrides = config.into_overrides();
+        let log = Arc::new(LogConfig::resolve(&overrides)?);
+        let writing = self.writing_for("create a topic")?;
+        if count == 0 || count > i32::MAX as u32 {
+            let reason = "at least one is needed, and at most 2147483647";
+            let topic = name.to_string();
+            return Err(Error::InvalidPartitions { topic, requested: count, reason });
+        }
+        let _change = self.changes.lock();
+        self.refuse_if_closed()?;
+        {
+            let list = self.list.read();
+            if list.contains_key(&name) {
+                return Err(Error::TopicExists { name: name.to_string() });
+            }
+            if let Some(other) = list.keys().find(|other| other.collides_with(&name)) {
+                let reason = format!("it differs from `{other}` only in `.` and `_`");
+                return Err(Error::InvalidTopic { name: name.to_string(), reason });
+            }
+        }
+        let id = new_topic_id();
+        let entry = CatalogEntry {
+            id,
+            partition_count: 0,
+            partition_count_target: count,
+            is_deleting: false,
+            overrides: overrides.clone(),
+        };
+        self.change_catalog(writing, |catalog| {
+            catalog.topics.insert(name.clone(), entry);
+        })?;
+        let created = self.create_partitions(&name, id, 0..count, &log).and_then(|slots| {
+            self.change_catalog(writing, |catalog| {
+                catalog.topics.get_mut(&name).expect("inserted above").partition_count = count;
+            })?;
+            Ok(slots)
+        });
+        let slots = created.inspect_err(|_| self.undo_creation(writing, &name, 0..count))?;
+        let state = TopicState {
+            name: name.clone(),
+            id,
+            settings: RwLock::new(Settings { overrides, log: Arc::clone(&log) }),
+            partitions: RwLock::new(slots.into()),
+            is_deleted: AtomicBool::new(false),
+            sticky: AtomicU64::new(0),
+        };
+        let state = Arc::new(state);
+        self.list.write().insert(name, Arc::clone(&state));
+        Ok(state)
+    }
+
+    /// Deletes a topic: nobody finds it once this returns, and its files are gone. Readers that hold
+    /// records of it keep them.
+    pub(crate) fn delete(&self, name: &str) -> Result<()> {
+        let writing = self.writing_for("delete a topic")?;
+        let _change = self.changes.lock();
+        self.refuse_if_closed()?;
+        let state = self.find(name)?;
+        let name = state.name.clone();
+        self.change_catalog(writing, |catalog| {
+            catalog.topics.get_mut(&name).expect("every open topic is listed").is_deleting = true;
+        })?;
+        // From here on there is no way back: what fails now is finished by the next open.
+        state.is_deleted.store(true, Ordering::Release);
+        self.list.write().remove(&name);
+        for (_, partition) in state.open_partitions() {
+            partition.mark_deleted();
+        }
+        self.finish_deletion(writing, &name)
+    }
+
+    pub(crate) fn alter(
+        &self,
+        state: &Arc<TopicState>,
+        changes: &[(&str, Option<&str>)],
+    ) -> Result<()> {
+        let writing = self.writing_for("alter a topic")?;
+        let _change = self.changes.lock();
+        self.refuse_if_closed()?;
+        state.refuse_if_deleted()?;
+        let mut overrides = state.settings.read().overrides.clone();
+        for (key, value) in changes {
+            overrides.apply(key, *value)?;
+        }
+        let log = Arc::new(LogConfig::resolve(&overrides)?);
+        self.change_catalog(writing, |catalog| {
+            let entry = catalog.topics.get_mut(&state.name).expect("every open topic is listed");
+            entry.overrides = overrides.clone();
+        })?;
+        *state.settings.write() = Settings { overrides, log: Arc::clone(&log) };
+        for (_, partition) in state.open_partitions() {
+            partition.reconfigure(Arc::clone(&log));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn add_partitions(&self, state: &Arc<TopicState>, count: u32) -> Result<()> {
+        let writing = self.writing_for("add partitions")?;
+        let _change = self.changes.lock();
+        self.refuse_if_closed()?;
+        state.refuse_if_deleted()?;
+        let present = state.partition_count();
+        if count <= present || count > i32::MAX as u32 {
+            let reason = "the number of partitions can only grow";
+            let topic = state.name.to_string();
+            return Err(Error::InvalidPartitions { topic, requested: count, reason });
+        }
+        let set = |present: u32, target: u32| {
+            self.change_catalog(writing, |catalog| {
+                let entry =
+                    catalog.topics.get_mut(&state.name).expect("every open topic is listed");
+                entry.partition_count = present;
+                entry.partition_count_target = target;
+            })
+        };
+        set(present, count)?;
+        let fresh = self
+            .create_partitions(&state.name, state.id, present..count, &state.log_config())
+            .and_then(|slots| set(count, count).map(|()| slots))
+            .inspect_err(|_| self.undo_creation(writing, &state.name, present..count))?;
+        let mut partitions = state.partitions.write();
+        *partitions = partitions.iter().cloned().chain(fresh).collect();
+        Ok(())
+    }
+
+    /// Finds an open topic.
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<TopicState>> {
+        let found = || {
+            let name = TopicName::new(name).ok()?;
+            self.list.read().get(&name).cloned()
+        };
+        self.refuse_if_closed()?;
+        if self.writing.is_none() {
+            // It may have been deleted or created anew meanwhile.
+            self.look_again()?;
+        }
+        found().ok_or_else(|| Error::UnknownTopic { name: name.to_owned() })
+    }
+
+    /// Lists the topics in the order of their names.
+    pub(crate) fn all(&self) -> Result<Vec<Arc<TopicState>>> {
+        self.refuse_if_closed()?;
+        if self.writing.is_none() {
+            self.look_again()?;
+        }
+        Ok(self.list.read().values().cloned().collect())
+    }
+
+    /// Gives every partition that is open, with its topic's name and its number.
+    pub(crate) fn all_open(&self) -> Vec<(TopicName, u32, Arc<Partition>)> {
+        let topics: Vec<_> = self.list.read().values().cloned().collect();
+        let partitions = topics.iter().flat_map(|topic| {
+            let name = topic.name.clone();
+            topic.open_partitions().into_iter().map(move |(n, open)| (name.clone(), n, open))
+        });
+        partitions.collect()
+    }
+
+    /// Puts on record how far the given partitions are durable.
+    pub(crate) fn note_recovery_points(
+        &self,
+        partitions: &[(TopicName, u32, Arc<Partition>)],
+    ) -> Result<()> {
+        let writing = self.writing()?;
+        let mut points = writing.recovery_points.lock();
+        for (topic, number, partition) in partitions {
+            // Asked under the lock: a deletion takes its points off the record under it.
+            if partition.is_deleted() {
+                continue;
+            }
+            points.set(topic, *number, partition.watermarks().durable_end());
+        }
+        points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))
+    }
+
+    /// Looks up which topic and number a partition has, for those still listed.
+    pub(crate) fn named(&self, partition: &Arc<Partition>) -> Option<(TopicName, u32)> {
+        let name = partition.directory().file_name()?.to_str()?;
+        match RootDirectory::parse(name) {
+            RootDirectory::Partition(topic, number) => {
+                self.list.read().contains_key(&topic).then_some((topic, number))
+            }
+            _ => None,
+        }
+    }
+
+    /// Closes every partition and, if all of them are in order, says so with Kafka's marker.
+    ///
+    /// # Errors
+    ///
+    /// * The first failure; then there is no marker and the next open recovers.
+    pub(crate) fn close(&self) -> Result<()> {
+        let _change = self.changes.lock();
+        if self.is_closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.closing.ring_for_the_last_time();
+        if self.writing.is_none() {
+            for (_, _, partition) in self.all_open() {
+                partition.doorbells().ring_for_the_last_time();
+            }
+            return Ok(());
+        }
+        let mut first_error = None;
+        let open = self.all_open();
+        for (_, _, partition) in &open {
+            if let Err(error) = partition.close() {
+                first_error.get_or_insert(error);
+            }
+            partition.doorbells().ring_for_the_last_time();
+        }
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        let root = &self.root;
+        self.note_recovery_points(&open)?;
+        let mut starts = OffsetCheckpoint::default();
+        let mut high_watermarks = OffsetCheckpoint::default();
+        for (topic, number, partition) in &open {
+            let marks = partition.watermarks();
+            high_watermarks.set(topic, *number, marks.log_end());
+            if marks.log_start() > partition.segments().first().base_offset() {
+                starts.set(topic, *number, marks.log_start());
+            }
+        }
+        starts.write(&self.disk, &root.join(file_name::LOG_STARTS))?;
+        high_watermarks.write(&self.disk, &root.join(file_name::HIGH_WATERMARKS))?;
+        let is_whole = |topic: &Arc<TopicState>| {
+            topic.partitions.read().iter().all(|slot| matches!(slot, Slot::Open(_)))
+        };
+        if self.list.read().values().all(is_whole) {
+            self.disk.write_synced(&root.join(file_name::CLEAN_SHUTDOWN), MARKER)?;
+            self.disk.sync_directory(root)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn refuse_if_closed(&self) -> Result<()> {
+        if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn closing(&self) -> &Doorbells {
+        &self.closing
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn findings(&self) -> Vec<Finding> {
+        let mut findings = self.findings.lock().clone();
+        for (_, _, partition) in self.all_open() {
+            let path = partition.directory().to_path_buf();
+            let is_told = |f: &Finding| matches!(f, Finding::Latched { path: p, .. } if *p == path);
+            if let Some(reason) = partition.latch_reason() {
+                if !findings.iter().any(is_told) {
+                    findings.push(Finding::Latched { path, reason: reason.to_string() });
+                }
+            }
+        }
+        findings
+    }
+
+    pub(crate) fn note(&self, finding: Finding) {
+        self.findings.lock().push(finding);
+    }
+
+    /// Notes a chore's failure, unless the same one is on record.
+    pub(crate) fn note_once(&self, what: &str, error: &Error) {
+        let reason = format!("{what}: {error}");
+        let finding = Finding::Nuisance { path: self.root.clone(), reason };
+        let mut findings = self.findings.lock();
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
+
+    pub(crate) fn refuse_writing(&self, action: &'static str) -> Result<()> {
+        self.writing_for(action).map(|_| ())
+    }
+
+    fn writing_for(&self, action: &'static str) -> Result<&Writing> {
+        self.refuse_if_closed()?;
+        self.writing.as_ref().ok_or(Error::ReadOnly { action })
+    }
+
+    fn writing(&self) -> Result<&Writing> {
+        self.writing.as_ref().ok_or(Error::ReadOnly { action: "write" })
+    }
+
+    fn change_catalog(&self, writing: &Writing, change: impl FnOnce(&mut Catalog)) -> Result<()> {
+        let mut catalog = writing.catalog.lock();
+        let mut changed = catalog.clone();
+        change(&mut changed);
+        changed.write(&self.disk, &self.root.join(file_name::TOPICS))?;
+        *catalog = changed;
+        Ok(())
+    }
+
+    /// Makes the directories and first segments of new partitions, durably, and opens them.
+    fn create_partitions(
+        &self,
+        name: &TopicName,
+        id: TopicId,
+        numbers: Range<u32>,
+        log: &Arc<LogConfig>,
+    ) -> Result<Vec<Slot>> {
+        let surroundings = Surroundings::of_a_new_directory();
+        let mut slots = Vec::new();
+        for number in numbers {
+            let directory = self.root.join(file_name::partition_directory(name, number));
+            self.disk.create_directory(&directory)?;
+            let metadata = directory.join(file_name::PARTITION_METADATA);
+            catalog::write_partition_metadata(&self.disk, &metadata, id)?;
+            // Synchronises the directory once its first segment is there.
+            let (partition, _) = self.open_log(name, number, log, &surroundings)?;
+            slots.push(Slot::Open(partition));
+        }
+        self.disk.sync_directory(&self.root)?;
+        Ok(slots)
+    }
+
+    /// Takes back a creation that failed half-way. Best effort: what cannot be taken back now, because
+    /// the disk is full or failing, is taken back by the next open, which finds it in the catalog.
+    fn undo_creation(&self, writing: &Writing, name: &TopicName, numbers: Range<u32>) {
+        let undone = self
+            .remove_partitions(name, numbers.clone())
+            .and_then(|()| self.change_catalog(writing, |catalog| forget_creation(catalog, name)));
+        if let Err(error) = undone {
+            let path = self.root.join(file_name::TOPICS);
+            let reason = format!("undoing a creation of `{name}`: {error}");
+            self.note(Finding::Nuisance { path, reason });
+        }
+    }
+
+    fn finish_deletion(&self, writing: &Writing, name: &TopicName) -> Result<()> {
+        let count = writing
+            .catalog
+            .lock()
+            .topics
+            .get(name)
+            .map_or(0, |e| e.partition_count.max(e.partition_count_target));
+        self.remove_partitions(name, 0..count)?;
+        let mut points = writing.recovery_points.lock();
+        let kept: Vec<_> = points.iter().filter(|(t, ..)| *t != name).map(owned).collect();
+        *points = OffsetCheckpoint::default();
+        for (topic, number, offset) in kept {
+            points.set(&topic, number, offset);
+        }
+        // A topic that is created anew under this name must not inherit them.
+        points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))?;
+        drop(points);
+        self.change_catalog(writing, |catalog| {
+            catalog.topics.remove(name);
+        })
+    }
+
+    /// Renames partition directories to names that say they are being deleted, then empties them.
+    fn remove_partitions(&self, name: &TopicName, numbers: Range<u32>) -> Result<()> {
+        let mut renamed = Vec::new();
+        for number in numbers {
+            let directory = self.root.join(file_name::partition_directory(name, number));
+            if self.disk.exists(&directory)? {
+                let doomed = file_name::deletion_directory(name, number, random_u128());
+                let doomed = self.root.join(doomed);
+                self.disk.rename(&directory, &doomed)?;
+                renamed.push(doomed);
+            }
+        }
+        self.disk.sync_directory(&self.root)?;
+        for doomed in renamed {
+            self.disk.remove_tree(&doomed)?;
+        }
+        Ok(())
+    }
+}
+
+/// What Kafka writes; −1 says that no broker was there.
+const MARKER: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
+
+fn forget_creation(catalog: &mut Catalog, name: &TopicName) {
+    if let Some(entry) = catalog.topics.get_mut(name) {
+        entry.partition_count_target = entry.partition_count;
+        if entry.partition_count == 0 {
+            catalog.topics.remove(name);
+        }
+    }
+}
+
+fn owned((topic, number, offset): (&TopicName, u32, i64)) -> (TopicName, u32, i64) {
+    (topic.clone(), number, offset)
+}
+
+fn new_topic_id() -> TopicId {
+    loop {
+        if let Some(id) = TopicId::from_random(random_u128().to_be_bytes()) {
+            return id;
+        }
+    }
+}
+
+/// Uniqueness is what is needed here, not secrecy: the standard library seeds each hasher at random.
+fn random_u128() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(0));
+    half() << 64 | half()
+}
