@@ -3,6 +3,7 @@
 //! * **Sync**: a partition asked to be made durable within some time; several that are due go together.
 //! * **Checkpoint**: how far partitions are durable is put on record, at most once an interval, so that
 //!   recovery has little to scan.
+//! * **Warm**: the space an appender will reach next gets its pages.
 //! * **Watch**: where another process appends, look for more while somebody waits for it.
 //! * **Roll**: a segment older than `segment.ms` is closed, though nothing is being appended.
 //!
@@ -154,8 +155,16 @@ impl Round {
     }
 
     fn take_up(&mut self, asked: Attention) {
-        let due = Instant::now() + asked.within.min(self.checkpoint_interval);
-        let known = self.syncs.entry(address(&asked.partition)).or_insert((due, asked.partition));
+        match asked {
+            Attention::Sync { partition, within } => self.schedule_sync(partition, within),
+            // At once: the appender is on its way there.
+            Attention::Warm(stretch) => stretch.warm(),
+        }
+    }
+
+    fn schedule_sync(&mut self, partition: Weak<Partition>, within: Duration) {
+        let due = Instant::now() + within.min(self.checkpoint_interval);
+        let known = self.syncs.entry(address(&partition)).or_insert((due, partition));
         known.0 = due.min(known.0);
     }
 
@@ -183,8 +192,7 @@ impl Round {
         match looked {
             Ok(false) => {}
             Ok(true) => {
-                let within = WATCH_INTERVAL;
-                self.take_up(Attention { partition: Arc::downgrade(open), within });
+                self.schedule_sync(Arc::downgrade(open), WATCH_INTERVAL);
             }
             Err(error) => {
                 topics.note_once("following a partition", &error);

@@ -81,7 +81,7 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `maintenance.rs` | a closed list of chores: sync, checkpoint, watch, roll |
+//! | `maintenance.rs` | a closed list of chores: sync, checkpoint, warm, watch, roll |
 //!
 //! **Handles**: what users hold.
 //!

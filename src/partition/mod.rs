@@ -54,6 +54,7 @@ use crate::partition::sync::SyncGate;
 use crate::partition::sync::Waited;
 use crate::partition::watermarks::Doorbells;
 use crate::partition::watermarks::Watermarks;
+use crate::partition::writer::ColdStretch;
 use crate::partition::writer::Phase;
 use crate::partition::writer::Readiness;
 use crate::partition::writer::Writer;
@@ -88,11 +89,13 @@ pub(crate) struct Partition {
     follow: Option<Mutex<Follow>>,
 }
 
-/// A partition asks to be synchronised and checkpointed.
+/// What a partition asks the keeper for.
 #[derive(Debug)]
-pub(crate) struct Attention {
-    pub(crate) partition: Weak<Partition>,
-    pub(crate) within: Duration,
+pub(crate) enum Attention {
+    /// To be synchronised and checkpointed.
+    Sync { partition: Weak<Partition>, within: Duration },
+    /// To have a stretch of its tail warmed before it appends there.
+    Warm(ColdStretch),
 }
 
 /// What an append was given.
@@ -261,12 +264,20 @@ impl Partition {
             }
         }
         unwinding.defuse();
+        let cold = match door {
+            Door::Store => writer.cold_stretch(),
+            Door::Write => None,
+        };
         let is_much = writer.unsynced_len >= UNSYNCED_LEN_MAX;
         if is_much {
             writer.unsynced_len = 0;
         }
         drop(writer);
         self.doorbells.ring();
+        if let (Some(stretch), Some(attention)) = (cold, &self.attention) {
+            // The keeper is gone only once the store is closing.
+            drop(attention.send(Attention::Warm(stretch)));
+        }
         self.ask_for_sync(if is_much { Duration::ZERO } else { sync_within });
         Ok(Appended { offsets: log_end..end, append_time_ms })
     }
@@ -522,7 +533,7 @@ impl Partition {
             return;
         }
         if self.asked_within_ms.fetch_min(within_ms, Ordering::SeqCst) > within_ms {
-            let asked = Attention { partition: Arc::downgrade(self), within };
+            let asked = Attention::Sync { partition: Arc::downgrade(self), within };
             // The keeper is gone only once the store is closing, which synchronises everything itself.
             drop(attention.send(asked));
         }

@@ -16,6 +16,7 @@
 //! **Invariant (sealed means synced).** A segment is durable, with its indexes, before the next one is
 //! created. So only the last segment ever holds bytes that a power cut can take.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::LogConfig;
@@ -25,6 +26,7 @@ use crate::format::encode::EncodedBatch;
 use crate::partition::leader_epochs::LeaderEpochs;
 use crate::storage::map::AppendError;
 use crate::storage::map::Door;
+use crate::storage::map::Mapping;
 use crate::storage::map::Tail;
 use crate::storage::segment::OpenSegment;
 
@@ -80,6 +82,14 @@ pub(crate) enum Readiness {
 }
 
 impl Writer {
+    /// Gives what was reserved ahead since this was asked last.
+    #[inline]
+    pub(crate) fn cold_stretch(&mut self) -> Option<ColdStretch> {
+        let tail = &mut self.live.as_mut()?.tail;
+        let range = tail.take_cold()?;
+        Some(ColdStretch { mapping: Arc::clone(tail.mapping()), range })
+    }
+
     /// Says what an append of `batch` at `log_end` needs first.
     ///
     /// # Errors
@@ -133,6 +143,20 @@ impl Writer {
         live.open.publish(live.tail.end());
         self.unsynced_len += batch.len() as u64;
         Ok(())
+    }
+}
+
+/// Reserved space that an append will reach soon and whose pages are not there yet.
+#[derive(Debug)]
+pub(crate) struct ColdStretch {
+    mapping: Arc<Mapping>,
+    range: Range<u64>,
+}
+
+impl ColdStretch {
+    /// Makes the pages present; the log's bytes do not change.
+    pub(crate) fn warm(self) {
+        self.mapping.warm(self.range);
     }
 }
 

@@ -56,6 +56,10 @@ pub(crate) struct Tail {
     capacity: u64,
     /// How much the next reservation asks for.
     step: u64,
+    /// The last reservation ahead of need failed.
+    is_tight: bool,
+    /// Reserved and not yet offered for warming.
+    cold: Range<u64>,
 }
 
 /// Which doors a file system allows.
@@ -110,6 +114,22 @@ impl Mapping {
 
     pub(crate) fn len(&self) -> usize {
         self.memory.len()
+    }
+
+    /// Makes the pages of a range present and writable without changing them. Where the file was cut
+    /// meanwhile, or the system does not know how, nothing happens.
+    pub(crate) fn warm(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        {
+            let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(self.len());
+            let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(self.len());
+            // Advice: an append that meets a page that is not there takes a fault, and nothing else.
+            self.memory
+                .advise_range(memmap2::Advice::PopulateWrite, start, end - start)
+                .unwrap_or_default();
+        }
+        #[cfg(not(target_os = "linux"))]
+        drop(range);
     }
 
     /// Gives the mapping's bytes below `end`, which must be published (invariant (backed)).
@@ -174,6 +194,8 @@ impl Tail {
             reserved: end,
             capacity,
             step: STEP_MIN,
+            is_tight: false,
+            cold: end..end,
         })
     }
 
@@ -215,6 +237,7 @@ impl Tail {
         if self.reserved > self.end {
             self.file.set_len(self.end)?;
             self.reserved = self.end;
+            self.cold = self.end..self.end;
         }
         Ok(())
     }
@@ -235,22 +258,43 @@ impl Tail {
         &self.mapping
     }
 
+    /// Gives the space that was reserved since this was asked last, for somebody to warm: as long as it lies
+    /// ahead of the end, an append that gets there finds its pages present.
+    pub(crate) fn take_cold(&mut self) -> Option<Range<u64>> {
+        let is_worth_it = self.cold.end - self.cold.start >= WARMED_LEN_MIN;
+        let cold = std::mem::replace(&mut self.cold, self.reserved..self.reserved);
+        is_worth_it.then_some(cold)
+    }
+
     /// Reserves space in steps that start small, so that a thousand idle partitions cost little, and
-    /// double, so that a busy one seldom pays.
+    /// double, so that a busy one seldom pays. Half a step ahead of need, so that there is time to warm it.
     fn reserve(&mut self, upto: u64) -> Result<()> {
-        if upto <= self.reserved {
+        let is_needed = upto > self.reserved;
+        let is_near = upto + self.step / 2 > self.reserved && self.reserved < self.capacity;
+        if !is_needed && (!is_near || self.is_tight) {
             return Ok(());
         }
         let wanted = upto.max(self.reserved + self.step).min(self.capacity);
         let reserved = match self.file.reserve(self.reserved, wanted) {
+            Ok(()) => {
+                self.step = (self.step * 2).min(STEP_MAX);
+                self.is_tight = false;
+                wanted
+            }
+            Err(_) if !is_needed => {
+                // Not needed yet: asked for again when it is, and not before.
+                self.is_tight = true;
+                return Ok(());
+            }
             // The disk cannot hold the whole step; what is needed now may still fit.
             Err(Error::OutOfSpace { .. }) if wanted > upto => {
-                self.file.reserve(self.reserved, upto).map(|()| upto)
+                self.file.reserve(self.reserved, upto)?;
+                upto
             }
-            other => other.map(|()| wanted),
-        }?;
+            Err(other) => return Err(other),
+        };
+        self.cold.end = reserved;
         self.reserved = reserved;
-        self.step = (self.step * 2).min(STEP_MAX);
         Ok(())
     }
 
@@ -282,6 +326,8 @@ impl Tail {
     }
 }
 
+/// Less than this costs more to announce than to fault in.
+const WARMED_LEN_MIN: u64 = 256 << 10;
 const STEP_MIN: u64 = 64 << 10;
 const STEP_MAX: u64 = 8 << 20;
 
@@ -326,6 +372,50 @@ mod tests {
         }
         lengths.dedup();
         assert_eq!(lengths, [64 << 10, 192 << 10, 300 << 10]);
+    }
+
+    #[test]
+    fn space_is_reserved_ahead_of_need_and_offered_for_warming_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut tail = tail(&Disk::default(), directory.path(), 64 << 20);
+        let batch = vec![1; 10 << 10];
+        let mut offered = Vec::new();
+        let mut expected = Vec::new();
+        for _ in 0..2000 {
+            tail.append(&batch, Door::Store).unwrap();
+            expected.extend_from_slice(&batch);
+            if let Some(cold) = tail.take_cold() {
+                let slack = cold.start.checked_sub(tail.end());
+                assert!(slack.is_some(), "offered {cold:?} though the end is at {}", tail.end());
+                tail.mapping().warm(cold.clone());
+                offered.push(cold);
+            }
+        }
+        assert!(offered.len() > 3, "{offered:?}");
+        assert!(offered.windows(2).all(|pair| pair[0].end <= pair[1].start), "{offered:?}");
+        // Warming changes no byte, and none beyond the file is touched.
+        assert_eq!(tail.mapping().view(tail.end()).from(0), expected);
+        tail.trim().unwrap();
+        tail.mapping().warm(0..64 << 20);
+        assert_eq!(tail.file().len().unwrap(), expected.len() as u64);
+    }
+
+    #[test]
+    fn a_reservation_ahead_that_fails_is_no_failure_of_the_append() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let mut tail = tail(&disk, directory.path(), 1 << 20);
+        tail.append(&[7; 40 << 10], Door::Store).unwrap();
+        // The next step is asked for ahead, in vain, and the append goes into what there is.
+        disk.script().arm(1, libc::ENOSPC, false);
+        tail.append(&[8; 100], Door::Store).unwrap();
+        assert_eq!(tail.file().len().unwrap(), 64 << 10);
+        // It is not asked for again before it is needed.
+        let before = disk.script().count();
+        tail.append(&[8; 100], Door::Store).unwrap();
+        assert_eq!(disk.script().count(), before + 1);
+        tail.append(&[9; 40 << 10], Door::Store).unwrap();
+        assert!(tail.file().len().unwrap() >= tail.end());
     }
 
     #[test]
