@@ -241,7 +241,7 @@ impl Partition {
             // Asked under the lock: a failure between check and write must not slip through.
             self.refuse_if_latched()?;
             let log_end = self.watermarks.log_end();
-            match writer.readiness(batch, log_end, self.clock.now_ms())? {
+            match writer.readiness(batch, log_end, &self.clock)? {
                 Readiness::Ready => break log_end,
                 Readiness::Busy => self.idle.wait(&mut writer),
                 Readiness::Cold => self.change_tail(&mut writer, |p, _| p.warm(), None)?,

@@ -148,12 +148,14 @@ impl Partition {
         indexes: Indexes,
         first_timestamp_ms: i64,
     ) -> Result<LiveTail> {
-        let capacity = u64::from(self.writer.lock().config.segment_bytes);
+        let config = Arc::clone(&self.writer.lock().config);
+        let is_index_full = indexes.is_full(config.segment_index_bytes);
+        let capacity = u64::from(config.segment_bytes);
         let tail = Tail::open(file, end, capacity, self.context.lock.clone())?;
         let mapping = Arc::clone(tail.mapping());
         let open = OpenSegment::live(self.context.clone(), base_offset, mapping, end, indexes);
         let created_ms = self.clock.now_ms();
-        Ok(LiveTail { tail, open: Arc::new(open), first_timestamp_ms, created_ms })
+        Ok(LiveTail { tail, open: Arc::new(open), first_timestamp_ms, created_ms, is_index_full })
     }
 
     /// Makes a segment what it will be for ever: trimmed, durable, with its indexes.

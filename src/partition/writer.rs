@@ -19,6 +19,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::clock::Clock;
 use crate::config::LogConfig;
 use crate::error::Error;
 use crate::error::Result;
@@ -67,6 +68,8 @@ pub(crate) struct LiveTail {
     /// The greatest timestamp of the segment's first batch; −1 if it has none.
     pub(crate) first_timestamp_ms: i64,
     pub(crate) created_ms: i64,
+    /// Asked once after each append, so that the next one need not.
+    pub(crate) is_index_full: bool,
 }
 
 /// Whether an append may go ahead, and if not, what it needs.
@@ -101,7 +104,7 @@ impl Writer {
         &self,
         batch: &EncodedBatch<'_>,
         log_end: i64,
-        now_ms: i64,
+        clock: &Clock,
     ) -> Result<Readiness> {
         match self.phase {
             Phase::Open => {}
@@ -119,7 +122,7 @@ impl Writer {
             return Ok(Readiness::Cold);
         };
         let is_full = live.is_full_for(batch, log_end, &self.config)
-            || live.is_over_age(batch.max_timestamp_ms(), now_ms, &self.config);
+            || live.is_over_age(batch.max_timestamp_ms(), clock, &self.config);
         Ok(if is_full { Readiness::Full } else { Readiness::Ready })
     }
 
@@ -136,7 +139,11 @@ impl Writer {
         let position = live.tail.end();
         live.tail.append(batch.bytes(), door)?;
         let last_offset = log_end + i64::from(batch.record_count()) - 1;
-        live.open.indexes_of_live().write().note(position, last_offset, batch.max_timestamp_ms());
+        {
+            let mut indexes = live.open.indexes_of_live().write();
+            indexes.note(position, last_offset, batch.max_timestamp_ms());
+            live.is_index_full = indexes.is_full(self.config.segment_index_bytes);
+        }
         if position == 0 {
             live.first_timestamp_ms = batch.max_timestamp_ms();
         }
@@ -167,19 +174,19 @@ impl LiveTail {
         let limit = u64::from(config.segment_bytes).min(self.tail.capacity());
         end + batch.len() as u64 > limit
             || last_offset - self.open.base_offset() > i64::from(i32::MAX)
-            || (end > 0 && self.open.indexes_of_live().read().is_full(config.segment_index_bytes))
+            || self.is_index_full
     }
 
     /// Kafka's rule: the age is the span between the first batch's timestamp and the incoming one's, or,
     /// where records carry none, the time since the segment was made.
-    fn is_over_age(&self, incoming_ms: i64, now_ms: i64, config: &LogConfig) -> bool {
+    fn is_over_age(&self, incoming_ms: i64, clock: &Clock, config: &LogConfig) -> bool {
         if self.tail.end() == 0 {
             return false;
         }
         let age_ms = if self.first_timestamp_ms >= 0 && incoming_ms >= 0 {
             incoming_ms.saturating_sub(self.first_timestamp_ms)
         } else {
-            now_ms.saturating_sub(self.created_ms)
+            clock.now_ms().saturating_sub(self.created_ms)
         };
         age_ms > config.segment_ms
     }
