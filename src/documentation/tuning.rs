@@ -108,3 +108,15 @@
 //! while somebody holds records or stands in it. Nothing bounds the number of mappings: with many thousands of
 //! partitions that are written at the same time, raise the system's limits on open files and on mappings, or use
 //! fewer.
+//!
+//! # Measured and kept, measured and left
+//!
+//! On two shared virtual cores with ext4, `ottla perf produce`, one thread, buffered, runs interleaved, medians; ratios
+//! are what carries over.
+//!
+//! * Reserving space half a step ahead of need and making its pages present on the maintenance thread: kept. 1.3 times
+//!   the throughput at 100 bytes, and the 99th percentile of a send falls from 4 µs to 0.6 µs.
+//! * Asking the clock and the index only where the answer can matter: kept, 1.13 times in memory.
+//! * A background sync every 8 MiB instead of every 64 MiB, so that a roll has less to sync: left, 0.8 times.
+//! * Beginning the write-back of what lies behind the end without waiting for it: left. The stall at a roll shrinks
+//!   from some 55 ms to 20 ms, but throughput falls by 17 % at 100 bytes and by 44 % at 1 KiB.
