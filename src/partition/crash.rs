@@ -663,3 +663,65 @@ fn a_failed_sync_latches_for_good_and_tells_everyone() {
     let topic = store.topic("t").unwrap();
     store.producer().send(&topic, "again").unwrap().wait().unwrap();
 }
+
+#[test]
+fn wherever_a_deletion_fails_or_dies_the_topic_is_whole_or_gone_for_good() {
+    let directory = scratch();
+    let before = directory.path().join("before");
+    {
+        let store = buffered(&before).open().unwrap();
+        for name in ["t", "kept"] {
+            let topic = store.create_topic(name, TopicConfig::new().partitions(2)).unwrap();
+            for number in 0..2 {
+                let record = crate::Record::new("value").partition(number);
+                store.producer().send(&topic, record).unwrap();
+            }
+        }
+        store.close().unwrap();
+    }
+    let ends = |store: &Store, name: &str| -> Result<Vec<i64>, Error> {
+        let partitions = store.topic(name)?.partitions();
+        partitions.iter().map(|partition| Ok(partition.watermarks()?.1)).collect()
+    };
+    for persistent in [false, true] {
+        for n in 1.. {
+            let root = fresh_copy(&before, "deleting");
+            let disk = Disk::failing_once(u64::MAX, 0);
+            let deleted = {
+                let store = buffered(&root).disk(disk.clone()).open().unwrap();
+                disk.script().arm(n, libc::EIO, persistent);
+                let begun = disk.script().count();
+                let deleted = store.delete_topic("t");
+                let is_through = disk.script().count() - begun < n;
+                assert_eq!(deleted.is_ok(), is_through, "effect {n} went unnoticed");
+                // Nobody finds it half deleted, whatever failed.
+                assert!(matches!(ends(&store, "t").as_deref(), Ok([1, 1]) | Err(_)));
+                deleted
+            };
+            let store = Store::open(&root).unwrap();
+            let what = format!("effect {n}, persistent {persistent}");
+            match ends(&store, "t") {
+                Ok(ends) => assert!(deleted.is_err() && ends == [1, 1], "{what}: {ends:?}"),
+                Err(Error::UnknownTopic { .. }) => {
+                    let created = store.create_topic("t", TopicConfig::new()).unwrap();
+                    assert_eq!(
+                        created.partition(0).unwrap().watermarks().unwrap(),
+                        (0, 0),
+                        "{what}"
+                    );
+                }
+                Err(other) => panic!("{what}: {other}"),
+            }
+            assert_eq!(ends(&store, "kept").unwrap(), [1, 1], "{what}");
+            assert!(store.health().is_good(), "{what}: {:?}", store.health());
+            let doomed = fs::read_dir(&root).unwrap().filter(|entry| {
+                entry.as_ref().unwrap().file_name().to_str().unwrap().ends_with("-delete")
+            });
+            assert_eq!(doomed.count(), 0, "{what}");
+            if deleted.is_ok() {
+                assert!(n > 8, "a deletion has only {n} effects");
+                break;
+            }
+        }
+    }
+}

@@ -54,12 +54,13 @@ impl OffsetCheckpoint {
         self.offsets.insert((topic.clone(), partition), offset);
     }
 
-    pub(crate) fn of(&self, topic: &TopicName, partition: u32) -> Option<i64> {
-        self.offsets.get(&(topic.clone(), partition)).copied()
+    /// Takes a topic off the record.
+    pub(crate) fn forget(&mut self, topic: &TopicName) {
+        self.offsets.retain(|(other, _), _| other != topic);
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TopicName, u32, i64)> {
-        self.offsets.iter().map(|((topic, partition), offset)| (topic, *partition, *offset))
+    pub(crate) fn of(&self, topic: &TopicName, partition: u32) -> Option<i64> {
+        self.offsets.get(&(topic.clone(), partition)).copied()
     }
 }
 
@@ -156,9 +157,15 @@ mod tests {
     fn missing_and_empty_files_have_no_entries() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::default();
-        assert_eq!(OffsetCheckpoint::read(&disk, &path(&directory)).unwrap().iter().count(), 0);
+        assert_eq!(
+            OffsetCheckpoint::read(&disk, &path(&directory)).unwrap(),
+            OffsetCheckpoint::default()
+        );
         std::fs::write(path(&directory), "").unwrap();
-        assert_eq!(OffsetCheckpoint::read(&disk, &path(&directory)).unwrap().iter().count(), 0);
+        assert_eq!(
+            OffsetCheckpoint::read(&disk, &path(&directory)).unwrap(),
+            OffsetCheckpoint::default()
+        );
     }
 
     #[test]

@@ -261,9 +261,10 @@ impl Tail {
     /// Gives the space that was reserved since this was asked last, for somebody to warm: as long as it lies
     /// ahead of the end, an append that gets there finds its pages present.
     pub(crate) fn take_cold(&mut self) -> Option<Range<u64>> {
-        let is_worth_it = self.cold.end - self.cold.start >= WARMED_LEN_MIN;
         let cold = std::mem::replace(&mut self.cold, self.reserved..self.reserved);
-        is_worth_it.then_some(cold)
+        // What was appended through the other door meanwhile has its pages.
+        let ahead = cold.start.max(self.end)..cold.end;
+        (ahead.end >= ahead.start + WARMED_LEN_MIN).then_some(ahead)
     }
 
     /// Reserves space in steps that start small, so that a thousand idle partitions cost little, and

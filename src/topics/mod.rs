@@ -497,11 +497,7 @@ impl Topics {
             .map_or(0, |e| e.partition_count.max(e.partition_count_target));
         self.remove_partitions(name, 0..count)?;
         let mut points = writing.recovery_points.lock();
-        let kept: Vec<_> = points.iter().filter(|(t, ..)| *t != name).map(owned).collect();
-        *points = OffsetCheckpoint::default();
-        for (topic, number, offset) in kept {
-            points.set(&topic, number, offset);
-        }
+        points.forget(name);
         // A topic that is created anew under this name must not inherit them.
         points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))?;
         drop(points);
@@ -540,10 +536,6 @@ fn forget_creation(catalog: &mut Catalog, name: &TopicName) {
             catalog.topics.remove(name);
         }
     }
-}
-
-fn owned((topic, number, offset): (&TopicName, u32, i64)) -> (TopicName, u32, i64) {
-    (topic.clone(), number, offset)
 }
 
 fn new_topic_id() -> TopicId {

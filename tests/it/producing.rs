@@ -610,3 +610,14 @@ fn a_panicking_iterator_appends_nothing_and_breaks_nothing() {
     send_numbers(&store, &topic, 0..3);
     assert_eq!(everything(&store, &topic).len(), 3);
 }
+
+#[test]
+fn a_synced_record_that_nobody_waits_for_becomes_durable_on_its_own() {
+    let store =
+        Store::builder_temporary().checkpoint_interval(Duration::from_secs(3600)).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    let mut careful =
+        store.consumer().isolation(ottla::Isolation::Durable).assign(topic.partitions()).unwrap();
+    drop(store.producer().send(&topic, Record::new("value")).unwrap());
+    assert_eq!(careful.poll(Duration::from_secs(30)).unwrap().count(), 1);
+}
