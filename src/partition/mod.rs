@@ -54,12 +54,12 @@ use crate::partition::sync::SyncGate;
 use crate::partition::sync::Waited;
 use crate::partition::watermarks::Doorbells;
 use crate::partition::watermarks::Watermarks;
-use crate::partition::writer::ColdStretch;
 use crate::partition::writer::Phase;
 use crate::partition::writer::Readiness;
 use crate::partition::writer::Writer;
 use crate::storage::file_name;
 use crate::storage::map::AppendError;
+use crate::storage::map::ColdStretch;
 use crate::storage::map::Door;
 use crate::storage::segment;
 use crate::storage::segment::SegmentContext;
@@ -264,10 +264,7 @@ impl Partition {
             }
         }
         unwinding.defuse();
-        let cold = match door {
-            Door::Store => writer.cold_stretch(),
-            Door::Write => None,
-        };
+        let cold = writer.cold_stretch();
         let is_much = writer.unsynced_len >= UNSYNCED_LEN_MAX;
         if is_much {
             writer.unsynced_len = 0;

@@ -16,7 +16,6 @@
 //! **Invariant (sealed means synced).** A segment is durable, with its indexes, before the next one is
 //! created. So only the last segment ever holds bytes that a power cut can take.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -26,8 +25,8 @@ use crate::error::Result;
 use crate::format::encode::EncodedBatch;
 use crate::partition::leader_epochs::LeaderEpochs;
 use crate::storage::map::AppendError;
+use crate::storage::map::ColdStretch;
 use crate::storage::map::Door;
-use crate::storage::map::Mapping;
 use crate::storage::map::Tail;
 use crate::storage::segment::OpenSegment;
 
@@ -88,9 +87,7 @@ impl Writer {
     /// Gives what was reserved ahead since this was asked last.
     #[inline]
     pub(crate) fn cold_stretch(&mut self) -> Option<ColdStretch> {
-        let tail = &mut self.live.as_mut()?.tail;
-        let range = tail.take_cold()?;
-        Some(ColdStretch { mapping: Arc::clone(tail.mapping()), range })
+        self.live.as_mut()?.tail.take_cold()
     }
 
     /// Says what an append of `batch` at `log_end` needs first.
@@ -150,20 +147,6 @@ impl Writer {
         live.open.publish(live.tail.end());
         self.unsynced_len += batch.len() as u64;
         Ok(())
-    }
-}
-
-/// Reserved space that an append will reach soon and whose pages are not there yet.
-#[derive(Debug)]
-pub(crate) struct ColdStretch {
-    mapping: Arc<Mapping>,
-    range: Range<u64>,
-}
-
-impl ColdStretch {
-    /// Makes the pages present; the log's bytes do not change.
-    pub(crate) fn warm(self) {
-        self.mapping.warm(self.range);
     }
 }
 

@@ -8,6 +8,7 @@ use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
@@ -317,6 +318,31 @@ impl DiskFile {
         reserved
     }
 
+    /// Writes zeros into space that was reserved before: its pages are then in the cache and its blocks count
+    /// as written. One call writes all of it.
+    pub(crate) fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+        #[cfg(test)]
+        self.disk.told(|script| script.will_change(&self.file));
+        self.disk.effect("prepare", &self.path)?;
+        let failed = |e: io::Error| Error::io("prepare", &self.path, e);
+        let mut position = range.start;
+        while position < range.end {
+            let left = range.end - position;
+            let count = left.div_ceil(ZEROS.len() as u64).min(ZERO_SLICES_MAX) as usize;
+            let mut slices = vec![io::IoSlice::new(&ZEROS); count];
+            if left < (count * ZEROS.len()) as u64 {
+                slices[count - 1] = io::IoSlice::new(&ZEROS[..left as usize % ZEROS.len()]);
+            }
+            match rustix::io::pwritev(&self.file, &slices, position) {
+                Ok(0) => return Err(failed(io::ErrorKind::WriteZero.into())),
+                Ok(written) => position += written as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
+        Ok(())
+    }
+
     /// Lets go of cached pages that are not dirty, so that reads show what the device holds.
     pub(crate) fn drop_clean_pages(&self) {
         #[cfg(target_os = "linux")]
@@ -348,6 +374,10 @@ impl DiskFile {
         self.disk.effect("append to", &self.path)
     }
 }
+
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// A mebibyte for each call.
+const ZERO_SLICES_MAX: u64 = 16;
 
 /// What is stored may be anybody's secret: the owner alone reads it.
 const FILE_MODE: u32 = 0o600;
