@@ -157,6 +157,12 @@ impl Round {
     fn take_up(&mut self, asked: Attention) {
         match asked {
             Attention::Sync { partition, within } => self.schedule_sync(partition, within),
+            Attention::Seal { partition } => {
+                if let Some(open) = partition.upgrade() {
+                    // A failure has latched the partition, or is met again by whoever waits.
+                    drop(open.seal_followed());
+                }
+            }
             // At once: the appender is on its way there.
             Attention::Warm(stretch) => stretch.warm(),
         }

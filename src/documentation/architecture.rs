@@ -54,7 +54,9 @@
 //! | --- | --- |
 //! | `partition/mod.rs` | `Partition`: open, append, wait, close; the latch |
 //! | `partition/writer.rs` | `Writer`: what changes under the lock; the append ladder |
-//! | `partition/rolling.rs` | how the last segment comes to take appends, is sealed and followed by the next |
+//! | `partition/rolling.rs` | how the last segment comes to take appends, and is followed by the next |
+//! | `partition/unsealed.rs` | the queue of segments that were followed and are not sealed yet |
+//! | `partition/sealing.rs` | how a log becomes durable: segments are sealed in order, the last one is synchronised |
 //! | `partition/segments.rs` | `Segments`: the snapshot that readers use |
 //! | `partition/fetch.rs` | what one read brings: whole, verified batches of one segment |
 //! | `partition/watermarks.rs` | log start, log end, durable end; the doorbells |
@@ -144,7 +146,7 @@
 //! | --- | --- | --- |
 //! | 1 | take the lock, *then* ask whether the partition is latched | nothing happened |
 //! | 2 | check the batch's size and the room for offsets | nothing happened; the caller's error |
-//! | 3 | roll when full: sync the old segment, write its indexes, create the new one, sync the directory | nothing visible; out of space may be tried again, a failed sync latches |
+//! | 3 | roll when full: create the next segment's files; the old segment is sealed in the background | nothing visible; out of space may be tried again |
 //! | 4 | write the bytes behind the log end | nothing visible; space that could not be reserved leaves the file as it was, anything else latches |
 //! | 5 | index entries, in memory | rebuilt from the log anyway |
 //! | 6 | publish the log end | cannot fail |
@@ -201,7 +203,9 @@
 //! | frozen | `storage/map.rs` | bytes below a published end are never written nor cut while they are mapped |
 //! | backed | `storage/map.rs` | a view ends at or below a published end, which is never behind the file's end |
 //! | latched | `partition/mod.rs` | after a write or sync of unknown outcome nothing is appended and nobody is told "durable" |
-//! | sealed means synced | `partition/writer.rs` | a segment is durable before the next is created |
+//! | sealed in order | `partition/sealing.rs` | nothing in a segment is called durable before those before it are sealed |
+//! | sealed shows | `partition/sealing.rs` | a segment's index files are empty on disk until it is durable, and its successor's name |
+//! | ahead | `storage/map.rs` | zeros written ahead of an appender never hit a batch |
 //! | honest | `partition/sync.rs` | a waiter is told "durable" by a sync that began after its record was in the file |
 //! | once | `partition/sync.rs` | a failed sync is never repeated |
 //! | no resurrection | `partition/recovery.rs` | what was cut is durably gone before the first append |

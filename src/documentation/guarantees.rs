@@ -65,7 +65,7 @@
 //! | R2 | What one recovery dropped never appears again. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `what_one_recovery_dropped_never_appears_again` |
 //! | R3 | Recovery can be cut short anywhere and done again. | `wherever_recovery_dies_the_next_one_finishes` |
 //! | R4 | Recovery shows nothing that is not durable: every segment it scans is synced first. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped` |
-//! | R5 | A segment is synced before the next is created; a created file counts once its directory is synced. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped` |
+//! | R5 | Nothing in a segment is called durable before every segment before it is synced, its successor's name is durable, and its indexes on disk say so. Recovery, which finds a segment unlike that torn by a power cut, ends the log there and keeps the rest aside. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order` |
 //! | R6 | What is derived from the log is never ahead of what is durable: recovery points, the durable end that readers see. | `many_waiters_share_few_syncs_and_none_is_told_too_early`, `a_durable_reader_never_sees_what_a_power_cut_can_take`, `a_careful_reader_sees_only_what_the_writer_made_durable` |
 //! | R7 | The marker of a clean shutdown is removed, durably, before anything else is done, and written last, only if everything is in order. | `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end` |
 //! | R8 | A failed sync is not repeated; after a failed write or sync the partition takes nothing more. | `a_failed_sync_latches_for_good_and_tells_everyone`, `a_failure_is_final_and_reaches_everyone` |
@@ -96,15 +96,18 @@
 //! 9. Put the new recovery points on record, then this boot. Before the first append to a partition that was not closed
 //!    cleanly, a new leader epoch is written, durably.
 //!
-//! | below the recovery point | last segment | only zeros behind | whole batch behind | same boot | so it is |
+//! | below the recovery point | the segment | only zeros behind | whole batch behind | same boot | so it is |
 //! | --- | --- | --- | --- | --- | --- |
 //! | yes | | | | | damage: it was durable |
-//! | no | no | yes, and the next segment continues | | | the end: reserved space that was not given back |
-//! | no | no | otherwise | | | damage: a segment is durable before the next exists |
-//! | no | yes | yes | | | the end |
-//! | no | yes | no | no | | a torn tail: cut |
-//! | no | yes | no | yes | no | a tail whose sectors a power cut reordered: cut |
-//! | no | yes | no | yes | yes | damage: the page cache survived, so nothing tore |
+//! | no | the last | yes | | | the end |
+//! | no | followed by one that continues | yes | | | the end: reserved space that was not given back |
+//! | no | sealed | otherwise | | | damage: it was durable before anything behind it was acknowledged |
+//! | no | unsealed or the last | otherwise | yes | yes | damage: the page cache survived, so nothing tore |
+//! | no | unsealed or the last | otherwise | otherwise | | a tail that a power cut tore: cut |
+//!
+//! A segment is *sealed* if another follows and its index files have entries: it was
+//! durable before they had. Behind an unsealed one nothing was ever acknowledged, so where it is cut, the log ends,
+//! and the segments behind it are set aside; for the table, a segment behind counts as a whole batch behind.
 //!
 //! What is cut is kept in the partition's directory as `ottla.cut-<offset>-<n>`, and is a
 //! [`Finding::Cut`](crate::Finding::Cut). Damage is a [`Finding::Damage`](crate::Finding::Damage) and stays as it is.

@@ -495,7 +495,8 @@ fn check_after(root: &Path, life: &Life, what: &str) {
             let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
             let mut found = Values::new();
             loop {
-                let records = consumer.poll(Duration::ZERO).unwrap();
+                let polled = consumer.poll(Duration::ZERO);
+                let records = polled.unwrap_or_else(|error| panic!("{what}: {error}"));
                 if records.is_empty() {
                     break;
                 }

@@ -17,8 +17,10 @@ mod power;
 pub(crate) mod producer_snapshot;
 pub(crate) mod recovery;
 pub(crate) mod rolling;
+pub(crate) mod sealing;
 pub(crate) mod segments;
 pub(crate) mod sync;
+pub(crate) mod unsealed;
 pub(crate) mod watermarks;
 pub(crate) mod writer;
 
@@ -52,6 +54,7 @@ use crate::partition::recovery::Finding;
 use crate::partition::segments::Segments;
 use crate::partition::sync::SyncGate;
 use crate::partition::sync::Waited;
+use crate::partition::unsealed::Unsealed;
 use crate::partition::watermarks::Doorbells;
 use crate::partition::watermarks::Watermarks;
 use crate::partition::writer::Phase;
@@ -77,6 +80,8 @@ pub(crate) struct Partition {
     watermarks: Watermarks,
     doorbells: Doorbells,
     gate: SyncGate,
+    /// Segments that were followed by another and are not sealed yet.
+    unsealed: Unsealed,
     /// Set once; see the invariant (latched).
     latch: OnceLock<Arc<str>>,
     is_deleted: AtomicBool,
@@ -94,6 +99,8 @@ pub(crate) struct Partition {
 pub(crate) enum Attention {
     /// To be synchronised and checkpointed.
     Sync { partition: Weak<Partition>, within: Duration },
+    /// To have segments sealed that others have followed.
+    Seal { partition: Weak<Partition> },
     /// To have a stretch of its tail warmed before it appends there.
     Warm(ColdStretch),
 }
@@ -139,7 +146,8 @@ impl Partition {
             }
             Err(other) => return Err(other),
         };
-        let recovered = recovery::recover(&context, &base_offsets, &circumstances, &mut epochs)?;
+        let recovered =
+            recovery::recover(&context, &mut base_offsets, &circumstances, &mut epochs)?;
         findings.extend(recovered.findings);
         let log_end = recovered.log_end;
         let log_start = log_start.max(base_offsets[0]).min(log_end);
@@ -176,6 +184,7 @@ impl Partition {
             watermarks: Watermarks::new(log_start, log_end),
             doorbells: Doorbells::default(),
             gate,
+            unsealed: Unsealed::default(),
             latch,
             is_deleted: AtomicBool::new(false),
             attention,
@@ -208,6 +217,7 @@ impl Partition {
             watermarks: Watermarks::following(log_start, log_end, circumstances.recovery_point),
             doorbells: Doorbells::default(),
             gate: SyncGate::new(log_end),
+            unsealed: Unsealed::default(),
             latch: OnceLock::new(),
             is_deleted: AtomicBool::new(false),
             attention,
@@ -249,7 +259,7 @@ impl Partition {
             }
         };
         let append_time_ms = stamp_time(&mut writer, batch);
-        let unwinding = LatchOnUnwind { partition: self, is_armed: true };
+        let unwinding = LatchOnUnwind::of(self, "an append panicked");
         let appended = writer.append(batch, log_end, door);
         let end = log_end + i64::from(batch.record_count());
         match appended {
@@ -264,7 +274,10 @@ impl Partition {
             }
         }
         unwinding.defuse();
-        let cold = writer.cold_stretch();
+        let cold = match door {
+            Door::Store => writer.cold_stretch(),
+            Door::Write => None,
+        };
         let is_much = writer.unsynced_len >= UNSYNCED_LEN_MAX;
         if is_much {
             writer.unsynced_len = 0;
@@ -281,7 +294,7 @@ impl Partition {
 
     /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
     pub(crate) fn wait_durable(&self, end: i64) -> Result<()> {
-        match self.gate.wait(end, || self.sync_file()) {
+        match self.gate.wait(end, || self.sync_files())? {
             // Those who read only what is durable may go on.
             Waited::Durable => self.doorbells.ring(),
             Waited::TimedOut => {}
@@ -358,7 +371,7 @@ impl Partition {
     /// # Errors
     ///
     /// * Whatever kept the directory from getting there; then it must be opened as after a crash.
-    pub(crate) fn close(&self) -> Result<()> {
+    pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
         if self.follow.is_some() {
             return Ok(());
         }
@@ -502,23 +515,16 @@ impl Partition {
         self.context.gaps_below
     }
 
-    /// Makes the last segment's bytes durable and returns the log end as it was before.
-    fn sync_file(&self) -> Result<i64, Arc<str>> {
-        if let Some(reason) = self.latch.get() {
-            return Err(Arc::clone(reason));
+    fn ask_to_seal(self: &Arc<Self>) {
+        // A disk with a script counts effects: nothing may happen in the background.
+        #[cfg(test)]
+        if self.context.disk.script.is_some() {
+            return;
         }
-        // Read before the sync begins (invariant (honest) of the gate). By the invariant (sealed means
-        // synced) nothing below the last segment is missing.
-        let end = self.watermarks.log_end();
-        let last = self.segments.last();
-        if let Some(file) = last.live_file() {
-            if let Err(error) = file.sync_data() {
-                self.latch(&format!("a sync failed: {error}"));
-                return Err(Arc::clone(self.latch.get().expect("latched on the line above")));
-            }
+        if let Some(attention) = &self.attention {
+            // The keeper is gone only once the store is closing, which seals everything itself.
+            drop(attention.send(Attention::Seal { partition: Arc::downgrade(self) }));
         }
-        self.watermarks.note_durable(end);
-        Ok(end)
     }
 
     fn ask_for_sync(self: &Arc<Self>, within: Duration) {
@@ -571,22 +577,26 @@ fn stamp_time(writer: &mut Writer, batch: &mut EncodedBatch<'_>) -> Option<i64> 
     Some(batch.max_timestamp_ms())
 }
 
-/// Latches the partition if the append it guards unwinds: nobody knows what is in the file.
+/// Latches the partition if what it guards unwinds: nobody knows what is in the files.
 struct LatchOnUnwind<'p> {
     partition: &'p Partition,
-    is_armed: bool,
+    reason: Option<&'static str>,
 }
 
-impl LatchOnUnwind<'_> {
+impl<'p> LatchOnUnwind<'p> {
+    fn of(partition: &'p Partition, reason: &'static str) -> LatchOnUnwind<'p> {
+        LatchOnUnwind { partition, reason: Some(reason) }
+    }
+
     fn defuse(mut self) {
-        self.is_armed = false;
+        self.reason = None;
     }
 }
 
 impl Drop for LatchOnUnwind<'_> {
     fn drop(&mut self) {
-        if self.is_armed {
-            self.partition.latch("an append panicked");
+        if let Some(reason) = self.reason {
+            self.partition.latch(reason);
         }
     }
 }

@@ -130,7 +130,8 @@ fn check(root: &Path, known: &mut Known, only_killed: bool, what: &str) {
                 let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
                 let mut found = Vec::new();
                 loop {
-                    let records = consumer.poll(Duration::ZERO).unwrap();
+                    let polled = consumer.poll(Duration::ZERO);
+                    let records = polled.unwrap_or_else(|error| panic!("{what}: {error}"));
                     if records.is_empty() {
                         break;
                     }

@@ -38,17 +38,17 @@ pub(crate) fn newest(
     Ok(is_whole.then(|| bytes.into()))
 }
 
-/// Writes the snapshot of a log that ends here, durably, and removes those that nobody needs any more.
-pub(crate) fn write(
-    context: &SegmentContext,
-    segments: &Segments,
-    end: i64,
-    snapshot: &[u8],
-) -> Result<()> {
+/// Writes the snapshot of a log that ends here. The caller makes its name durable.
+pub(crate) fn write(context: &SegmentContext, end: i64, snapshot: &[u8]) -> Result<()> {
+    let path = OffsetFile::ProducerSnapshot.path(&context.directory, end);
+    context.disk.write_synced(&path, snapshot)
+}
+
+/// Removes the snapshots that nobody needs any more: Kafka keeps one for each segment and one for the log's
+/// end.
+pub(crate) fn remove_old(context: &SegmentContext, segments: &Segments, end: i64) -> Result<()> {
     let disk = &context.disk;
     let directory = &context.directory;
-    disk.write_synced(&OffsetFile::ProducerSnapshot.path(directory, end), snapshot)?;
-    // Kafka keeps one snapshot for each segment and one for the log's end.
     let segments = segments.snapshot();
     for entry in disk.entries(directory)? {
         let Some((OffsetFile::ProducerSnapshot, offset)) = OffsetFile::parse(&entry.name) else {

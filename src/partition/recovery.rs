@@ -5,15 +5,18 @@
 //! the cache, and walked with every check. Where the walk meets something that is no batch, [`decide`]
 //! says what it is from five facts:
 //!
-//! | below the recovery point | last segment | only zeros behind | whole batch behind | same boot | so it is |
+//! | below the recovery point | the segment | only zeros behind | whole batch behind | same boot | so it is |
 //! | --- | --- | --- | --- | --- | --- |
 //! | yes | | | | | damage: it was durable |
-//! | no | no | yes, and the next segment continues | | | the end: reserved space that was not given back |
-//! | no | no | otherwise | | | damage: a segment is durable before the next exists |
-//! | no | yes | yes | | | the end |
-//! | no | yes | no | no | | a torn tail: cut |
-//! | no | yes | no | yes | no | a tail whose sectors a power cut reordered: cut |
-//! | no | yes | no | yes | yes | damage: the page cache survived, so nothing tore |
+//! | no | the last | yes | | | the end |
+//! | no | followed by one that continues | yes | | | the end: reserved space that was not given back |
+//! | no | sealed | otherwise | | | damage: it was durable before anything behind it was acknowledged |
+//! | no | unsealed or the last | otherwise | yes | yes | damage: the page cache survived, so nothing tore |
+//! | no | unsealed or the last | otherwise | otherwise | | a tail that a power cut tore: cut |
+//!
+//! A segment is *sealed* if another follows and its index files have entries: by the invariant (sealed shows)
+//! it was durable then. Behind an unsealed one nothing was ever acknowledged, so where it is cut, the log ends,
+//! and the segments behind it are set aside; for the table, a segment behind counts as a whole batch behind.
 //!
 //! What is cut is kept beside the log unless it was zeros. Damage is never cut: reads that touch it fail
 //! with path and byte, the rest stays readable.
@@ -103,12 +106,22 @@ pub enum Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     pub(crate) below_recovery_point: bool,
-    pub(crate) last_segment: bool,
+    pub(crate) standing: Standing,
     /// The next segment starts at the very offset that is expected here.
     pub(crate) next_continues: bool,
     pub(crate) only_zeros_behind: bool,
     pub(crate) whole_batch_behind: bool,
     pub(crate) last_boot: LastBoot,
+}
+
+/// Where a segment stands in its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Another follows, and it was durable before anything in that one was acknowledged.
+    Sealed,
+    /// Another follows, and nothing in that one was acknowledged.
+    Unsealed,
+    Last,
 }
 
 /// What is to be done there.
@@ -126,11 +139,9 @@ pub(crate) enum Decision {
 pub(crate) fn decide(facts: Facts) -> Decision {
     match facts {
         Facts { below_recovery_point: true, .. } => Decision::Damage,
-        Facts { last_segment: false, only_zeros_behind: true, next_continues: true, .. } => {
-            Decision::End
-        }
-        Facts { last_segment: false, .. } => Decision::Damage,
-        Facts { only_zeros_behind: true, .. } => Decision::End,
+        Facts { only_zeros_behind: true, standing: Standing::Last, .. } => Decision::End,
+        Facts { only_zeros_behind: true, next_continues: true, .. } => Decision::End,
+        Facts { standing: Standing::Sealed, .. } => Decision::Damage,
         Facts { whole_batch_behind: true, last_boot: LastBoot::Same, .. } => Decision::Damage,
         Facts { .. } => Decision::Cut,
     }
@@ -160,10 +171,11 @@ pub(crate) struct Recovered {
     pub(crate) was_unclean: bool,
 }
 
-/// Finds the end of a log whose segments start at `base_offsets`, and repairs what needs it.
+/// Finds the end of a log whose segments start at `base_offsets`, and repairs what needs it; takes those off
+/// the list that turn out to lie behind the end.
 pub(crate) fn recover(
     context: &SegmentContext,
-    base_offsets: &[i64],
+    base_offsets: &mut Vec<i64>,
     circumstances: &Circumstances,
     epochs: &mut LeaderEpochs,
 ) -> Result<Recovered> {
@@ -192,6 +204,7 @@ pub(crate) fn recover(
             saw_whole_log: false,
             was_unclean: true,
         },
+        ends_here: false,
     }
     .run(base_offsets)
 }
@@ -238,6 +251,8 @@ struct Recovery<'r> {
     circumstances: &'r Circumstances,
     epochs: &'r mut LeaderEpochs,
     recovered: Recovered,
+    /// The log was cut in a segment that was not the last.
+    ends_here: bool,
 }
 
 /// One segment as the scan leaves it.
@@ -253,13 +268,23 @@ struct Walked {
 }
 
 impl Recovery<'_> {
-    fn run(mut self, base_offsets: &[i64]) -> Result<Recovered> {
+    fn run(mut self, base_offsets: &mut Vec<i64>) -> Result<Recovered> {
         let point = self.circumstances.recovery_point;
-        let holding = base_offsets.partition_point(|base| *base <= point).saturating_sub(1);
+        let mut holding = base_offsets.partition_point(|base| *base <= point).saturating_sub(1);
+        // What was synchronised while it was the last, and then followed, is not put in order yet.
+        while holding > 0 && self.context.is_unsealed(base_offsets[holding - 1])? {
+            holding -= 1;
+        }
         self.recovered.saw_whole_log = holding == 0;
-        for (index, base_offset) in base_offsets.iter().enumerate().skip(holding) {
-            let next = base_offsets.get(index + 1).copied();
-            self.recover_segment(*base_offset, next)?;
+        // An index that is written below says that the next segment has a durable name.
+        self.context.disk.sync_directory(&self.context.directory)?;
+        let mut index = holding;
+        while let Some(base_offset) = base_offsets.get(index).copied() {
+            index += 1;
+            self.recover_segment(base_offset, &base_offsets[index..])?;
+            if self.ends_here {
+                base_offsets.truncate(index);
+            }
         }
         let log_end = self.recovered.log_end;
         if log_end < point && self.recovered.latch.is_none() {
@@ -269,15 +294,26 @@ impl Recovery<'_> {
         Ok(self.recovered)
     }
 
-    fn recover_segment(&mut self, base_offset: i64, next: Option<i64>) -> Result<()> {
+    fn recover_segment(&mut self, base_offset: i64, behind: &[i64]) -> Result<()> {
         let path = self.context.log_path(base_offset);
+        let next = behind.first().copied();
+        let standing = match next {
+            None => Standing::Last,
+            Some(_) if self.context.is_unsealed(base_offset)? => Standing::Unsealed,
+            Some(_) => Standing::Sealed,
+        };
         let file = self.context.disk.open(&path, Access::Write)?;
         // First let the kernel say what it could not write, then look at what the device holds: after
         // a failed sync the page cache shows bytes that are not on the disk.
         file.sync_data()?;
         file.drop_clean_pages();
 
-        let walked = self.walk(&file, base_offset, next)?;
+        let walked = self.walk(&file, base_offset, standing, next)?;
+        if walked.cut == Some(Decision::Cut) && !behind.is_empty() {
+            // Before the cut: as long as one of them is there, this segment's end says the same again.
+            self.set_aside(behind, walked.expected)?;
+            self.ends_here = true;
+        }
         if let Err(error) = self.settle(&file, &walked) {
             // The log is readable up to here, but its tail could not be put in order.
             self.latch(error.to_string());
@@ -293,7 +329,42 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn walk(&mut self, file: &DiskFile, base_offset: i64, next: Option<i64>) -> Result<Walked> {
+    /// Takes the segments behind the end out of the log, the last one first, and keeps what is in them.
+    fn set_aside(&mut self, behind: &[i64], log_end: i64) -> Result<()> {
+        let disk = &self.context.disk;
+        for base_offset in behind.iter().rev() {
+            let path = self.context.log_path(*base_offset);
+            let file = disk.open(&path, Access::Read)?;
+            let continuity = Continuity { expected: *base_offset, gaps_below: 0 };
+            if Scan::new(&file, 0, continuity, Depth::Headers)?.is_zero_from(0)? {
+                disk.remove_file(&path)?;
+            } else {
+                let kept = self.quarantine_path(log_end)?;
+                let len = file.len()?;
+                disk.rename(&path, &kept)?;
+                self.recovered.findings.push(Finding::Cut {
+                    path: path.clone(),
+                    position: 0,
+                    len,
+                    kept,
+                });
+            }
+            for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+                disk.remove_file(&kind.beside(&path))?;
+            }
+            // One after the other, durably: a gap among those that are left would be something else.
+            disk.sync_directory(&self.context.directory)?;
+        }
+        Ok(())
+    }
+
+    fn walk(
+        &mut self,
+        file: &DiskFile,
+        base_offset: i64,
+        standing: Standing,
+        next: Option<i64>,
+    ) -> Result<Walked> {
         let point = self.circumstances.recovery_point;
         let continuity = Continuity { expected: base_offset, gaps_below: self.context.gaps_below };
         let mut scan = Scan::new(file, 0, continuity, Depth::Checksums)?;
@@ -323,8 +394,16 @@ impl Recovery<'_> {
                     walked.expected = header.last_offset() + 1;
                 }
                 Scanned::End => {
-                    if next.is_some_and(|next| next > walked.expected.max(self.context.gaps_below))
-                    {
+                    let is_short = |next| next > walked.expected.max(self.context.gaps_below);
+                    if !next.is_some_and(is_short) {
+                        return Ok(walked);
+                    }
+                    let is_torn = standing == Standing::Unsealed
+                        && self.circumstances.last_boot == LastBoot::Other
+                        && walked.expected >= point;
+                    if is_torn {
+                        walked.cut = Some(Decision::Cut);
+                    } else {
                         self.note_damage(
                             file.path(),
                             walked.end,
@@ -339,10 +418,10 @@ impl Recovery<'_> {
                     let behind = scan.resync(position, expected)?;
                     let facts = Facts {
                         below_recovery_point: expected < point,
-                        last_segment: next.is_none(),
+                        standing,
                         next_continues: next == Some(expected),
                         only_zeros_behind: scan.is_zero_from(position)?,
-                        whole_batch_behind: behind.is_some(),
+                        whole_batch_behind: behind.is_some() || standing == Standing::Unsealed,
                         last_boot: self.circumstances.last_boot,
                     };
                     let decision = decide(facts);
@@ -372,6 +451,7 @@ impl Recovery<'_> {
     /// Puts the end of a segment in order, durably.
     fn settle(&mut self, file: &DiskFile, walked: &Walked) -> Result<()> {
         match walked.cut {
+            Some(Decision::Cut) if file.len()? == walked.end => file.sync_all()?,
             Some(Decision::Cut) => {
                 let len = file.len()? - walked.end;
                 let kept = self.quarantine(file, walked.end, walked.expected)?;
@@ -404,16 +484,7 @@ impl Recovery<'_> {
     /// Keeps what is about to be cut in a file of its own beside the log.
     fn quarantine(&self, file: &DiskFile, from: u64, expected: i64) -> Result<PathBuf> {
         let disk = &self.context.disk;
-        let directory = &*self.context.directory;
-        let mut number = 0;
-        let path = loop {
-            let name = format!("{}{expected:020}-{number}", file_name::QUARANTINE_PREFIX);
-            let path = directory.join(name);
-            if !disk.exists(&path)? {
-                break path;
-            }
-            number += 1;
-        };
+        let path = self.quarantine_path(expected)?;
         let kept = disk.open(&path, Access::CreateNew)?;
         let mut buffer = vec![0; 1 << 20];
         let len = file.len()?;
@@ -427,8 +498,21 @@ impl Recovery<'_> {
             position += count as u64;
         }
         kept.sync_all()?;
-        disk.sync_directory(directory)?;
+        disk.sync_directory(&self.context.directory)?;
         Ok(path)
+    }
+
+    /// Gives a name that is free for what lay behind an offset.
+    fn quarantine_path(&self, expected: i64) -> Result<PathBuf> {
+        let mut number = 0;
+        loop {
+            let name = format!("{}{expected:020}-{number}", file_name::QUARANTINE_PREFIX);
+            let path = self.context.directory.join(name);
+            if !self.context.disk.exists(&path)? {
+                return Ok(path);
+            }
+            number += 1;
+        }
     }
 
     fn observe(&mut self, header: &BatchHeader) {
@@ -461,11 +545,14 @@ const INDEX_LEN_MAX: usize = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Standing::Last;
+    use Standing::Sealed;
+    use Standing::Unsealed;
 
     /// Each row of the table in the module's documentation: a pattern over the facts (`None` = either).
     struct Case {
         below: Option<bool>,
-        last: Option<bool>,
+        standing: &'static [Standing],
         next_continues: Option<bool>,
         zeros: Option<bool>,
         whole: Option<bool>,
@@ -473,25 +560,30 @@ mod tests {
         decision: Decision,
     }
 
+    const ANY: &[Standing] = &[Sealed, Unsealed, Last];
+
     #[rustfmt::skip]
     const CASES: &[Case] = &[
-        Case { below: Some(true), last: None, next_continues: None, zeros: None, whole: None, same_boot: None, decision: Decision::Damage },
-        Case { below: Some(false), last: Some(false), next_continues: Some(true), zeros: Some(true), whole: None, same_boot: None, decision: Decision::End },
-        Case { below: Some(false), last: Some(false), next_continues: Some(false), zeros: Some(true), whole: None, same_boot: None, decision: Decision::Damage },
-        Case { below: Some(false), last: Some(false), next_continues: None, zeros: Some(false), whole: None, same_boot: None, decision: Decision::Damage },
-        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(true), whole: None, same_boot: None, decision: Decision::End },
-        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(false), whole: Some(false), same_boot: None, decision: Decision::Cut },
-        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(false), decision: Decision::Cut },
-        Case { below: Some(false), last: Some(true), next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(true), decision: Decision::Damage },
+        Case { below: Some(true), standing: ANY, next_continues: None, zeros: None, whole: None, same_boot: None, decision: Decision::Damage },
+        Case { below: Some(false), standing: &[Last], next_continues: None, zeros: Some(true), whole: None, same_boot: None, decision: Decision::End },
+        Case { below: Some(false), standing: &[Sealed, Unsealed], next_continues: Some(true), zeros: Some(true), whole: None, same_boot: None, decision: Decision::End },
+        Case { below: Some(false), standing: &[Sealed], next_continues: Some(false), zeros: Some(true), whole: None, same_boot: None, decision: Decision::Damage },
+        Case { below: Some(false), standing: &[Sealed], next_continues: None, zeros: Some(false), whole: None, same_boot: None, decision: Decision::Damage },
+        Case { below: Some(false), standing: &[Unsealed], next_continues: Some(false), zeros: Some(true), whole: Some(true), same_boot: Some(true), decision: Decision::Damage },
+        Case { below: Some(false), standing: &[Unsealed], next_continues: Some(false), zeros: Some(true), whole: Some(true), same_boot: Some(false), decision: Decision::Cut },
+        Case { below: Some(false), standing: &[Unsealed], next_continues: Some(false), zeros: Some(true), whole: Some(false), same_boot: None, decision: Decision::Cut },
+        Case { below: Some(false), standing: &[Unsealed, Last], next_continues: None, zeros: Some(false), whole: Some(false), same_boot: None, decision: Decision::Cut },
+        Case { below: Some(false), standing: &[Unsealed, Last], next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(false), decision: Decision::Cut },
+        Case { below: Some(false), standing: &[Unsealed, Last], next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(true), decision: Decision::Damage },
     ];
 
     #[test]
     fn recovery_decides_every_combination_exactly_once() {
-        for bits in 0..64_u32 {
+        for (bits, standing) in (0..64_u32).flat_map(|bits| ANY.iter().map(move |s| (bits, *s))) {
             let bit = |n: u32| bits & (1 << n) != 0;
             let facts = Facts {
                 below_recovery_point: bit(0),
-                last_segment: bit(1),
+                standing,
                 next_continues: bit(2),
                 only_zeros_behind: bit(3),
                 whole_batch_behind: bit(4),
@@ -502,7 +594,7 @@ mod tests {
                 .iter()
                 .filter(|case| {
                     fits(case.below, facts.below_recovery_point)
-                        && fits(case.last, facts.last_segment)
+                        && case.standing.contains(&facts.standing)
                         && fits(case.next_continues, facts.next_continues)
                         && fits(case.zeros, facts.only_zeros_behind)
                         && fits(case.whole, facts.whole_batch_behind)

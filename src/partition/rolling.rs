@@ -18,8 +18,6 @@ use crate::partition::writer::LiveTail;
 use crate::partition::writer::Phase;
 use crate::partition::writer::Writer;
 use crate::storage::disk::Access;
-use crate::storage::disk::DiskFile;
-use crate::storage::indexes;
 use crate::storage::indexes::Indexes;
 use crate::storage::map::Tail;
 use crate::storage::segment;
@@ -29,9 +27,9 @@ impl Partition {
     /// Runs `change` on the live tail without the lock, while appends wait; then puts back what it
     /// returns. A failed change leaves the partition as it was, unless it latched.
     pub(super) fn change_tail(
-        &self,
+        self: &Arc<Self>,
         writer: &mut MutexGuard<'_, Writer>,
-        change: impl FnOnce(&Partition, Option<LiveTail>) -> (Option<LiveTail>, Result<()>),
+        change: impl FnOnce(&Arc<Partition>, Option<LiveTail>) -> (Option<LiveTail>, Result<()>),
         phase_after: Option<Phase>,
     ) -> Result<()> {
         writer.phase = Phase::Busy;
@@ -61,13 +59,10 @@ impl Partition {
             let indexes = cold.indexes_to_continue(interval)?;
             self.begin_epoch(indexes.largest_timestamp_ms())?;
             let file = self.context.disk.open(cold.path(), Access::Write)?;
-            let live = self.live_tail(
-                file,
-                last.base_offset(),
-                cold.end(),
-                indexes,
-                first.map_or(-1, |header| header.max_timestamp_ms),
-            )?;
+            let lock = self.context.lock.clone();
+            let tail = Tail::open(file, cold.end(), self.capacity(), lock)?;
+            let first_timestamp_ms = first.map_or(-1, |header| header.max_timestamp_ms);
+            let live = self.live_tail(tail, last.base_offset(), indexes, first_timestamp_ms);
             self.segments.warm_last(Arc::clone(&live.open), Arc::clone(live.tail.file()));
             Ok(live)
         })();
@@ -77,8 +72,12 @@ impl Partition {
         }
     }
 
-    /// Seals the last segment and begins the next.
-    pub(super) fn rolled(&self, live: Option<LiveTail>) -> (Option<LiveTail>, Result<()>) {
+    /// Begins the next segment. The last one is left to be sealed in the background, unless this life took
+    /// it over from an earlier one: see the invariant (sealed shows).
+    pub(super) fn rolled(
+        self: &Arc<Self>,
+        live: Option<LiveTail>,
+    ) -> (Option<LiveTail>, Result<()>) {
         let Some(mut live) = live else {
             return (None, Ok(()));
         };
@@ -88,25 +87,39 @@ impl Partition {
             drop(live);
             return self.warm();
         }
-        let begun = self.seal(&mut live).and_then(|()| {
-            let snapshot = self.writer.lock().producer_snapshot.clone();
-            self.write_snapshot(next, snapshot.as_deref())?;
-            let file = segment::create_files(&self.context, next)?;
-            // A created file counts only once its directory entry is durable.
-            self.context.disk.sync_directory(&self.context.directory)?;
-            let interval = self.writer.lock().config.index_interval_bytes;
-            let indexes = Indexes::new(next, interval);
-            self.live_tail(file, next, 0, indexes, -1)
-        });
-        match begun {
-            Ok(begun) => {
-                self.segments.roll(Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
-                (Some(begun), Ok(()))
-            }
-            // Sealed but not rolled: the old segment is still the last, and still takes nothing, so
-            // the next append tries again.
-            Err(error) => (Some(live), Err(error)),
+        let ready =
+            if live.was_taken_over { self.seal(&mut live, next) } else { self.make_room_to_seal() };
+        let begun = match ready.and_then(|()| self.begun(&live, next)) {
+            Ok(begun) => begun,
+            // The old segment is still the last, and still takes nothing, so the next append tries again.
+            Err(error) => return (Some(live), Err(error)),
+        };
+        let (open, file) = (Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
+        if live.was_taken_over {
+            self.segments.roll(open, file);
+        } else {
+            // Before anybody sees the new segment: who does must find the old one among the unsealed.
+            self.leave_to_be_sealed(live, next);
+            self.segments.push_live(open, file);
+            self.ask_to_seal();
         }
+        (Some(begun), Ok(()))
+    }
+
+    /// Makes the files of a segment that begins at `next`, and its tail.
+    fn begun(&self, before: &LiveTail, next: i64) -> Result<LiveTail> {
+        let file = segment::create_files(&self.context, next)?;
+        let tail = (|| {
+            // What is in a created file counts only once its directory entry is durable. For one that
+            // follows an unsealed segment, that is part of sealing it.
+            if before.was_taken_over {
+                self.context.disk.sync_directory(&self.context.directory)?;
+            }
+            Tail::open_behind(&before.tail, file, self.capacity(), self.context.lock.clone())
+        })();
+        let tail = tail.inspect_err(|_| segment::remove_files(&self.context, next))?;
+        let interval = self.writer.lock().config.index_interval_bytes;
+        Ok(self.live_tail(tail, next, Indexes::new(next, interval), -1))
     }
 
     /// Begins a new leader epoch, durably, if the last life ended without a clean close.
@@ -124,16 +137,23 @@ impl Partition {
         Ok(())
     }
 
-    /// Seals the last segment for good.
-    pub(super) fn cooled(&self, live: Option<LiveTail>) -> (Option<LiveTail>, Result<()>) {
+    /// Seals the last segment for good, and those before it.
+    pub(super) fn cooled(
+        self: &Arc<Self>,
+        live: Option<LiveTail>,
+    ) -> (Option<LiveTail>, Result<()>) {
         let Some(mut live) = live else {
             return (None, Ok(()));
         };
-        let snapshot = self.writer.lock().producer_snapshot.clone();
+        let base_offset = live.open.base_offset();
         let end = self.watermarks.log_end();
-        match self.seal(&mut live).and_then(|()| self.write_snapshot(end, snapshot.as_deref())) {
+        let sealed = self
+            .seal_below(base_offset)
+            .and_then(|()| self.seal(&mut live, end))
+            .and_then(|()| self.remove_old_snapshots(end));
+        match sealed {
             Ok(()) => {
-                self.segments.cool_last();
+                self.segments.cool(base_offset);
                 (None, Ok(()))
             }
             Err(error) => (Some(live), Err(error)),
@@ -142,40 +162,34 @@ impl Partition {
 
     fn live_tail(
         &self,
-        file: DiskFile,
+        tail: Tail,
         base_offset: i64,
-        end: u64,
         indexes: Indexes,
         first_timestamp_ms: i64,
-    ) -> Result<LiveTail> {
-        let config = Arc::clone(&self.writer.lock().config);
-        let is_index_full = indexes.is_full(config.segment_index_bytes);
-        let capacity = u64::from(config.segment_bytes);
-        let tail = Tail::open(file, end, capacity, self.context.lock.clone())?;
-        let mapping = Arc::clone(tail.mapping());
+    ) -> LiveTail {
+        let is_index_full = indexes.is_full(self.writer.lock().config.segment_index_bytes);
+        let (mapping, end) = (Arc::clone(tail.mapping()), tail.end());
         let open = OpenSegment::live(self.context.clone(), base_offset, mapping, end, indexes);
-        let created_ms = self.clock.now_ms();
-        Ok(LiveTail { tail, open: Arc::new(open), first_timestamp_ms, created_ms, is_index_full })
-    }
-
-    /// Makes a segment what it will be for ever: trimmed, durable, with its indexes.
-    fn seal(&self, live: &mut LiveTail) -> Result<()> {
-        let end = self.watermarks.log_end();
-        live.tail.trim()?;
-        if let Err(error) = live.tail.file().sync_all() {
-            return Err(self.latch(&format!("a sync failed: {error}")));
+        LiveTail {
+            tail,
+            open: Arc::new(open),
+            first_timestamp_ms,
+            created_ms: self.clock.now_ms(),
+            is_index_full,
+            was_taken_over: end > 0,
         }
-        self.watermarks.note_durable(end);
-        self.gate.note_durable(end);
-        self.doorbells.ring();
-        let indexes = live.open.indexes_of_live().read().clone();
-        indexes::write_indexes(&self.context.disk, live.open.path(), &indexes)
     }
 
-    fn write_snapshot(&self, end: i64, snapshot: Option<&[u8]>) -> Result<()> {
-        let Some(snapshot) = snapshot else {
-            return Ok(());
-        };
-        producer_snapshot::write(&self.context, &self.segments, end, snapshot)
+    fn capacity(&self) -> u64 {
+        u64::from(self.writer.lock().config.segment_bytes)
+    }
+
+    fn remove_old_snapshots(&self, end: i64) -> Result<()> {
+        let is_known = self.writer.lock().producer_snapshot.is_some();
+        if is_known {
+            producer_snapshot::remove_old(&self.context, &self.segments, end)
+        } else {
+            Ok(())
+        }
     }
 }

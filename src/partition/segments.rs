@@ -86,11 +86,17 @@ impl Segments {
         });
     }
 
-    /// Puts the cold form of the last segment in place of its live one.
-    pub(crate) fn cool_last(&self) {
+    /// Adds a live segment behind the last, which stays live until it is sealed.
+    pub(crate) fn push_live(&self, open: Arc<OpenSegment>, file: Arc<DiskFile>) {
+        self.change(|list| list.push(Arc::new(Segment::live(open, file))));
+    }
+
+    /// Puts the cold form of a segment in place of its live one.
+    pub(crate) fn cool(&self, base_offset: i64) {
         self.change(|list| {
-            let last = list.pop().expect("segments are never empty");
-            list.push(Arc::new(Segment::cold(last.base_offset)));
+            if let Ok(index) = list.binary_search_by_key(&base_offset, |s| s.base_offset) {
+                list[index] = Arc::new(Segment::cold(base_offset));
+            }
         });
     }
 

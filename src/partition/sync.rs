@@ -16,6 +16,8 @@ use std::time::Instant;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
+use crate::error::Result;
+
 /// Where those who wait for durability meet. Lock rank 7.
 #[derive(Debug, Default)]
 pub(crate) struct SyncGate {
@@ -30,6 +32,15 @@ struct GateState {
     is_syncing: bool,
     failure: Option<Arc<str>>,
     tasks: Vec<(i64, Waker)>,
+}
+
+/// What a round of syncing came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Synced {
+    /// Everything below is durable.
+    Upto(i64),
+    /// It failed, for good.
+    Failed(Arc<str>),
 }
 
 /// How a wait ended.
@@ -48,15 +59,19 @@ impl SyncGate {
     }
 
     /// Waits until everything below `end` is durable, leading a sync if nobody else does. `sync` makes
-    /// everything in the file durable and returns the log end as it was before it began.
-    pub(crate) fn wait(&self, end: i64, sync: impl Fn() -> Result<i64, Arc<str>>) -> Waited {
+    /// everything in the files durable and returns the log end as it was before it began.
+    ///
+    /// # Errors
+    ///
+    /// * What kept this thread's own round from beginning; the next round may succeed.
+    pub(crate) fn wait(&self, end: i64, sync: impl Fn() -> Result<Synced>) -> Result<Waited> {
         let mut state = self.state.lock();
         loop {
             if state.durable_end >= end {
-                return Waited::Durable;
+                return Ok(Waited::Durable);
             }
             if let Some(failure) = &state.failure {
-                return Waited::Failed(Arc::clone(failure));
+                return Ok(Waited::Failed(Arc::clone(failure)));
             }
             if state.is_syncing {
                 self.turn.wait(&mut state);
@@ -65,8 +80,7 @@ impl SyncGate {
             state.is_syncing = true;
             drop(state);
             let leading = Leading { gate: self, outcome: None };
-            let outcome = sync();
-            leading.finish(outcome);
+            leading.finish(sync())?;
             state = self.state.lock();
         }
     }
@@ -135,23 +149,40 @@ impl SyncGate {
 /// Unsets `is_syncing` however the leader's sync ends; a panic in it counts as a failure.
 struct Leading<'g> {
     gate: &'g SyncGate,
-    outcome: Option<Result<i64, Arc<str>>>,
+    /// `None` until the sync has returned.
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Synced(Synced),
+    /// Nothing was synchronised, nothing is lost.
+    PutOff,
 }
 
 impl Leading<'_> {
-    fn finish(mut self, outcome: Result<i64, Arc<str>>) {
+    fn finish(mut self, synced: Result<Synced>) -> Result<()> {
+        let (outcome, result) = match synced {
+            Ok(synced) => (Outcome::Synced(synced), Ok(())),
+            Err(error) => (Outcome::PutOff, Err(error)),
+        };
         self.outcome = Some(outcome);
+        result
     }
 }
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
-        let outcome = self.outcome.take().unwrap_or_else(|| Err("the sync panicked".into()));
+        let outcome = self.outcome.take();
         self.gate.settle(|state| {
             state.is_syncing = false;
             match outcome {
-                Ok(end) => state.durable_end = state.durable_end.max(end),
-                Err(reason) => state.failure = Some(reason),
+                Some(Outcome::Synced(Synced::Upto(end))) => {
+                    state.durable_end = state.durable_end.max(end);
+                }
+                Some(Outcome::Synced(Synced::Failed(reason))) => state.failure = Some(reason),
+                Some(Outcome::PutOff) => {}
+                None => state.failure = Some("the sync panicked".into()),
             }
         });
     }
@@ -160,6 +191,7 @@ impl Drop for Leading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use std::sync::atomic::AtomicI64;
     use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering;
@@ -186,9 +218,9 @@ mod tests {
                             thread::sleep(Duration::from_micros(100));
                             sync_count.fetch_add(1, Ordering::SeqCst);
                             synced.fetch_max(target, Ordering::SeqCst);
-                            Ok(target)
+                            Ok(Synced::Upto(target))
                         });
-                        assert_eq!(waited, Waited::Durable);
+                        assert_eq!(waited.unwrap(), Waited::Durable);
                         assert!(synced.load(Ordering::SeqCst) >= end, "told before it was true");
                     }
                 })
@@ -204,13 +236,22 @@ mod tests {
     #[test]
     fn a_failure_is_final_and_reaches_everyone() {
         let gate = SyncGate::new(5);
-        let failing = || Err(Arc::from("broken"));
-        assert_eq!(gate.wait(5, failing), Waited::Durable);
-        assert_eq!(gate.wait(6, failing), Waited::Failed("broken".into()));
-        assert_eq!(gate.wait(6, || Ok(100)), Waited::Failed("broken".into()));
-        assert_eq!(gate.wait(5, || Ok(100)), Waited::Durable);
+        let failing = || Ok(Synced::Failed("broken".into()));
+        let fine = || Ok(Synced::Upto(100));
+        assert_eq!(gate.wait(5, failing).unwrap(), Waited::Durable);
+        assert_eq!(gate.wait(6, failing).unwrap(), Waited::Failed("broken".into()));
+        assert_eq!(gate.wait(6, fine).unwrap(), Waited::Failed("broken".into()));
+        assert_eq!(gate.wait(5, fine).unwrap(), Waited::Durable);
         let soon = Instant::now() + Duration::from_secs(1);
         assert_eq!(gate.wait_until(6, soon), Waited::Failed("broken".into()));
+    }
+
+    #[test]
+    fn a_round_that_was_put_off_fails_its_leader_alone() {
+        let gate = SyncGate::new(0);
+        let full = || Err(Error::OutOfSpace { action: "write", path: "f".into() });
+        assert!(matches!(gate.wait(1, full), Err(Error::OutOfSpace { .. })));
+        assert_eq!(gate.wait(1, || Ok(Synced::Upto(1))).unwrap(), Waited::Durable);
     }
 
     #[test]
@@ -219,7 +260,8 @@ mod tests {
         let leader = Arc::clone(&gate);
         let panicked = thread::spawn(move || leader.wait(1, || panic!("in the sync"))).join();
         assert!(panicked.is_err());
-        assert_eq!(gate.wait(1, || Ok(1)), Waited::Failed("the sync panicked".into()));
+        let failed = Waited::Failed("the sync panicked".into());
+        assert_eq!(gate.wait(1, || Ok(Synced::Upto(1))).unwrap(), failed);
     }
 
     #[test]

@@ -6,15 +6,12 @@
 //! | --- | --- | --- |
 //! | 1 | take the lock, *then* ask whether the partition is latched | nothing happened |
 //! | 2 | check size and offset space | nothing happened; the caller's error |
-//! | 3 | roll when full: seal and synchronise the old segment, create the new one, synchronise the directory | nothing visible; may be tried again |
+//! | 3 | roll when full: create the new segment's files; the old one is sealed in the background | nothing visible; may be tried again |
 //! | 4 | write the bytes behind the log end | nothing visible; clean or latched, as the [`Tail`] says |
 //! | 5 | index entries (memory) | rebuilt from the log anyway |
 //! | 6 | publish the log end: one release store | cannot fail |
 //! | 7 | unlock; ring the doorbells | cannot fail |
 //! | 8 | the delivery waits at the sync gate, if its level asks for it | visible but not acknowledged: latched |
-//!
-//! **Invariant (sealed means synced).** A segment is durable, with its indexes, before the next one is
-//! created. So only the last segment ever holds bytes that a power cut can take.
 
 use std::sync::Arc;
 
@@ -69,6 +66,8 @@ pub(crate) struct LiveTail {
     pub(crate) created_ms: i64,
     /// Asked once after each append, so that the next one need not.
     pub(crate) is_index_full: bool,
+    /// It had batches when this life began, and so its index files have entries on disk.
+    pub(crate) was_taken_over: bool,
 }
 
 /// Whether an append may go ahead, and if not, what it needs.

@@ -24,6 +24,7 @@
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 
@@ -41,6 +42,8 @@ use crate::storage::lock::DirectoryLock;
 #[derive(Debug)]
 pub(crate) struct Mapping {
     memory: MmapRaw,
+    /// Something was stored since the pages were let go last. Relaxed on both sides: a stale look costs time.
+    is_stored_to: AtomicBool,
     _lock: Option<Arc<DirectoryLock>>,
 }
 
@@ -126,7 +129,7 @@ impl Mapping {
             .len(len)
             .map_raw_read_only(file.file())
             .map_err(|e| Error::io("map", file.path(), e))?;
-        Ok(Mapping { memory, _lock: lock })
+        Ok(Mapping { memory, is_stored_to: AtomicBool::new(false), _lock: lock })
     }
 
     fn writable(file: &DiskFile, len: usize, lock: Option<Arc<DirectoryLock>>) -> Result<Mapping> {
@@ -134,7 +137,7 @@ impl Mapping {
             .len(len)
             .map_raw(file.file())
             .map_err(|e| Error::io("map", file.path(), e))?;
-        Ok(Mapping { memory, _lock: lock })
+        Ok(Mapping { memory, is_stored_to: AtomicBool::new(false), _lock: lock })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -157,6 +160,22 @@ impl Mapping {
         drop(range);
     }
 
+    /// Lets go of the pages of this mapping, all at once; the next touch finds them in the page cache again.
+    ///
+    /// A sync takes the right to write away from every page that was stored to, and tells the other
+    /// processors about each one by itself. That costs more than the sync, unless nothing is mapped.
+    pub(crate) fn unmap_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if self.is_stored_to.swap(false, Ordering::Relaxed) {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: what is let go of private memory is lost, but this mapping is shared with its file: its
+            // bytes live in the page cache, dirty ones too, and every later touch reads them from there.
+            let advised = unsafe { self.memory.unchecked_advise_range(advice, 0, self.len()) };
+            // Advice: where it is not taken, the sync merely takes longer.
+            advised.unwrap_or_default();
+        }
+    }
+
     /// Gives the mapping's bytes below `end`, which must be published (invariant (backed)).
     pub(crate) fn view(self: &Arc<Self>, end: u64) -> View {
         let end = usize::try_from(end).map_or(self.len(), |end| end.min(self.len()));
@@ -166,8 +185,8 @@ impl Mapping {
 
 impl Runway {
     /// Writes zeros behind what is ready, up to `upto` or the end of a piece; tells what was done.
-    fn write_piece(&self, ready: &mut u64, upto: u64) -> Range<u64> {
-        let piece = *ready..upto.min((*ready / PIECE_LEN + 1) * PIECE_LEN);
+    fn write_piece(&self, ready: &mut u64, upto: u64, piece_len: u64) -> Range<u64> {
+        let piece = *ready..upto.min((*ready / piece_len + 1) * piece_len);
         // Not an append: the space stays reserved, and reads as zeros either way. A store that meets a page
         // that is not there takes a fault, and a disk that fails says so at the next sync.
         self.file.write_zeros(piece.clone()).unwrap_or_default();
@@ -185,7 +204,7 @@ impl ColdStretch {
             if *ready >= self.upto {
                 return;
             }
-            let piece = self.runway.write_piece(&mut ready, self.upto);
+            let piece = self.runway.write_piece(&mut ready, self.upto, PIECE_LEN);
             drop(ready);
             self.runway.mapping.populate(piece);
         }
@@ -259,11 +278,8 @@ impl Tail {
             DoorsOpen::Both => Mapping::writable(&file, len, lock)?,
             DoorsOpen::WriteOnly => Mapping::read_only(&file, len, lock)?,
         };
-        let runway = Runway {
-            file: Arc::new(file),
-            mapping: Arc::new(mapping),
-            ready: Mutex::new(end),
-        };
+        let runway =
+            Runway { file: Arc::new(file), mapping: Arc::new(mapping), ready: Mutex::new(end) };
         Ok(Tail {
             runway: Arc::new(runway),
             door,
@@ -289,12 +305,15 @@ impl Tail {
             DoorsOpen::Both => {
                 self.reserve(upto).map_err(AppendError::Clean)?;
                 if upto > self.ready {
-                    self.make_ready(upto);
+                    self.make_ready(upto, door);
                 }
                 match door {
                     Door::Store => self.store(batch).map_err(AppendError::Torn)?,
                     Door::Write => {
-                        self.runway.file.write_all_at(batch, self.end).map_err(AppendError::Torn)?;
+                        self.runway
+                            .file
+                            .write_all_at(batch, self.end)
+                            .map_err(AppendError::Torn)?;
                     }
                 }
             }
@@ -357,16 +376,21 @@ impl Tail {
 
     /// Takes the space up to `upto` into use, which is reserved but was not ready when it was last asked.
     #[cold]
-    fn make_ready(&mut self, upto: u64) {
+    fn make_ready(&mut self, upto: u64, door: Door) {
         let mut ready = self.runway.ready.lock();
         if *ready == CUT {
             self.ready = upto;
             return;
         }
+        let (piece_len, len_min) = match door {
+            Door::Store => (PIECE_LEN, WARMED_LEN_MIN),
+            // The next sync writes the zeros too, and somebody waits for it.
+            Door::Write => (SYNCED_PIECE_LEN, SYNCED_PIECE_LEN),
+        };
         // What is large is written by one call itself, and a short runway is not worth one.
-        let is_small = upto - self.end < PIECE_LEN / 4;
-        while *ready < upto && is_small && self.reserved >= *ready + WARMED_LEN_MIN {
-            self.runway.write_piece(&mut ready, self.reserved);
+        let is_small = upto - self.end < piece_len / 4;
+        while *ready < upto && is_small && self.reserved >= *ready + len_min {
+            self.runway.write_piece(&mut ready, self.reserved, piece_len);
         }
         *ready = upto.max(*ready);
         self.ready = *ready;
@@ -411,7 +435,11 @@ impl Tail {
                 && self.end + batch.len() as u64 <= self.reserved
                 && start + batch.len() <= self.runway.mapping.len()
         );
-        let memory = self.runway.mapping.memory.as_mut_ptr();
+        let mapping = &self.runway.mapping;
+        if !mapping.is_stored_to.load(Ordering::Relaxed) {
+            mapping.is_stored_to.store(true, Ordering::Relaxed);
+        }
+        let memory = mapping.memory.as_mut_ptr();
         let (front, rest) = batch.split_at(LENGTH_EXCLUDES);
         // SAFETY: `start` plus the batch's length is within the mapping, asserted above.
         let target = unsafe { memory.add(start) };
@@ -439,6 +467,7 @@ const STEP_MAX: u64 = 8 << 20;
 const CUT: u64 = u64::MAX;
 /// How much is made ready at a time: an appender may have to wait for one piece.
 const PIECE_LEN: u64 = 1 << 20;
+const SYNCED_PIECE_LEN: u64 = 128 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -520,7 +549,8 @@ mod tests {
         let warmer = std::thread::spawn(move || asked.into_iter().for_each(ColdStretch::warm));
         let mut expected = Vec::new();
         for n in 0_u32.. {
-            let len = [100, 5000, 70_000, 300_000][(n.wrapping_mul(0x9e37_79b9) >> 28) as usize % 4];
+            let len =
+                [100, 5000, 70_000, 300_000][(n.wrapping_mul(0x9e37_79b9) >> 28) as usize % 4];
             if tail.end() + len > tail.capacity() {
                 break;
             }

@@ -32,6 +32,9 @@ use crate::storage::map::View;
 use crate::storage::offset_index::IndexedBatch;
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::scan::Continuity;
+use crate::storage::scan::Depth;
+use crate::storage::scan::Scan;
+use crate::storage::scan::Scanned;
 use crate::storage::time_index::TimeEntry;
 use crate::storage::time_index::TimeIndex;
 
@@ -49,6 +52,18 @@ pub(crate) struct SegmentContext {
 impl SegmentContext {
     pub(crate) fn log_path(&self, base_offset: i64) -> PathBuf {
         OffsetFile::Log.path(&self.directory, base_offset)
+    }
+
+    /// Tells whether a segment's index files are both there and empty, as they are made: it is the last one,
+    /// or not sealed yet.
+    pub(crate) fn is_unsealed(&self, base_offset: i64) -> Result<bool> {
+        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+            let path = kind.path(&self.directory, base_offset);
+            if !self.disk.exists(&path)? || self.disk.len(&path)? != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -87,7 +102,14 @@ impl OpenSegment {
         let file = context.disk.open(&path, Access::Read)?;
         let len = file.len()?;
         let is_followed = end.is_some();
-        let end = end.unwrap_or(len);
+        let end = match end {
+            Some(end) => end,
+            // Another process has yet to give back the space behind the last batch.
+            None if context.lock.is_none() && context.is_unsealed(base_offset)? => {
+                end_of_batches(&context, &file, base_offset)?
+            }
+            None => len,
+        };
         if end > len || end > i64::from(i32::MAX) as u64 {
             let reason = "the segment has not the length it must have";
             return Err(Error::Corrupt { path, position: len.min(end), reason, resume: None });
@@ -146,6 +168,13 @@ impl OpenSegment {
     pub(crate) fn end(&self) -> u64 {
         // Acquire: pairs with the Release in `publish`.
         self.end.load(Ordering::Acquire)
+    }
+
+    /// See [`Mapping::unmap_pages`].
+    pub(crate) fn unmap_pages(&self) {
+        if let Some(mapping) = &self.mapping {
+            mapping.unmap_pages();
+        }
     }
 
     pub(crate) fn mapped_len(&self) -> usize {
@@ -511,6 +540,15 @@ fn is_whole(view: &View, batch: Located) -> bool {
     decode::checksum_holds(&batch.header, view.from(batch.position))
 }
 
+/// Gives where the batches of a file end that has reserved space behind them.
+fn end_of_batches(context: &SegmentContext, file: &DiskFile, base_offset: i64) -> Result<u64> {
+    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps_below };
+    let mut scan = Scan::new(file, 0, continuity, Depth::Headers)?;
+    while let Scanned::Batch { .. } = scan.next()? {}
+    // Anything but zeros is damage, and whoever reads it is to be told.
+    if scan.is_zero_from(scan.position())? { Ok(scan.position()) } else { file.len() }
+}
+
 /// Makes the files of a new segment; the caller synchronises the directory before it uses them.
 pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result<DiskFile> {
     let path = context.log_path(base_offset);
@@ -524,12 +562,17 @@ pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result
         Ok(file)
     })();
     if created.is_err() {
-        for kind in [OffsetFile::Log, OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
-            // Best effort: an empty segment at the log's end is taken up by the next open.
-            drop(std::fs::remove_file(kind.beside(&path)));
-        }
+        remove_files(context, base_offset);
     }
     created
+}
+
+/// Removes the files of a segment that was never used.
+pub(crate) fn remove_files(context: &SegmentContext, base_offset: i64) {
+    for kind in [OffsetFile::Log, OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+        // Best effort: an empty segment at the log's end is taken up by the next open.
+        drop(std::fs::remove_file(kind.path(&context.directory, base_offset)));
+    }
 }
 
 #[cfg(test)]

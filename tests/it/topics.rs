@@ -254,6 +254,8 @@ fn a_changed_index_interval_applies_from_the_next_roll() {
     let (store, topic) = store_with_topic(config);
     topic.alter("index.interval.bytes", Some("100")).unwrap();
     send_numbers(&store, &topic, 0..2_000);
+    // Segments are sealed, and their indexes written, in the background or with a sync.
+    store.sync().unwrap();
     let all = files(&store.path().join("t-0"));
     let indexes: Vec<usize> = all
         .iter()

@@ -1,0 +1,146 @@
+//! How a log becomes durable: segments are sealed one after the other, then the last one is synchronised.
+//!
+//! A roll only creates the next segment's files, so that no append waits for a disk. The segment it leaves
+//! behind stays live, its descriptor open, until it is *sealed*: its reserved space given back, its bytes
+//! synchronised, its successor's directory entry durable, its indexes written. A background thread does that,
+//! or whoever waits for durability, or a roll that finds too much unsealed.
+//!
+//! **Invariant (sealed in order).** Nothing in a segment is called durable before every segment before it is
+//! sealed. So what survives a power cut and was acknowledged is never behind a hole.
+//!
+//! **Invariant (sealed shows).** A segment's index files are empty on disk until it is durable and its
+//! successor has a durable name; after that they are not. Recovery tells by it whether damage in a segment
+//! that is not the last is damage, or the end of what survived. A segment that was taken over from an earlier
+//! life has entries already, and is therefore sealed before its successor is created.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::partition::LatchOnUnwind;
+use crate::partition::Partition;
+use crate::partition::producer_snapshot;
+use crate::partition::sync::Synced;
+use crate::partition::unsealed::Followed;
+use crate::partition::writer::LiveTail;
+use crate::storage::indexes;
+
+impl Partition {
+    /// Makes everything appended so far durable and returns the log end as it was before.
+    pub(super) fn sync_files(&self) -> Result<Synced> {
+        if let Some(reason) = self.latch.get() {
+            return Ok(Synced::Failed(Arc::clone(reason)));
+        }
+        // Read before the sync begins (invariant (honest) of the gate), and before the list: what lies below
+        // this end lies in a segment of the list, sealed or among the unsealed or the last.
+        let end = self.watermarks.log_end();
+        let last = self.segments.last();
+        let sealed = self.seal_below(last.base_offset());
+        if let Some(reason) = self.latch.get() {
+            return Ok(Synced::Failed(Arc::clone(reason)));
+        }
+        sealed?;
+        if let (Some(file), Some(open)) = (last.live_file(), last.live_open()) {
+            open.unmap_pages();
+            if let Err(error) = file.sync_data() {
+                self.latch(&format!("a sync failed: {error}"));
+                return Ok(Synced::Failed(Arc::clone(
+                    self.latch.get().expect("latched on the line above"),
+                )));
+            }
+        }
+        self.watermarks.note_durable(end);
+        Ok(Synced::Upto(end))
+    }
+
+    /// Seals what was followed by another segment, for the keeper.
+    pub(crate) fn seal_followed(&self) -> Result<()> {
+        self.refuse_if_latched()?;
+        self.seal_below(i64::MAX)
+    }
+
+    /// Seals every segment that begins below `base_offset` and is not sealed yet.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Latched`](crate::Error::Latched) if a sync failed.
+    /// * Others: it stays unsealed, and may be sealed later.
+    pub(super) fn seal_below(&self, base_offset: i64) -> Result<()> {
+        let has_some = || self.unsealed.queue.lock().oldest().is_some_and(|o| o < base_offset);
+        // Without the turn where there is nothing to do.
+        if !has_some() {
+            return Ok(());
+        }
+        let _turn = self.unsealed.turn.lock();
+        while has_some() {
+            self.seal_oldest()?;
+        }
+        Ok(())
+    }
+
+    /// Waits, sealing, until the next segment may be left unsealed: what a power cut can take from a
+    /// producer that does not wait is bounded, and so is what recovery has to scan.
+    pub(super) fn make_room_to_seal(&self) -> Result<()> {
+        let is_much = || self.unsealed.queue.lock().len() > UNSEALED_LEN_MAX;
+        if is_much() {
+            let _turn = self.unsealed.turn.lock();
+            while is_much() {
+                self.seal_oldest()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a segment that `next` is about to follow, and asks for it to be sealed.
+    pub(super) fn leave_to_be_sealed(&self, live: LiveTail, next: i64) {
+        self.unsealed.queue.lock().followed.push_back(Followed { live, next });
+    }
+
+    /// Seals the oldest unsealed segment. The caller has the turn.
+    fn seal_oldest(&self) -> Result<()> {
+        self.refuse_if_latched()?;
+        let mut queue = self.unsealed.queue.lock();
+        let Some(mut oldest) = queue.followed.pop_front() else {
+            return Ok(());
+        };
+        let base_offset = oldest.live.open.base_offset();
+        queue.being_sealed = Some(base_offset);
+        drop(queue);
+        // Latched if it unwinds: then nothing is called durable any more, sealed or not.
+        let guard = LatchOnUnwind::of(self, "sealing a segment panicked");
+        let sealed = self.seal(&mut oldest.live, oldest.next);
+        guard.defuse();
+        if sealed.is_ok() {
+            self.segments.cool(base_offset);
+        }
+        let mut queue = self.unsealed.queue.lock();
+        queue.being_sealed = None;
+        if sealed.is_err() {
+            queue.followed.push_front(oldest);
+        }
+        sealed
+    }
+
+    /// Makes a segment that ends below `next` what it will be for ever: trimmed, durable, with its indexes.
+    pub(super) fn seal(&self, live: &mut LiveTail, next: i64) -> Result<()> {
+        let disk = &self.context.disk;
+        live.tail.trim()?;
+        live.tail.mapping().unmap_pages();
+        if let Err(error) = live.tail.file().sync_all() {
+            return Err(self.latch(&format!("a sync failed: {error}")));
+        }
+        self.watermarks.note_durable(next);
+        self.gate.note_durable(next);
+        self.doorbells.ring();
+        let snapshot = self.writer.lock().producer_snapshot.clone();
+        if let Some(snapshot) = snapshot {
+            producer_snapshot::write(&self.context, next, &snapshot)?;
+        }
+        disk.sync_directory(&self.context.directory)?;
+        // Last: see the invariant (sealed shows).
+        let indexes = live.open.indexes_of_live().read().clone();
+        indexes::write_indexes(disk, live.open.path(), &indexes)
+    }
+}
+
+/// Beyond this much, a roll waits for the disk.
+const UNSEALED_LEN_MAX: u64 = 1 << 30;
