@@ -158,7 +158,7 @@ impl TopicConfig {
     }
 }
 
-/// One property of a topic as it is in force.
+/// One property of a topic, or of a producer, as it is in force.
 ///
 /// ```
 /// let store = ottla::Store::temporary()?;
@@ -175,7 +175,7 @@ pub struct ConfigEntry {
     pub name: &'static str,
     /// Its value, in Kafka's spelling.
     pub value: String,
-    /// False if it was set for this topic.
+    /// False if it was set.
     pub is_default: bool,
     /// Whether the property does something.
     pub effect: ConfigEffect,
@@ -187,8 +187,8 @@ pub struct ConfigEntry {
 pub enum ConfigEffect {
     /// It is in force.
     InForce,
-    /// It is kept and shown, and handed on with the topic, but this version does not act on it; except that
-    /// `cleanup.policy=compact` makes a key necessary, so that the topic can be compacted later.
+    /// It is kept and shown, and a topic's is handed on with it, but this version does not act on it; except
+    /// that `cleanup.policy=compact` makes a key necessary, so that the topic can be compacted later.
     KeptOnly,
     /// It has no meaning without a network; kept so that configurations carry over unchanged.
     NoNetwork,
@@ -219,11 +219,9 @@ impl Overrides {
     pub(crate) fn entries(&self) -> Vec<ConfigEntry> {
         PROPERTIES
             .iter()
-            .map(|property| ConfigEntry {
-                name: property.name,
-                value: self.text(property).to_owned(),
-                is_default: !self.0.contains_key(property.name),
-                effect: property.effect,
+            .map(|property| {
+                let is_default = !self.0.contains_key(property.name);
+                property.entry(self.text(property).to_owned(), is_default)
             })
             .collect()
     }
@@ -280,14 +278,15 @@ impl LogConfig {
     }
 }
 
-struct Property {
+/// One of Kafka's properties.
+pub(crate) struct Property {
     name: &'static str,
     default: &'static str,
     range: ValueRange,
     effect: ConfigEffect,
 }
 
-enum ValueRange {
+pub(crate) enum ValueRange {
     /// A whole number between the two, both included.
     Number(i64, i64),
     /// A number between 0 and 1.
@@ -307,7 +306,19 @@ impl Property {
             .ok_or_else(|| Error::UnknownConfig { key: key.to_owned(), of: "a topic" })
     }
 
-    fn check(&self, value: &str) -> Result<()> {
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn default(&self) -> &'static str {
+        self.default
+    }
+
+    pub(crate) fn entry(&self, value: String, is_default: bool) -> ConfigEntry {
+        ConfigEntry { name: self.name, value, is_default, effect: self.effect }
+    }
+
+    pub(crate) fn check(&self, value: &str) -> Result<()> {
         let value = value.trim();
         let reason = match self.range {
             ValueRange::Number(min, max) => match value.parse::<i64>() {
@@ -335,20 +346,28 @@ impl Property {
         Err(self.refuse(value, reason))
     }
 
-    fn refuse(&self, value: &str, reason: String) -> Error {
+    pub(crate) fn refuse(&self, value: &str, reason: String) -> Error {
         Error::InvalidConfig { key: self.name.to_owned(), value: value.to_owned(), reason }
     }
 }
 
-const fn in_force(name: &'static str, default: &'static str, range: ValueRange) -> Property {
+pub(crate) const fn in_force(
+    name: &'static str,
+    default: &'static str,
+    range: ValueRange,
+) -> Property {
     Property { name, default, range, effect: ConfigEffect::InForce }
 }
 
-const fn kept(name: &'static str, default: &'static str, range: ValueRange) -> Property {
+pub(crate) const fn kept(name: &'static str, default: &'static str, range: ValueRange) -> Property {
     Property { name, default, range, effect: ConfigEffect::KeptOnly }
 }
 
-const fn no_network(name: &'static str, default: &'static str, range: ValueRange) -> Property {
+pub(crate) const fn no_network(
+    name: &'static str,
+    default: &'static str,
+    range: ValueRange,
+) -> Property {
     Property { name, default, range, effect: ConfigEffect::NoNetwork }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -263,6 +264,16 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// The memory for records that a producer stages (`buffer.memory`) is taken, and none of it came free within
+    /// `max.block.ms`, or at once where the call does not wait. The record was not staged; send it again later.
+    #[error("the producer's buffer of {limit} bytes (buffer.memory) is full{}", blocked_text(*blocked))]
+    BufferFull {
+        /// The size of the buffer.
+        limit: usize,
+        /// How long the call waited for room.
+        blocked: Duration,
+    },
+
     /// A bounded wait ended before its outcome was known. What was waited for may still happen.
     #[error("timed out waiting for {what}")]
     Timeout {
@@ -287,7 +298,11 @@ impl Error {
     pub fn is_retriable(&self) -> bool {
         matches!(
             self,
-            Error::OutOfSpace { .. } | Error::Locked { .. } | Error::Timeout { .. } | Error::Wakeup
+            Error::OutOfSpace { .. }
+                | Error::Locked { .. }
+                | Error::BufferFull { .. }
+                | Error::Timeout { .. }
+                | Error::Wakeup
         ) || matches!(self, Error::Io { source, .. } if is_passing(source))
     }
 
@@ -317,7 +332,7 @@ impl Error {
             Error::OffsetOutOfRange { .. } => 1,
             Error::Corrupt { .. } => 2,
             Error::UnknownTopic { .. } | Error::UnknownPartition { .. } => 3,
-            Error::Timeout { .. } => 7,
+            Error::Timeout { .. } | Error::BufferFull { .. } => 7,
             Error::RecordTooLarge { key: "segment.bytes", .. } => 18,
             Error::RecordTooLarge { .. } => 10,
             Error::InvalidTopic { .. } => 17,
@@ -346,6 +361,33 @@ impl Error {
         }
     }
 
+    /// Gives the same error again, for those who share what became of one append.
+    pub(crate) fn again(&self) -> Error {
+        match self {
+            Error::OutOfSpace { action, path } => Error::OutOfSpace { action, path: path.clone() },
+            Error::Latched { path, reason } => {
+                Error::Latched { path: path.clone(), reason: Arc::clone(reason) }
+            }
+            Error::TopicDeleted { name } => Error::TopicDeleted { name: name.clone() },
+            Error::Closed => Error::Closed,
+            Error::RecordTooLarge { len, limit, key } => {
+                Error::RecordTooLarge { len: *len, limit: *limit, key }
+            }
+            Error::InvalidRecord { reason } => Error::InvalidRecord { reason },
+            Error::Io { action, path, source } => {
+                let again = source.raw_os_error().map_or_else(
+                    || io::Error::new(source.kind(), source.to_string()),
+                    io::Error::from_raw_os_error,
+                );
+                Error::Io { action, path: path.clone(), source: again }
+            }
+            other => {
+                let source = io::Error::other(other.to_string());
+                Error::Io { action: "append to", path: PathBuf::new(), source }
+            }
+        }
+    }
+
     /// Tells whether this is the operating system saying that the file is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -363,6 +405,13 @@ fn is_passing(error: &io::Error) -> bool {
     );
     // Too many open files, in the process or in the system: the standard library has no kind for it.
     kind || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+fn blocked_text(blocked: Duration) -> String {
+    match blocked {
+        Duration::ZERO => String::new(),
+        _ => format!(", and was so for {} ms (max.block.ms)", blocked.as_millis()),
+    }
 }
 
 fn holder_text(holder: Option<u32>) -> String {

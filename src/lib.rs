@@ -31,13 +31,17 @@
 //! What an acknowledgement means: see [`Durability`] and [`documentation::guarantees`]. Everything else in
 //! long form: [`documentation`].
 
+mod accumulator;
+mod appender;
 mod assignment;
+mod buffer_pool;
 mod clock;
 mod config;
 mod consumer;
 mod consumer_builder;
 mod delivery;
 pub mod documentation;
+mod due;
 mod error;
 mod format;
 pub mod inspect;
@@ -46,8 +50,11 @@ mod name;
 mod partition;
 mod partitioner;
 mod producer;
+mod producer_config;
 mod record;
 mod records;
+mod stage;
+mod stage_context;
 mod storage;
 mod store;
 mod topic;

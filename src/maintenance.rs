@@ -5,6 +5,7 @@
 //!   recovery has little to scan.
 //! * **Warm**: the space an appender will reach next gets its pages.
 //! * **Watch**: where another process appends, look for more while somebody waits for it.
+//! * **Linger**: batches that a producer stages are sealed and appended when their time is up.
 //! * **Roll**: a segment older than `segment.ms` is closed, though nothing is being appended.
 //!
 //! The thread sleeps until something asks or is due; it holds the registry weakly, so that it never keeps
@@ -24,6 +25,7 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::select;
 
+use crate::due::Due;
 use crate::error::Error;
 use crate::error::Result;
 use crate::partition::Attention;
@@ -53,6 +55,7 @@ impl Maintenance {
             checkpoint_interval,
             syncs: HashMap::new(),
             rolls: HashMap::new(),
+            calls: Vec::new(),
             unrecorded: HashMap::new(),
             recorded_at: None,
         };
@@ -93,6 +96,8 @@ struct Round {
     syncs: Agenda<Instant>,
     /// When, by the wall clock, to look at a partition's last segment again.
     rolls: Agenda<i64>,
+    /// Whom to call, and when; each at most once.
+    calls: Vec<(Instant, Weak<dyn Due>)>,
     /// Synchronised since the recovery points were put on record last.
     unrecorded: Agenda<()>,
     recorded_at: Option<Instant>,
@@ -125,6 +130,7 @@ impl Round {
                         self.take_up(asked);
                     }
                 }
+                self.call_who_is_due();
                 self.sync_what_is_due(&topics);
                 self.record_what_is_durable(&topics);
                 self.roll_what_is_due(&topics);
@@ -141,6 +147,7 @@ impl Round {
     fn wait_until_due(&self) -> Option<Duration> {
         let now = Instant::now();
         let sync = self.syncs.values().map(|(due, _)| due.saturating_duration_since(now)).min();
+        let call = self.calls.iter().map(|(at, _)| at.saturating_duration_since(now)).min();
         let record = (!self.unrecorded.is_empty()).then(|| match self.recorded_at {
             Some(at) => (at + self.checkpoint_interval).saturating_duration_since(now),
             None => Duration::ZERO,
@@ -151,7 +158,7 @@ impl Round {
             let wait_ms = due_ms.saturating_sub(now_ms).clamp(0, ROLL_WAIT_MS_MAX - 1) + 1;
             Some(Duration::from_millis(wait_ms as u64))
         });
-        [sync, record, roll].into_iter().flatten().min()
+        [sync, call, record, roll].into_iter().flatten().min()
     }
 
     fn take_up(&mut self, asked: Attention) {
@@ -165,6 +172,26 @@ impl Round {
             }
             // At once: the appender is on its way there.
             Attention::Warm(stretch) => stretch.warm(),
+            Attention::Call { whom, at } => self.schedule_call(whom, at),
+        }
+    }
+
+    fn schedule_call(&mut self, whom: Weak<dyn Due>, at: Instant) {
+        match self.calls.iter_mut().find(|(_, known)| Weak::ptr_eq(known, &whom)) {
+            Some((known_at, _)) => *known_at = at.min(*known_at),
+            None => self.calls.push((at, whom)),
+        }
+    }
+
+    fn call_who_is_due(&mut self) {
+        let now = Instant::now();
+        // One by one: the panic of one takes no other off the list.
+        while let Some(index) = self.calls.iter().position(|(at, _)| *at <= now) {
+            let (_, whom) = self.calls.swap_remove(index);
+            if let Some(at) = whom.upgrade().and_then(|due| due.do_what_is_due(now)) {
+                debug_assert!(at > now, "what is due by now is done");
+                self.schedule_call(whom, at);
+            }
         }
     }
 

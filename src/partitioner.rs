@@ -32,11 +32,18 @@ pub(crate) fn note_sticky(record: &Record<'_>, count: u32, sticky: &AtomicU64, l
     let mut now = Sticky::unpack(sticky.load(Ordering::Relaxed));
     now.len = now.len.saturating_add(u32::try_from(len).unwrap_or(u32::MAX));
     if now.len >= STICKY_LEN {
-        // Any of the partitions with the same chance, as in Kafka; it may be the same one.
-        let chance = RandomState::new().hash_one(now.partition);
-        now = Sticky { partition: (chance % u64::from(count)) as u32, len: 0 };
+        now = Sticky::any(count);
     }
     sticky.store(now.pack(), Ordering::Relaxed);
+}
+
+/// Moves on if the topic sticks to this partition: a batch of its unkeyed records has been sealed.
+pub(crate) fn leave_sticky(partition: u32, count: u32, sticky: &AtomicU64) {
+    // Relaxed: a lost race costs some bytes on the old partition, nothing else.
+    let now = Sticky::unpack(sticky.load(Ordering::Relaxed));
+    if count > 1 && now.partition % count == partition {
+        sticky.store(Sticky::any(count).pack(), Ordering::Relaxed);
+    }
 }
 
 /// The hash of Kafka's Java client: murmur2, 32 bits, its own seed.
@@ -75,6 +82,12 @@ struct Sticky {
 }
 
 impl Sticky {
+    /// Any of the partitions with the same chance, as in Kafka; it may be the same one.
+    fn any(count: u32) -> Sticky {
+        let chance = RandomState::new().hash_one(count);
+        Sticky { partition: (chance % u64::from(count)) as u32, len: 0 }
+    }
+
     fn unpack(packed: u64) -> Sticky {
         Sticky { partition: (packed >> 32) as u32, len: packed as u32 }
     }

@@ -1,26 +1,32 @@
 //! Appending: `send`, `send_batch`, `flush`.
 //!
-//! A send runs on the caller's thread from end to end: choose the partition, encode and checksum into a
-//! buffer the thread keeps, append under the partition's lock. There is no queue and no second thread.
+//! Without a linger a send runs on the caller's thread from end to end: choose the partition, encode and
+//! checksum into a buffer the thread keeps, append under the partition's lock. With one, the record is encoded
+//! into its partition's stage, and appended with the others there; see [`accumulator`](crate::accumulator).
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
+use crate::accumulator::Accumulator;
+use crate::accumulator::Accumulators;
+use crate::appender::Appender;
+use crate::appender::accepted_timestamp;
+use crate::config::ConfigEntry;
 use crate::config::Durability;
 use crate::config::LogConfig;
-use crate::config::TimestampType;
+use crate::delivery::AppendedBatch;
 use crate::delivery::Delivery;
-use crate::delivery::RecordMetadata;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::BatchBuilder;
 use crate::partition::Partition;
 use crate::partitioner;
+use crate::producer_config::ProducerConfig;
 use crate::record::Record;
-use crate::storage::map::Door;
+use crate::stage::Patience;
 use crate::topic::KeepOpen;
 use crate::topic::Topic;
 use crate::topic::TopicPartition;
@@ -41,9 +47,11 @@ use crate::topics::Topics;
 /// producer.flush()?; // all hundred are on stable storage
 /// # Ok::<(), ottla::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Producer {
     shared: Arc<ProducerState>,
+    /// How many refusals of staged batches this clone's flushes have reported: each clone reports each once.
+    failures_told: AtomicU64,
 }
 
 /// Sets up a [`Producer`].
@@ -61,6 +69,8 @@ pub struct Producer {
 pub struct ProducerBuilder {
     topics: Arc<Topics>,
     keep_open: Keep,
+    accumulators: Arc<Accumulators>,
+    config: ProducerConfig,
     durability: Durability,
     checkpoint_interval: Duration,
     unwaited_within: Duration,
@@ -69,19 +79,11 @@ pub struct ProducerBuilder {
 #[derive(Debug)]
 struct ProducerState {
     topics: Arc<Topics>,
+    appender: Arc<Appender>,
+    /// `None` where every record is appended at once.
+    accumulator: Option<Arc<Accumulator>>,
+    /// Let go last: what is staged is appended before the store closes.
     keep_open: Keep,
-    durability: Durability,
-    /// An append is on stable storage this much later even if nobody waits for it.
-    sync_within: Duration,
-    /// What `flush` has to wait for: partitions that got records, and up to where. An entry leaves only
-    /// once that is durable, so that every flush waits for everything sent before it.
-    touched: Mutex<Vec<Touched>>,
-}
-
-#[derive(Clone, Debug)]
-struct Touched {
-    partition: Arc<Partition>,
-    end: i64,
 }
 
 struct Keep(KeepOpen);
@@ -96,18 +98,154 @@ impl ProducerBuilder {
     pub(crate) fn new(
         topics: Arc<Topics>,
         keep_open: KeepOpen,
+        accumulators: Arc<Accumulators>,
         durability: Durability,
         checkpoint_interval: Duration,
         unwaited_within: Duration,
     ) -> ProducerBuilder {
-        let keep_open = Keep(keep_open);
-        ProducerBuilder { topics, keep_open, durability, checkpoint_interval, unwaited_within }
+        ProducerBuilder {
+            topics,
+            keep_open: Keep(keep_open),
+            accumulators,
+            config: ProducerConfig::default(),
+            durability,
+            checkpoint_interval,
+            unwaited_within,
+        }
     }
 
     /// Sets when deliveries complete; without it, the store's level.
     pub fn durability(mut self, durability: Durability) -> ProducerBuilder {
         self.durability = durability;
         self
+    }
+
+    /// Sets how long a record may wait for company (`linger.ms`); default zero, which appends each record at
+    /// once. With more than zero, records are *staged*.
+    ///
+    /// A staged record is encoded into its partition's open batch, in this process's memory: no consumer sees
+    /// it, it has no offset, and **it is lost if the process is killed or aborts**. It shares header, checksum,
+    /// lock and append with the others in its batch, which makes a send of a small record several times as fast
+    /// and its place in the file smaller. A batch is *sealed*, and then appended as a whole,
+    ///
+    /// * when the next record does not fit [`batch_bytes`](Self::batch_bytes);
+    /// * when its first record was staged this long ago;
+    /// * when somebody waits for one of its deliveries: the linger is for records that nobody waits for;
+    /// * at a [`flush`](Producer::flush), a [`Store::sync`](crate::Store::sync) or a
+    ///   [`Store::close`](crate::Store::close), when the last clone of the producer is dropped, and in front of a
+    ///   [`send_batch`](Producer::send_batch) to the same partition;
+    /// * when [`buffer_memory`](Self::buffer_memory) is needed for others.
+    ///
+    /// The order of a partition's records is that of their sends. Under
+    /// [`Durability::Synced`](crate::Durability::Synced) a record is on stable storage some 10 ms after its batch
+    /// was appended, waited for or not.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ottla::{Record, Store, TopicConfig};
+    ///
+    /// let store = Store::temporary()?;
+    /// let clicks = store.create_topic("clicks", TopicConfig::new())?;
+    /// let producer = store.producer_builder().linger(Duration::from_secs(60)).build();
+    /// let deliveries = ["a", "b", "c"].map(|click| producer.send(&clicks, Record::new(click)));
+    /// assert_eq!(clicks.partition(0)?.watermarks()?, (0, 0)); // nobody sees them yet
+    /// producer.flush()?;
+    /// assert_eq!(clicks.partition(0)?.watermarks()?, (0, 3));
+    /// for (offset, delivery) in (0..).zip(deliveries) {
+    ///     assert_eq!(delivery?.wait()?.offset(), offset);
+    /// }
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn linger(mut self, linger: Duration) -> ProducerBuilder {
+        self.config.set_linger(linger);
+        self
+    }
+
+    /// Sets how many bytes, as encoded, a batch of staged records may have (`batch.size`); default 16 KiB. A
+    /// batch is never longer than `max.message.bytes` and `segment.bytes` of its topic allow; a record that is
+    /// longer than a batch goes in one of its own.
+    ///
+    /// Setting it makes the producer stage, as [`linger`](Self::linger) does. Without a linger, records are then
+    /// staged for at most 5 ms. Zero makes each record a batch of its own, appended at once, whatever the linger.
+    ///
+    /// ```
+    /// use ottla::{Record, Store, TopicConfig};
+    ///
+    /// let store = Store::temporary()?;
+    /// let topic = store.create_topic("t", TopicConfig::new())?;
+    /// let producer = store.producer_builder().batch_bytes(64 << 10).build();
+    /// let delivery = producer.send(&topic, Record::new("waited for, so appended at once"))?;
+    /// assert_eq!(delivery.wait()?.offset(), 0);
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn batch_bytes(mut self, bytes: usize) -> ProducerBuilder {
+        self.config.set_batch_bytes(bytes);
+        self
+    }
+
+    /// Sets how many bytes of memory staged records may take (`buffer.memory`); default 32 MiB. Each partition
+    /// with staged records takes [`batch_bytes`](Self::batch_bytes) of it until its batch is in the log. Where it
+    /// is used up, a send has the oldest batch sealed; where all of it is being appended by other threads, it
+    /// waits, see [`max_block`](Self::max_block).
+    ///
+    /// ```
+    /// use ottla::{Error, Record, Store, TopicConfig};
+    ///
+    /// let store = Store::temporary()?;
+    /// let topic = store.create_topic("t", TopicConfig::new())?;
+    /// let producer = store.producer_builder().batch_bytes(1024).buffer_memory(4096).build();
+    /// let refused = producer.send(&topic, Record::new(&[0; 5000])).unwrap_err();
+    /// assert!(matches!(refused, Error::RecordTooLarge { key: "buffer.memory", .. }));
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn buffer_memory(mut self, bytes: usize) -> ProducerBuilder {
+        self.config.set_buffer_memory(bytes);
+        self
+    }
+
+    /// Sets how long a send waits for memory (`max.block.ms`); default one minute.
+    /// [`try_send`](Producer::try_send) does not wait.
+    pub fn max_block(mut self, max_block: Duration) -> ProducerBuilder {
+        self.config.set_max_block(max_block);
+        self
+    }
+
+    /// Sets a property by Kafka's name and in Kafka's spelling. Which of them do something,
+    /// [`configs`](Self::configs) tells; `linger.ms`, `batch.size`, `buffer.memory` and `max.block.ms` do.
+    /// Properties that begin with `ssl.` or `sasl.` are accepted and forgotten.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::UnknownConfig`] if Kafka has no producer property of this name.
+    /// * [`Error::InvalidConfig`] if the value is outside the property's range.
+    ///
+    /// ```
+    /// let store = ottla::Store::temporary()?;
+    /// let builder = store.producer_builder().set("linger.ms", "5")?.set("acks", "all")?;
+    /// assert!(store.producer_builder().set("linger", "5").is_err());
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn set(mut self, key: &str, value: &str) -> Result<ProducerBuilder> {
+        self.config.set(key, value)?;
+        Ok(self)
+    }
+
+    /// Lists Kafka's producer properties in the order of their names: values as set or by default, and whether
+    /// they do something here.
+    ///
+    /// ```
+    /// use ottla::ConfigEffect;
+    ///
+    /// let store = ottla::Store::temporary()?;
+    /// let configs = store.producer_builder().set("request.timeout.ms", "100")?.configs();
+    /// let effect_of = |name| configs.iter().find(|config| config.name == name).map(|c| c.effect);
+    /// assert_eq!(effect_of("linger.ms"), Some(ConfigEffect::InForce));
+    /// assert_eq!(effect_of("request.timeout.ms"), Some(ConfigEffect::NoNetwork));
+    /// assert_eq!(effect_of("acks"), Some(ConfigEffect::KeptOnly));
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn configs(&self) -> Vec<ConfigEntry> {
+        self.config.entries()
     }
 
     /// Makes the producer.
@@ -117,14 +255,32 @@ impl ProducerBuilder {
             Durability::Synced => self.unwaited_within.min(self.checkpoint_interval),
             Durability::Buffered => self.checkpoint_interval,
         };
-        Producer {
-            shared: Arc::new(ProducerState {
-                topics: self.topics,
-                keep_open: self.keep_open,
-                durability: self.durability,
-                sync_within,
-                touched: Mutex::default(),
-            }),
+        let appender = Arc::new(Appender::new(self.durability, sync_within));
+        let accumulator = self.config.staging().map(|staging| {
+            let (topics, appender) = (Arc::clone(&self.topics), Arc::clone(&appender));
+            let accumulator = Arc::new(Accumulator::new(topics, appender, staging));
+            self.accumulators.register(&accumulator);
+            accumulator
+        });
+        let shared =
+            ProducerState { topics: self.topics, appender, accumulator, keep_open: self.keep_open };
+        Producer { shared: Arc::new(shared), failures_told: AtomicU64::new(0) }
+    }
+}
+
+impl Clone for Producer {
+    fn clone(&self) -> Producer {
+        // Relaxed: a number that orders nothing.
+        let told = self.failures_told.load(Ordering::Relaxed);
+        Producer { shared: Arc::clone(&self.shared), failures_told: AtomicU64::new(told) }
+    }
+}
+
+impl Drop for ProducerState {
+    fn drop(&mut self) {
+        if let Some(accumulator) = &self.accumulator {
+            // Nobody is left to tell; what was refused shows in the store's health.
+            accumulator.close().unwrap_or_default();
         }
     }
 }
@@ -135,6 +291,10 @@ impl Producer {
     /// On return the record has its place in the log, consumers see it, and it survives the death of the
     /// process; whether it survives a power cut is what the [`Delivery`] tells. Blocks while another
     /// thread appends to the same partition, never for a sync unless a segment has to be closed.
+    ///
+    /// If the producer [stages](ProducerBuilder::linger), the record is in a batch in memory instead, and what is
+    /// said above holds once the batch was sealed. A send that finds a batch full appends it. If there is no memory
+    /// left, it blocks until there is, at most [`max_block`](ProducerBuilder::max_block).
     ///
     /// # Errors
     ///
@@ -147,19 +307,59 @@ impl Producer {
     /// * [`Error::OutOfSpace`]: may succeed once there is space again.
     /// * [`Error::TopicDeleted`], [`Error::ReadOnly`], [`Error::Closed`], [`Error::Unavailable`].
     /// * [`Error::Latched`] after a failed write or sync, now or earlier: reopen the store.
+    /// * If the producer stages: [`Error::BufferFull`] if no memory came free in time. What concerns the disk is
+    ///   then found out when the batch is appended, and reported by its deliveries, the next flush and the close.
+    #[inline]
     pub fn send<'r>(&self, topic: &Topic, record: impl Into<Record<'r>>) -> Result<Delivery> {
-        let record = record.into();
+        self.send_record(topic, &record.into(), Patience::Waits)
+    }
+
+    /// As [`send`](Self::send), but does not wait for memory where the producer [stages](ProducerBuilder::linger).
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::BufferFull`] if there is no memory now; the record was not taken.
+    /// * As [`send`](Self::send).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use ottla::{Error, Record, Store, TopicConfig};
+    ///
+    /// let store = Store::temporary()?;
+    /// let topic = store.create_topic("t", TopicConfig::new())?;
+    /// let producer = store.producer_builder().linger(Duration::from_millis(5)).build();
+    /// match producer.try_send(&topic, Record::new("metric")) {
+    ///     Ok(_delivery) => {}
+    ///     Err(Error::BufferFull { .. }) => println!("one metric less"),
+    ///     Err(other) => return Err(other),
+    /// }
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    #[inline]
+    pub fn try_send<'r>(&self, topic: &Topic, record: impl Into<Record<'r>>) -> Result<Delivery> {
+        self.send_record(topic, &record.into(), Patience::DoesNotWait)
+    }
+
+    fn send_record(
+        &self,
+        topic: &Topic,
+        record: &Record<'_>,
+        patience: Patience,
+    ) -> Result<Delivery> {
         self.check(topic)?;
+        if let Some(accumulator) = &self.shared.accumulator {
+            return accumulator.send(&topic.state, record, patience);
+        }
         let count = topic.partition_count();
-        let number = partitioner::partition_for(&record, count, &topic.state.sticky);
+        let number = partitioner::partition_for(record, count, &topic.state.sticky);
         let partition = topic.state.open_partition(number)?;
         let config = topic.state.log_config();
         let now_ms = self.shared.topics.clock().now_ms();
         let mut scratch = Scratch::take();
-        let timestamp_ms = accepted_timestamp(&record, &config, now_ms)?;
-        scratch.builder.push(&record, timestamp_ms)?;
+        let timestamp_ms = accepted_timestamp(record, &config, now_ms)?;
+        scratch.builder.push(record, timestamp_ms)?;
         let (delivery, len) = self.append(topic, number, partition, &config, &mut scratch)?;
-        partitioner::note_sticky(&record, count, &topic.state.sticky, len);
+        partitioner::note_sticky(record, count, &topic.state.sticky, len);
         Ok(delivery)
     }
 
@@ -208,34 +408,38 @@ impl Producer {
         if scratch.builder.record_count() == 0 {
             return Err(Error::InvalidRecord { reason: "the batch has no records" });
         }
+        if let Some(accumulator) = &self.shared.accumulator {
+            accumulator.flush_partition(&topic.state, number);
+        }
         let (delivery, _) = self.append(topic, number, open, &config, &mut scratch)?;
         Ok(delivery)
     }
 
-    /// Blocks until everything this producer sent before is as durable as its level promises.
+    /// Blocks until everything this producer sent before is as durable as its level promises; what is staged is
+    /// appended first.
     ///
     /// # Errors
     ///
     /// * [`Error::Latched`] if a sync failed; the other partitions were synchronised all the same.
+    /// * If the producer stages, also what kept a batch from the log since the last flush of this clone, whether
+    ///   or not a delivery has told it; see [`Delivery::wait`]. Everything else was appended all the same.
     pub fn flush(&self) -> Result<()> {
-        let touched = self.shared.touched.lock().clone();
-        let mut first_error = None;
-        for Touched { partition, end } in &touched {
-            if let Err(error) = partition.wait_durable(*end) {
-                if !partition.is_deleted() {
-                    first_error.get_or_insert(error);
-                }
+        let mut refused = Ok(());
+        if let Some(accumulator) = &self.shared.accumulator {
+            accumulator.flush();
+            // Relaxed: each clone counts for itself, and the failures are under a lock.
+            let told = self.failures_told.load(Ordering::Relaxed);
+            if let Some((count, error)) = accumulator.failure_since(told) {
+                self.failures_told.fetch_max(count, Ordering::Relaxed);
+                refused = Err(error);
             }
-            let is_settled =
-                |other: &Touched| Arc::ptr_eq(&other.partition, partition) && other.end <= *end;
-            self.shared.touched.lock().retain(|other| !is_settled(other));
         }
-        first_error.map_or(Ok(()), Err)
+        self.shared.appender.wait_durable().and(refused)
     }
 
     /// Gives the producer's level.
     pub fn durability(&self) -> Durability {
-        self.shared.durability
+        self.shared.appender.durability()
     }
 
     fn check(&self, topic: &Topic) -> Result<()> {
@@ -262,33 +466,17 @@ impl Producer {
             let limit = config.batch_bytes_max;
             return Err(Error::RecordTooLarge { len, limit, key: "max.message.bytes" });
         }
-        let waits_for_sync = self.shared.durability == Durability::Synced;
-        // A page that was stored to costs far more to synchronise than one that was written.
-        let door = if waits_for_sync || len >= STORE_LEN_MAX { Door::Write } else { Door::Store };
-        let appended = partition
-            .append(&mut batch, door, self.shared.sync_within)
-            .map_err(|error| topic.state.refuse_if_deleted().err().unwrap_or(error))?;
-        let timestamp_ms = appended.append_time_ms.unwrap_or(batch.max_timestamp_ms());
-        if waits_for_sync {
-            self.touch(&partition, appended.offsets.end);
-        }
-        let metadata = RecordMetadata {
-            topic: topic.state.topic_name().clone(),
-            partition: number,
+        let appended = self.shared.appender.append(&topic.state, &partition, &mut batch)?;
+        let delivery = Delivery::appended(AppendedBatch {
+            topic: Arc::clone(&topic.state),
+            partition,
+            number,
             offsets: appended.offsets,
-            timestamp_ms,
-        };
-        let _keep_open = Arc::clone(&self.shared.keep_open.0);
-        let topic = Arc::clone(&topic.state);
-        Ok((Delivery { topic, partition, metadata, waits_for_sync, _keep_open }, len))
-    }
-
-    fn touch(&self, partition: &Arc<Partition>, end: i64) {
-        let mut touched = self.shared.touched.lock();
-        match touched.iter_mut().find(|known| Arc::ptr_eq(&known.partition, partition)) {
-            Some(known) => known.end = known.end.max(end),
-            None => touched.push(Touched { partition: Arc::clone(partition), end }),
-        }
+            timestamp_ms: appended.append_time_ms.unwrap_or(batch.max_timestamp_ms()),
+            waits_for_sync: self.shared.appender.waits_for_sync(),
+            _keep_open: Arc::clone(&self.shared.keep_open.0),
+        });
+        Ok((delivery, len))
     }
 }
 
@@ -316,31 +504,4 @@ impl Drop for Scratch {
 
 thread_local! {
     static BUILDER: Cell<Option<BatchBuilder>> = const { Cell::new(None) };
-}
-
-/// From this size on, one `write` is faster than faulting the pages in one by one.
-const STORE_LEN_MAX: usize = 64 << 10;
-
-/// Gives the timestamp that a record is to carry, by the topic's rules.
-fn accepted_timestamp(record: &Record<'_>, config: &LogConfig, now_ms: i64) -> Result<i64> {
-    if config.key_required && record.key.is_none() {
-        return Err(Error::InvalidRecord { reason: "a compacted topic needs a key" });
-    }
-    let Some(timestamp) = record.timestamp_ms else {
-        return Ok(now_ms);
-    };
-    let refuse = |reason| Err(Error::InvalidTimestamp { timestamp, reason });
-    if timestamp < 0 {
-        return refuse("it is negative");
-    }
-    if config.timestamp_type == TimestampType::LogAppendTime {
-        return Ok(now_ms);
-    }
-    if timestamp < now_ms.saturating_sub(config.timestamp_before_max_ms) {
-        return refuse("it is older than message.timestamp.before.max.ms allows");
-    }
-    if timestamp > now_ms.saturating_add(config.timestamp_after_max_ms) {
-        return refuse("it is further in the future than message.timestamp.after.max.ms allows");
-    }
-    Ok(timestamp)
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::accumulator::Accumulators;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::config::TopicConfig;
@@ -104,6 +105,8 @@ impl Health {
 /// What all handles of one open directory share.
 struct Shared {
     topics: Arc<Topics>,
+    /// Where producers stage records.
+    accumulators: Arc<Accumulators>,
     maintenance: Mutex<Option<Maintenance>>,
     durability: Durability,
     checkpoint_interval: Duration,
@@ -192,6 +195,7 @@ impl Store {
         Ok(Store {
             shared: Arc::new(Shared {
                 topics,
+                accumulators: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),
                 durability: Durability::Buffered,
                 checkpoint_interval: CHECKPOINT_INTERVAL,
@@ -284,6 +288,7 @@ impl Store {
         ProducerBuilder::new(
             Arc::clone(&self.shared.topics),
             self.keep_open(),
+            Arc::clone(&self.shared.accumulators),
             self.shared.durability,
             self.shared.checkpoint_interval,
             self.shared.unwaited_within,
@@ -295,13 +300,16 @@ impl Store {
         ConsumerBuilder::new(Arc::clone(&self.shared.topics), self.keep_open())
     }
 
-    /// Blocks until everything that was appended before is on stable storage, whoever sent it.
+    /// Blocks until everything that was sent before is on stable storage, whoever sent it; what producers
+    /// [stage](crate::ProducerBuilder::linger) is appended first.
     ///
     /// # Errors
     ///
-    /// * [`Error::Latched`] if a partition could not be synchronised; the others were.
+    /// * [`Error::Latched`] if a partition could not be synchronised; the others were. What was refused of that
+    ///   which was staged, the producer's next [`flush`](Producer::flush) reports.
     pub fn sync(&self) -> Result<()> {
         self.shared.topics.refuse_if_closed()?;
+        self.shared.accumulators.flush();
         let mut first_error = None;
         for (_, _, partition) in self.shared.topics.all_open() {
             if partition.is_followed() {
@@ -319,7 +327,8 @@ impl Store {
         Health { findings: self.shared.topics.findings() }
     }
 
-    /// Closes the directory: everything durable, files as Kafka leaves them, the next open quick.
+    /// Closes the directory: what is staged appended, everything durable, files as Kafka leaves them, the next
+    /// open quick.
     ///
     /// Other handles get [`Error::Closed`] from now on; the directory stays locked until the last of
     /// them is gone. Dropping the last handle closes as well, but cannot report errors.
@@ -328,12 +337,14 @@ impl Store {
     ///
     /// * The first thing that went wrong; then the next open recovers as after a crash, and everything
     ///   that was acknowledged is there.
+    /// * Whatever kept staged records from the log, now or earlier, unless a flush has reported it; then the
+    ///   directory was closed all the same.
     pub fn close(self) -> Result<()> {
         self.shared.close()
     }
 
     #[cfg(test)]
-    pub(crate) fn topics_for_test(&self) -> &Topics {
+    pub(crate) fn topics_for_test(&self) -> &Arc<Topics> {
         &self.shared.topics
     }
 
@@ -392,6 +403,7 @@ impl StoreBuilder {
         Ok(Store {
             shared: Arc::new(Shared {
                 topics,
+                accumulators: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),
                 durability: self.durability,
                 checkpoint_interval: self.checkpoint_interval,
@@ -421,7 +433,9 @@ impl Shared {
         if let Some(mut maintenance) = self.maintenance.lock().take() {
             maintenance.stop();
         }
-        self.topics.close()
+        // While partitions still take appends, and though some may not.
+        let refused = self.accumulators.close();
+        self.topics.close().and(refused)
     }
 }
 

@@ -1,11 +1,13 @@
 //! What everyone who holds a topic shares: the registry, its handles, deliveries and consumers.
 //!
 //! Changed by the registry, one change at a time, but for the sticky partition, which producers move; read by
-//! all, from any thread.
+//! all, from any thread. Settings and partitions change by way of the methods here, which count the changes, so
+//! that a producer asks one atomic for each record and looks again only after a change.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -26,6 +28,10 @@ pub(crate) struct TopicState {
     pub(crate) id: TopicId,
     pub(crate) settings: RwLock<Settings>,
     pub(crate) partitions: RwLock<Arc<[Slot]>>,
+    /// How many partitions there are. Stored with Release behind the change it counts, loaded with Acquire.
+    partition_count: AtomicU32,
+    /// How often the settings were replaced. Stored and loaded like the count.
+    settings_version: AtomicU64,
     pub(crate) is_deleted: AtomicBool,
     /// The partition that unkeyed records go to, and the bytes it got since it became that.
     pub(crate) sticky: AtomicU64,
@@ -47,8 +53,46 @@ pub(crate) enum Slot {
 }
 
 impl TopicState {
+    pub(crate) fn new(
+        name: TopicName,
+        id: TopicId,
+        settings: Settings,
+        partitions: Arc<[Slot]>,
+    ) -> TopicState {
+        TopicState {
+            name,
+            id,
+            settings: RwLock::new(settings),
+            partition_count: AtomicU32::new(partitions.len() as u32),
+            partitions: RwLock::new(partitions),
+            settings_version: AtomicU64::new(0),
+            is_deleted: AtomicBool::new(false),
+            sticky: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts other partitions in place of those there are; there are never fewer.
+    pub(crate) fn replace_partitions(&self, partitions: Arc<[Slot]>) {
+        let mut current = self.partitions.write();
+        self.partition_count.store(partitions.len() as u32, Ordering::Release);
+        *current = partitions;
+    }
+
+    pub(crate) fn replace_settings(&self, settings: Settings) {
+        let mut current = self.settings.write();
+        *current = settings;
+        self.settings_version.fetch_add(1, Ordering::Release);
+    }
+
+    #[inline]
     pub(crate) fn partition_count(&self) -> u32 {
-        self.partitions.read().len() as u32
+        self.partition_count.load(Ordering::Acquire)
+    }
+
+    /// Gives a number that is another one once the settings were replaced.
+    #[inline]
+    pub(crate) fn settings_version(&self) -> u64 {
+        self.settings_version.load(Ordering::Acquire)
     }
 
     pub(crate) fn log_config(&self) -> Arc<LogConfig> {

@@ -16,9 +16,11 @@
 //! | --- | --- |
 //! | `error.rs` | `Error`, `Result`: what went wrong and what the caller can do |
 //! | `config.rs` | every knob with unit, default, effect; Kafka's property names |
+//! | `producer_config.rs` | a producer's knobs, by Kafka's names too |
 //! | `record.rs` | `Record`, `Header`: what a producer hands in, borrowed |
 //! | `name.rs` | `TopicName`: valid once built |
 //! | `clock.rs` | `Clock`: the only reader of the wall clock |
+//! | `due.rs` | `Due`: whom the background thread calls without knowing what it is |
 //!
 //! **Bytes**: pure functions between values and bytes. This floor does not know that files exist.
 //!
@@ -91,6 +93,11 @@
 //! | --- | --- |
 //! | `store.rs` | `Store`, `StoreBuilder`, `Health`: open, find, close |
 //! | `producer.rs` | `Producer`: send, send a batch, flush |
+//! | `appender.rs` | from an encoded batch to the log at a producer's level; what a flush waits for |
+//! | `accumulator.rs` | linger: a producer's stages, what seals them all |
+//! | `stage.rs` | `Stage`: records gather in a batch, batches stand in line, one thread appends |
+//! | `stage_context.rs` | what a producer's stages share: the agenda, what was refused |
+//! | `buffer_pool.rs` | the memory that staged records may take; buffers used again |
 //! | `delivery.rs` | `Delivery`: the pending result of a send |
 //! | `partitioner.rs` | which partition a record goes to |
 //! | `assignment.rs` | `Start`, `OffsetReset`, `Isolation`: what a consumer is told before it reads |

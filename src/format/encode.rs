@@ -17,8 +17,10 @@ use crate::record::Record;
 /// Collects records into one batch.
 #[derive(Debug, Default)]
 pub(crate) struct BatchBuilder {
-    /// Room for the header, then the records encoded so far.
+    /// The batch: room for the header, then the records encoded so far. What lies behind `end` was written
+    /// before and counts for nothing; it is there so that a record is written without growing anything.
     bytes: Vec<u8>,
+    end: usize,
     record_count: i32,
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
@@ -33,11 +35,24 @@ pub(crate) struct EncodedBatch<'b> {
 }
 
 impl BatchBuilder {
+    /// Makes a builder that holds batches of up to `len` bytes without growing.
+    pub(crate) fn with_room(len: usize) -> BatchBuilder {
+        let bytes = vec![0; len + FRONT_LEN];
+        BatchBuilder { bytes, end: header::LEN, ..BatchBuilder::default() }
+    }
+
     /// Forgets the records, keeps the buffer unless it has grown beyond what is usual.
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.bytes.shrink_to(BUFFER_KEPT);
-        self.bytes.resize(header::LEN, 0);
+        if self.bytes.len() > BUFFER_KEPT {
+            self.bytes.truncate(BUFFER_KEPT);
+            self.bytes.shrink_to_fit();
+        }
+        self.restart();
+    }
+
+    /// Forgets the records, keeps the buffer as it is.
+    pub(crate) fn restart(&mut self) {
+        self.end = header::LEN;
         self.record_count = 0;
     }
 
@@ -47,9 +62,26 @@ impl BatchBuilder {
     ///
     /// * [`Error::InvalidRecord`] if a part does not fit Kafka's 32-bit lengths; nothing was added.
     pub(crate) fn push(&mut self, record: &Record<'_>, timestamp_ms: i64) -> Result<()> {
-        if self.bytes.is_empty() {
-            self.clear();
+        if self.push_within(record, timestamp_ms, BATCH_LEN_MAX)? {
+            return Ok(());
         }
+        Err(Error::InvalidRecord { reason: "the batch exceeds 2 GiB" })
+    }
+
+    /// Adds a record behind the others unless the batch would then be longer than `len_max`; says whether it
+    /// did. Of a record that is refused, or whose encoding panics, nothing is in the batch.
+    ///
+    /// # Errors
+    ///
+    /// * As [`push`](Self::push).
+    #[inline]
+    pub(crate) fn push_within(
+        &mut self,
+        record: &Record<'_>,
+        timestamp_ms: i64,
+        len_max: usize,
+    ) -> Result<bool> {
+        let start = self.end.max(header::LEN);
         if self.record_count == 0 {
             self.base_timestamp_ms = timestamp_ms;
             self.max_timestamp_ms = timestamp_ms;
@@ -57,33 +89,74 @@ impl BatchBuilder {
         let timestamp_delta = timestamp_ms.wrapping_sub(self.base_timestamp_ms);
         let offset_delta = self.record_count;
         let len = body_len(record, timestamp_delta, offset_delta)?;
-        if self.bytes.len() + len > BATCH_LEN_MAX {
-            return Err(Error::InvalidRecord { reason: "the batch exceeds 2 GiB" });
+        let whole_len = varint::len_i32(len as i32) + len;
+        if start + whole_len > len_max.min(BATCH_LEN_MAX) {
+            return Ok(false);
         }
-
-        let out = &mut self.bytes;
-        out.reserve(len + 5);
-        varint::write_i32(out, len as i32);
-        let start = out.len();
-        out.push(0);
-        varint::write_i64(out, timestamp_delta);
-        varint::write_i32(out, offset_delta);
-        write_bytes(out, record.key);
-        write_bytes(out, record.value);
-        varint::write_i32(out, record.headers.len() as i32);
-        for header in &record.headers {
-            write_bytes(out, Some(header.key.as_bytes()));
-            write_bytes(out, header.value);
+        // Some more than is needed, so that a front of fixed length can be copied.
+        if self.bytes.len() < start + whole_len + FRONT_LEN {
+            self.grow(start + whole_len + FRONT_LEN);
         }
-        debug_assert_eq!(out.len() - start, len);
+        let mut out = Cursor::new(&mut self.bytes[start..start + whole_len + FRONT_LEN]);
+        let mut front = Front::default();
+        front.put_i32(len as i32);
+        front.put(0);
+        front.put_i64(timestamp_delta);
+        front.put_i32(offset_delta);
+        match record.key {
+            None => front.put(NULL),
+            Some(key) => {
+                front.put_i32(key.len() as i32);
+                out.write_front(&front);
+                out.write(key);
+                front = Front::default();
+            }
+        }
+        match record.value {
+            None => {
+                front.put(NULL);
+                out.write_front(&front);
+            }
+            Some(value) => {
+                front.put_i32(value.len() as i32);
+                out.write_front(&front);
+                out.write(value);
+            }
+        }
+        if record.headers.is_empty() {
+            out.write(&[0]);
+        } else {
+            out.write_i32(record.headers.len() as i32);
+            for header in &record.headers {
+                out.write_bytes(Some(header.key.as_bytes()));
+                out.write_bytes(header.value);
+            }
+        }
+        debug_assert_eq!(out.at, whole_len);
 
+        self.end = start + whole_len;
         self.record_count += 1;
         self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
-        Ok(())
+        Ok(true)
+    }
+
+    /// Lets the batch carry this time as its greatest, if it is later.
+    pub(crate) fn raise_timestamp(&mut self, timestamp_ms: i64) {
+        self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
+    }
+
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        self.bytes.resize(len.max(2 * self.bytes.len()).max(GROWN_MIN), 0);
     }
 
     pub(crate) fn record_count(&self) -> i32 {
         self.record_count
+    }
+
+    /// Gives the length of the batch so far.
+    pub(crate) fn len(&self) -> usize {
+        self.end
     }
 
     /// Writes the header in front of the records. The batch must hold at least one.
@@ -95,7 +168,7 @@ impl BatchBuilder {
         };
         let written = BatchHeader {
             base_offset: 0,
-            length: (self.bytes.len() - header::LENGTH_EXCLUDES) as i32,
+            length: (self.end - header::LENGTH_EXCLUDES) as i32,
             leader_epoch: 0,
             magic: header::MAGIC,
             checksum: 0,
@@ -108,10 +181,10 @@ impl BatchBuilder {
             base_sequence: -1,
             record_count: self.record_count,
         };
-        let (front, _) = self.bytes.split_first_chunk_mut().expect("clear made room for a header");
+        let (front, _) = self.bytes.split_first_chunk_mut().expect("push made room for a header");
         written.write(front);
         let mut batch = EncodedBatch {
-            bytes: &mut self.bytes,
+            bytes: &mut self.bytes[..self.end],
             record_count: self.record_count,
             max_timestamp_ms: self.max_timestamp_ms,
         };
@@ -162,17 +235,91 @@ const BUFFER_KEPT: usize = 256 << 10;
 /// Positions in a segment are 32-bit in Kafka's index, so no batch can be larger.
 const BATCH_LEN_MAX: usize = i32::MAX as usize - 64;
 
-fn write_bytes(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
-    match bytes {
-        Some(bytes) => {
-            varint::write_i32(out, bytes.len() as i32);
-            out.extend_from_slice(bytes);
-        }
-        None => varint::write_i32(out, -1),
+/// The room a batch is given when it first needs any.
+const GROWN_MIN: usize = 512;
+
+/// What stands in front of a record's key or value, at most: four varints, the attributes, a length.
+const FRONT_LEN: usize = 40;
+/// The length of a part that is null: −1.
+const NULL: u8 = 1;
+
+/// The small fields in front of a key or value, gathered so that they are copied at once.
+struct Front {
+    bytes: [u8; FRONT_LEN],
+    len: usize,
+}
+
+impl Default for Front {
+    #[inline]
+    fn default() -> Front {
+        Front { bytes: [0; FRONT_LEN], len: 0 }
     }
 }
 
+impl Front {
+    #[inline]
+    fn put(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    #[inline]
+    fn put_i32(&mut self, value: i32) {
+        varint::write_i32(&mut self.bytes, &mut self.len, value);
+    }
+
+    #[inline]
+    fn put_i64(&mut self, value: i64) {
+        varint::write_i64(&mut self.bytes, &mut self.len, value);
+    }
+}
+
+/// Writes into the room of one record.
+struct Cursor<'b> {
+    room: &'b mut [u8],
+    at: usize,
+}
+
+impl Cursor<'_> {
+    #[inline]
+    fn new(room: &mut [u8]) -> Cursor<'_> {
+        Cursor { room, at: 0 }
+    }
+
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) {
+        self.room[self.at..self.at + bytes.len()].copy_from_slice(bytes);
+        self.at += bytes.len();
+    }
+
+    /// Copies more than the fields, which is faster than to copy as many as there are; what follows them is
+    /// written over.
+    #[inline]
+    fn write_front(&mut self, front: &Front) {
+        self.room[self.at..self.at + FRONT_LEN].copy_from_slice(&front.bytes);
+        self.at += front.len;
+    }
+
+    fn write_i32(&mut self, value: i32) {
+        let mut front = Front::default();
+        front.put_i32(value);
+        self.write_front(&front);
+    }
+
+    fn write_bytes(&mut self, bytes: Option<&[u8]>) {
+        self.write_i32(bytes.map_or(-1, |bytes| bytes.len() as i32));
+        self.write(bytes.unwrap_or_default());
+    }
+}
+
+/// Gives the length of a batch that holds nothing but this record.
+pub(crate) fn len_alone(record: &Record<'_>) -> Result<usize> {
+    let len = body_len(record, 0, 0)?;
+    Ok(header::LEN + varint::len_i32(len as i32) + len)
+}
+
 /// Gives the length that the record's length field will state.
+#[inline]
 fn body_len(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Result<usize> {
     let mut len = 1 + varint::len_i64(timestamp_delta) + varint::len_i32(offset_delta);
     len += bytes_len(record.key)? + bytes_len(record.value)?;
@@ -187,6 +334,7 @@ fn body_len(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Res
     if len > BATCH_LEN_MAX { Err(too_long()) } else { Ok(len) }
 }
 
+#[inline]
 fn bytes_len(bytes: Option<&[u8]>) -> Result<usize> {
     match bytes {
         Some(bytes) => {
@@ -197,6 +345,7 @@ fn bytes_len(bytes: Option<&[u8]>) -> Result<usize> {
     }
 }
 
+#[cold]
 fn too_long() -> Error {
     Error::InvalidRecord { reason: "a key, value or header exceeds 2 GiB" }
 }

@@ -43,6 +43,7 @@ use parking_lot::Mutex;
 use crate::clock::Clock;
 use crate::config::LogConfig;
 use crate::config::TimestampType;
+use crate::due::Due;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::EncodedBatch;
@@ -103,6 +104,8 @@ pub(crate) enum Attention {
     Seal { partition: Weak<Partition> },
     /// To have a stretch of its tail warmed before it appends there.
     Warm(ColdStretch),
+    /// To be called at a time: a producer that stages records, not a partition.
+    Call { whom: Weak<dyn Due>, at: Instant },
 }
 
 /// What an append was given.
@@ -542,7 +545,7 @@ impl Partition {
         }
     }
 
-    fn refuse_if_latched(&self) -> Result<()> {
+    pub(crate) fn refuse_if_latched(&self) -> Result<()> {
         match self.latch.get() {
             Some(reason) => Err(self.latched(Arc::clone(reason))),
             None => Ok(()),

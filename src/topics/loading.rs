@@ -7,11 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-
-use parking_lot::RwLock;
 
 use crate::config::LogConfig;
 use crate::config::Overrides;
@@ -92,14 +88,9 @@ impl Topics {
             let log = Arc::new(LogConfig::resolve(&entry.overrides)?);
             let slots = (0..entry.partition_count)
                 .map(|number| self.open_known(name, number, entry.id, &log, surroundings));
-            let state = TopicState {
-                name: name.clone(),
-                id: entry.id,
-                partitions: RwLock::new(slots.collect()),
-                settings: RwLock::new(Settings { overrides: entry.overrides.clone(), log }),
-                is_deleted: AtomicBool::new(false),
-                sticky: AtomicU64::new(0),
-            };
+            let slots = slots.collect();
+            let settings = Settings { overrides: entry.overrides.clone(), log };
+            let state = TopicState::new(name.clone(), entry.id, settings, slots);
             self.list.write().insert(name.clone(), Arc::new(state));
         }
         if adopted {
@@ -234,18 +225,14 @@ impl Topics {
             let slots: Arc<[Slot]> = (0..count).map(open).collect();
             let state = match known {
                 Some(state) => {
-                    *state.partitions.write() = slots;
-                    *state.settings.write() = Settings { overrides, log };
+                    state.replace_partitions(slots);
+                    state.replace_settings(Settings { overrides, log });
                     state
                 }
-                None => Arc::new(TopicState {
-                    name: name.clone(),
-                    id,
-                    settings: RwLock::new(Settings { overrides, log }),
-                    partitions: RwLock::new(slots),
-                    is_deleted: AtomicBool::new(false),
-                    sticky: AtomicU64::new(0),
-                }),
+                None => {
+                    let settings = Settings { overrides, log };
+                    Arc::new(TopicState::new(name.clone(), id, settings, slots))
+                }
             };
             for (number, partition) in state.open_partitions() {
                 let point = surroundings.recovery_points.of(&name, number).unwrap_or(0);

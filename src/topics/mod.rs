@@ -17,7 +17,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
@@ -187,15 +186,8 @@ impl Topics {
             Ok(slots)
         });
         let slots = created.inspect_err(|_| self.undo_creation(writing, &name, 0..count))?;
-        let state = TopicState {
-            name: name.clone(),
-            id,
-            settings: RwLock::new(Settings { overrides, log: Arc::clone(&log) }),
-            partitions: RwLock::new(slots.into()),
-            is_deleted: AtomicBool::new(false),
-            sticky: AtomicU64::new(0),
-        };
-        let state = Arc::new(state);
+        let settings = Settings { overrides, log: Arc::clone(&log) };
+        let state = Arc::new(TopicState::new(name.clone(), id, settings, slots.into()));
         self.list.write().insert(name, Arc::clone(&state));
         Ok(state)
     }
@@ -238,7 +230,7 @@ impl Topics {
             let entry = catalog.topics.get_mut(&state.name).expect("every open topic is listed");
             entry.overrides = overrides.clone();
         })?;
-        *state.settings.write() = Settings { overrides, log: Arc::clone(&log) };
+        state.replace_settings(Settings { overrides, log: Arc::clone(&log) });
         for (_, partition) in state.open_partitions() {
             partition.reconfigure(Arc::clone(&log));
         }
@@ -269,8 +261,8 @@ impl Topics {
             .create_partitions(&state.name, state.id, present..count, &state.log_config())
             .and_then(|slots| set(count, count).map(|()| slots))
             .inspect_err(|_| self.undo_creation(writing, &state.name, present..count))?;
-        let mut partitions = state.partitions.write();
-        *partitions = partitions.iter().cloned().chain(fresh).collect();
+        let present = state.partitions.read().clone();
+        state.replace_partitions(present.iter().cloned().chain(fresh).collect());
         Ok(())
     }
 
@@ -388,6 +380,12 @@ impl Topics {
 
     pub(crate) fn refuse_if_closed(&self) -> Result<()> {
         if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// Asks the background thread for something.
+    pub(crate) fn ask(&self, attention: Attention) {
+        // It is gone only once the store is closing, and then nothing is left to its care.
+        drop(self.attention.send(attention));
     }
 
     pub(crate) fn closing(&self) -> &Doorbells {

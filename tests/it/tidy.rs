@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// The floors of the architecture page, the lowest first, by module.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("words", &["error", "config", "record", "name", "clock"]),
+    ("words", &["error", "config", "producer_config", "record", "name", "clock", "due"]),
     ("bytes", &["format"]),
     ("files", &["storage"]),
     ("one log", &["partition"]),
@@ -22,6 +22,11 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "store",
             "producer",
+            "appender",
+            "accumulator",
+            "stage",
+            "stage_context",
+            "buffer_pool",
             "delivery",
             "partitioner",
             "assignment",

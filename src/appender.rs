@@ -1,0 +1,144 @@
+//! From an encoded batch to the log, at one producer's level of durability; and what a flush has to wait for.
+//!
+//! Inline sends and staged batches come through here alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::config::Durability;
+use crate::config::LogConfig;
+use crate::config::TimestampType;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::encode::EncodedBatch;
+use crate::partition::Appended;
+use crate::partition::Partition;
+use crate::record::Record;
+use crate::storage::map::Door;
+use crate::topic_state::TopicState;
+
+/// Appends at one producer's level.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    durability: Durability,
+    /// An append is on stable storage this much later even if nobody waits for it.
+    sync_within: Duration,
+    /// What `flush` has to wait for: partitions that got records, and up to where. An entry leaves only
+    /// once that is durable, so that every flush waits for everything sent before it.
+    touched: Mutex<Vec<Touched>>,
+}
+
+#[derive(Clone, Debug)]
+struct Touched {
+    partition: Arc<Partition>,
+    end: i64,
+}
+
+impl Appender {
+    pub(crate) fn new(durability: Durability, sync_within: Duration) -> Appender {
+        Appender { durability, sync_within, touched: Mutex::default() }
+    }
+
+    /// Appends a batch; blocks as the partition's own append does.
+    ///
+    /// # Errors
+    ///
+    /// * As [`Partition::append`], and [`Error::TopicDeleted`] where that is the cause.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        topic: &TopicState,
+        partition: &Arc<Partition>,
+        batch: &mut EncodedBatch<'_>,
+    ) -> Result<Appended> {
+        let waits_for_sync = self.waits_for_sync();
+        // A page that was stored to costs far more to synchronise than one that was written.
+        let is_large = batch.len() >= STORE_LEN_MAX;
+        let door = if waits_for_sync || is_large { Door::Write } else { Door::Store };
+        let appended = partition
+            .append(batch, door, self.sync_within)
+            .map_err(|error| topic.refuse_if_deleted().err().unwrap_or(error))?;
+        if waits_for_sync {
+            self.touch(partition, appended.offsets.end);
+        }
+        Ok(appended)
+    }
+
+    /// Waits until everything that was appended is as durable as the level promises.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Latched`] if a sync failed; the other partitions were synchronised all the same.
+    pub(crate) fn wait_durable(&self) -> Result<()> {
+        let touched = self.touched.lock().clone();
+        let mut first_error = None;
+        for Touched { partition, end } in &touched {
+            if let Err(error) = partition.wait_durable(*end) {
+                if !partition.is_deleted() {
+                    first_error.get_or_insert(error);
+                }
+            }
+            let is_settled =
+                |other: &Touched| Arc::ptr_eq(&other.partition, partition) && other.end <= *end;
+            self.touched.lock().retain(|other| !is_settled(other));
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// Tells whether the level promises more than what holds once an append has returned.
+    #[inline]
+    pub(crate) fn waits_for_sync(&self) -> bool {
+        self.durability == Durability::Synced
+    }
+
+    fn touch(&self, partition: &Arc<Partition>, end: i64) {
+        let mut touched = self.touched.lock();
+        match touched.iter_mut().find(|known| Arc::ptr_eq(&known.partition, partition)) {
+            Some(known) => known.end = known.end.max(end),
+            None => touched.push(Touched { partition: Arc::clone(partition), end }),
+        }
+    }
+}
+
+/// From this size on, one `write` is faster than faulting the pages in one by one.
+const STORE_LEN_MAX: usize = 64 << 10;
+
+/// Gives the timestamp that a record is to carry, by the topic's rules.
+///
+/// # Errors
+///
+/// * [`Error::InvalidRecord`] if the topic is compacted and the key is null.
+/// * [`Error::InvalidTimestamp`] if it is negative or outside what the topic accepts.
+#[inline]
+pub(crate) fn accepted_timestamp(
+    record: &Record<'_>,
+    config: &LogConfig,
+    now_ms: i64,
+) -> Result<i64> {
+    if config.key_required && record.key.is_none() {
+        return Err(Error::InvalidRecord { reason: "a compacted topic needs a key" });
+    }
+    let Some(timestamp) = record.timestamp_ms else {
+        return Ok(now_ms);
+    };
+    let refuse = |reason| Err(Error::InvalidTimestamp { timestamp, reason });
+    if timestamp < 0 {
+        return refuse("it is negative");
+    }
+    if config.timestamp_type == TimestampType::LogAppendTime {
+        return Ok(now_ms);
+    }
+    if timestamp < now_ms.saturating_sub(config.timestamp_before_max_ms) {
+        return refuse("it is older than message.timestamp.before.max.ms allows");
+    }
+    if timestamp > now_ms.saturating_add(config.timestamp_after_max_ms) {
+        return refuse("it is further in the future than message.timestamp.after.max.ms allows");
+    }
+    Ok(timestamp)
+}
