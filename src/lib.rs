@@ -57,6 +57,7 @@ mod stage;
 mod stage_context;
 mod storage;
 mod store;
+mod sync_workers;
 mod topic;
 mod topic_state;
 mod topics;

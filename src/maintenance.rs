@@ -1,6 +1,7 @@
 //! The background thread and its closed list of chores.
 //!
-//! * **Sync**: a partition asked to be made durable within some time; several that are due go together.
+//! * **Sync**, **seal**: a partition asked to be made durable within some time, or to have its full segments
+//!   sealed; [`SyncWorkers`] do it, several at a time.
 //! * **Checkpoint**: how far partitions are durable is put on record, at most once an interval, so that
 //!   recovery has little to scan.
 //! * **Warm**: the space an appender will reach next gets its pages.
@@ -30,7 +31,9 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::partition::Attention;
 use crate::partition::Partition;
-use crate::partition::recovery::Finding;
+use crate::sync_workers::Done;
+use crate::sync_workers::SyncWorkers;
+use crate::sync_workers::Task;
 use crate::topics::Topics;
 
 /// The running thread; stopping it waits for the chore at hand.
@@ -48,6 +51,7 @@ impl Maintenance {
         checkpoint_interval: Duration,
     ) -> Result<Maintenance> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
+        let (workers, done) = SyncWorkers::new();
         let round = Round {
             topics: Arc::downgrade(topics),
             attention,
@@ -58,6 +62,8 @@ impl Maintenance {
             calls: Vec::new(),
             unrecorded: HashMap::new(),
             recorded_at: None,
+            workers,
+            done,
         };
         let thread = thread::Builder::new()
             .name("ottla-maintenance".into())
@@ -101,6 +107,16 @@ struct Round {
     /// Synchronised since the recovery points were put on record last.
     unrecorded: Agenda<()>,
     recorded_at: Option<Instant>,
+    workers: SyncWorkers,
+    done: Receiver<Done>,
+}
+
+/// What ends the thread's sleep.
+enum Woken {
+    Asked(Attention),
+    Done(Done),
+    Due,
+    Stopped,
 }
 
 /// At most one date for each partition, found by its address.
@@ -109,26 +125,21 @@ type Agenda<Date> = HashMap<usize, (Date, Weak<Partition>)>;
 impl Round {
     fn run(mut self) {
         loop {
-            let asked = match self.wait_until_due() {
-                Some(due) => select! {
-                    recv(self.stopped) -> _ => return,
-                    recv(self.attention) -> asked => asked.ok(),
-                    default(due) => None,
-                },
-                None => select! {
-                    recv(self.stopped) -> _ => return,
-                    recv(self.attention) -> asked => asked.ok(),
-                },
-            };
+            let woken = self.sleep();
+            if matches!(woken, Woken::Stopped) {
+                return;
+            }
             let Some(topics) = self.topics.upgrade() else {
                 return;
             };
             let chores = AssertUnwindSafe(|| {
-                if let Some(asked) = asked {
+                match woken {
+                    Woken::Asked(asked) => self.take_up(asked),
+                    Woken::Done(done) => self.note_done(&topics, done),
+                    Woken::Due | Woken::Stopped => {}
+                }
+                while let Ok(asked) = self.attention.try_recv() {
                     self.take_up(asked);
-                    while let Ok(asked) = self.attention.try_recv() {
-                        self.take_up(asked);
-                    }
                 }
                 self.call_who_is_due();
                 self.sync_what_is_due(&topics);
@@ -136,10 +147,21 @@ impl Round {
                 self.roll_what_is_due(&topics);
             });
             if catch_unwind(chores).is_err() {
-                let path = topics.root().to_path_buf();
-                topics
-                    .note(Finding::Nuisance { path, reason: "a background chore panicked".into() });
+                topics.note_panic();
             }
+        }
+    }
+
+    fn sleep(&self) -> Woken {
+        let due = match self.wait_until_due() {
+            Some(wait) => crossbeam_channel::after(wait),
+            None => crossbeam_channel::never(),
+        };
+        select! {
+            recv(self.stopped) -> _ => Woken::Stopped,
+            recv(self.attention) -> asked => asked.map_or(Woken::Due, Woken::Asked),
+            recv(self.done) -> done => done.map_or(Woken::Due, Woken::Done),
+            recv(due) -> _ => Woken::Due,
         }
     }
 
@@ -164,12 +186,7 @@ impl Round {
     fn take_up(&mut self, asked: Attention) {
         match asked {
             Attention::Sync { partition, within } => self.schedule_sync(partition, within),
-            Attention::Seal { partition } => {
-                if let Some(open) = partition.upgrade() {
-                    // A failure has latched the partition, or is met again by whoever waits.
-                    drop(open.seal_followed());
-                }
-            }
+            Attention::Seal { partition } => self.workers.take_on(partition, Task::Seal),
             // At once: the appender is on its way there.
             Attention::Warm(stretch) => stretch.warm(),
             Attention::Call { whom, at } => self.schedule_call(whom, at),
@@ -209,12 +226,29 @@ impl Round {
                 self.watch(topics, &open);
                 continue;
             }
-            // A failure has latched the partition, which tells everyone who waits for it.
-            if open.checkpoint().is_ok() {
+            self.workers.take_on(partition, Task::Sync);
+        }
+    }
+
+    /// Takes note of what a worker has done.
+    fn note_done(&mut self, topics: &Topics, done: Done) {
+        self.workers.settle(&done);
+        let Done { partition, task, outcome } = done;
+        match outcome {
+            Some(Ok(())) => {
                 let address = address(&partition);
                 self.unrecorded.insert(address, ((), Weak::clone(&partition)));
-                self.rolls.entry(address).or_insert((i64::MIN, partition));
+                if task == Task::Sync {
+                    self.rolls.entry(address).or_insert((i64::MIN, partition));
+                }
             }
+            // It is latched, which tells everyone who waits for it, and shows in the store's health.
+            Some(Err(Error::Latched { .. } | Error::Closed)) => {}
+            Some(Err(error)) => {
+                topics.note_once("making a partition durable", &error);
+                self.schedule_sync(partition, RETRY_INTERVAL);
+            }
+            None => topics.note_panic(),
         }
     }
 
@@ -288,4 +322,6 @@ fn take_due<Date>(
 
 /// How often a log that another process appends to is looked at while somebody waits for it.
 const WATCH_INTERVAL: Duration = Duration::from_millis(5);
+/// How soon what a full disk held up is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const ROLL_WAIT_MS_MAX: i64 = 60_000;

@@ -311,10 +311,11 @@ impl Store {
         self.shared.topics.refuse_if_closed()?;
         self.shared.accumulators.flush();
         let mut first_error = None;
-        for (_, _, partition) in self.shared.topics.all_open() {
-            if partition.is_followed() {
-                continue;
-            }
+        let mut open = self.shared.topics.all_open();
+        open.retain(|(_, _, partition)| !partition.is_followed());
+        // The syncs overlap: this thread leads the first, the background has begun the others.
+        open.iter().skip(1).for_each(|(_, _, other)| other.hasten());
+        for (_, _, partition) in open {
             if let Err(error) = partition.wait_durable(partition.watermarks().log_end()) {
                 first_error.get_or_insert(error);
             }

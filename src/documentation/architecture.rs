@@ -85,7 +85,8 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `maintenance.rs` | a closed list of chores: sync, checkpoint, warm, watch, roll |
+//! | `maintenance.rs` | a closed list of chores: sync, seal, linger, checkpoint, warm, watch, roll |
+//! | `sync_workers.rs` | the threads that make partitions durable in the background, several at a time |
 //!
 //! **Handles**: what users hold.
 //!
@@ -176,6 +177,7 @@
 //! | --- | --- | --- |
 //! | the caller's | any | |
 //! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
+//! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |
 //!
 //! The background thread holds the registry weakly. A chore that panics is caught, and shows in
 //! [`Store::health`](crate::Store::health). The library prints nothing.
@@ -185,19 +187,23 @@
 //!
 //! # Locks and their ranks
 //!
-//! Taken in ascending order; none is held while a user's code runs, and none but those of rank 1 during a sync.
+//! Taken in ascending order; none is held while a user's code runs, and none but those of ranks 1
+//! and 3 during a sync.
 //!
 //! | rank | lock | held for |
 //! | --- | --- | --- |
 //! | 1 | `Topics::changes` | one change to the list of topics, its syncs included; the close |
 //! | 1, within it | the catalog, the recovery points | one replacement of their file, its syncs included |
 //! | 1, within it | `Topics::list`, a topic's settings and partitions | one look, one replacement |
+//! | 3 | the turn of `Unsealed` | the sealing of segments, syncs included; only those take it who wait for durability, close, or roll with too much unsealed |
 //! | 4 | `Partition::writer` | one append |
+//! | 5 | the queue of `Unsealed` | one look |
 //! | 5 | `Segments::list` | one clone, one replacement |
 //! | 6 | `Doorbells` | one walk over the bells |
 //! | 7 | `SyncGate` | one look; a sync runs without it |
 //!
-//! Nobody who appends or reads waits for a lock that is held during a sync. Ranks 2 and 3 are not in use.
+//! Nobody who reads waits for a lock that is held during a sync, and nobody who appends unless a gigabyte is
+//! unsealed. Rank 2 is not in use.
 //!
 //! Every atomic says who stores, who loads and which orderings pair, where it is declared or used.
 //!

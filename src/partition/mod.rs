@@ -32,7 +32,6 @@ use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -54,7 +53,6 @@ use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
 use crate::partition::segments::Segments;
 use crate::partition::sync::SyncGate;
-use crate::partition::sync::Waited;
 use crate::partition::unsealed::Unsealed;
 use crate::partition::watermarks::Doorbells;
 use crate::partition::watermarks::Watermarks;
@@ -295,55 +293,6 @@ impl Partition {
         Ok(Appended { offsets: log_end..end, append_time_ms })
     }
 
-    /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
-    pub(crate) fn wait_durable(&self, end: i64) -> Result<()> {
-        match self.gate.wait(end, || self.sync_files())? {
-            // Those who read only what is durable may go on.
-            Waited::Durable => self.doorbells.ring(),
-            Waited::TimedOut => {}
-            Waited::Failed(reason) => return Err(self.latched(reason)),
-        }
-        Ok(())
-    }
-
-    /// Waits no longer than the deadline; the keeper synchronises. `false` if time was up.
-    pub(crate) fn wait_durable_until(
-        self: &Arc<Self>,
-        end: i64,
-        deadline: Instant,
-    ) -> Result<bool> {
-        if self.watermarks.durable_end() >= end {
-            return Ok(true);
-        }
-        self.ask_for_sync(Duration::ZERO);
-        match self.gate.wait_until(end, deadline) {
-            Waited::Durable => Ok(true),
-            Waited::TimedOut => Ok(false),
-            Waited::Failed(reason) => Err(self.latched(reason)),
-        }
-    }
-
-    /// Has a task woken when everything below `end` is durable; `true` if it is already.
-    pub(crate) fn poll_durable(self: &Arc<Self>, end: i64, waker: &Waker) -> Result<bool> {
-        match self.gate.wake_task(end, waker) {
-            Some(Waited::Durable) => Ok(true),
-            Some(Waited::Failed(reason)) => Err(self.latched(reason)),
-            Some(Waited::TimedOut) | None => {
-                self.ask_for_sync(Duration::ZERO);
-                Ok(false)
-            }
-        }
-    }
-
-    /// Synchronises everything appended so far, for the keeper: marks the request as taken up first, so
-    /// that an append from now on asks anew.
-    pub(crate) fn checkpoint(&self) -> Result<i64> {
-        self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
-        let end = self.watermarks.log_end();
-        self.wait_durable(end)?;
-        Ok(self.watermarks.durable_end())
-    }
-
     /// Closes the last segment if it is older than `segment.ms`; says when to look again.
     pub(crate) fn roll_if_due(self: &Arc<Self>, now_ms: i64) -> Result<Option<i64>> {
         let mut writer = self.writer.lock();
@@ -516,33 +465,6 @@ impl Partition {
 
     pub(crate) fn gaps_below(&self) -> i64 {
         self.context.gaps_below
-    }
-
-    fn ask_to_seal(self: &Arc<Self>) {
-        // A disk with a script counts effects: nothing may happen in the background.
-        #[cfg(test)]
-        if self.context.disk.script.is_some() {
-            return;
-        }
-        if let Some(attention) = &self.attention {
-            // The keeper is gone only once the store is closing, which seals everything itself.
-            drop(attention.send(Attention::Seal { partition: Arc::downgrade(self) }));
-        }
-    }
-
-    fn ask_for_sync(self: &Arc<Self>, within: Duration) {
-        let Some(attention) = &self.attention else {
-            return;
-        };
-        let within_ms = within.as_millis().try_into().unwrap_or(u64::MAX - 1);
-        if within_ms >= self.asked_within_ms.load(Ordering::Relaxed) {
-            return;
-        }
-        if self.asked_within_ms.fetch_min(within_ms, Ordering::SeqCst) > within_ms {
-            let asked = Attention::Sync { partition: Arc::downgrade(self), within };
-            // The keeper is gone only once the store is closing, which synchronises everything itself.
-            drop(attention.send(asked));
-        }
     }
 
     pub(crate) fn refuse_if_latched(&self) -> Result<()> {

@@ -14,17 +14,80 @@
 //! life has entries already, and is therefore sealed before its successor is created.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
 
 use crate::error::Result;
+use crate::partition::Attention;
 use crate::partition::LatchOnUnwind;
 use crate::partition::Partition;
 use crate::partition::producer_snapshot;
 use crate::partition::sync::Synced;
+use crate::partition::sync::Waited;
 use crate::partition::unsealed::Followed;
 use crate::partition::writer::LiveTail;
 use crate::storage::indexes;
 
 impl Partition {
+    /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
+    pub(crate) fn wait_durable(&self, end: i64) -> Result<()> {
+        match self.gate.wait(end, || self.sync_files())? {
+            // Those who read only what is durable may go on.
+            Waited::Durable => self.doorbells.ring(),
+            Waited::TimedOut => {}
+            Waited::Failed(reason) => return Err(self.latched(reason)),
+        }
+        Ok(())
+    }
+
+    /// Has what was appended so far made durable at once, in the background, for somebody who is about to
+    /// wait for it.
+    pub(crate) fn hasten(self: &Arc<Self>) {
+        if self.watermarks.durable_end() < self.watermarks.log_end() {
+            self.ask_for_sync(Duration::ZERO);
+        }
+    }
+
+    /// Waits no longer than the deadline; the keeper synchronises. `false` if time was up.
+    pub(crate) fn wait_durable_until(
+        self: &Arc<Self>,
+        end: i64,
+        deadline: Instant,
+    ) -> Result<bool> {
+        if self.watermarks.durable_end() >= end {
+            return Ok(true);
+        }
+        self.ask_for_sync(Duration::ZERO);
+        match self.gate.wait_until(end, deadline) {
+            Waited::Durable => Ok(true),
+            Waited::TimedOut => Ok(false),
+            Waited::Failed(reason) => Err(self.latched(reason)),
+        }
+    }
+
+    /// Has a task woken when everything below `end` is durable; `true` if it is already.
+    pub(crate) fn poll_durable(self: &Arc<Self>, end: i64, waker: &Waker) -> Result<bool> {
+        match self.gate.wake_task(end, waker) {
+            Some(Waited::Durable) => Ok(true),
+            Some(Waited::Failed(reason)) => Err(self.latched(reason)),
+            Some(Waited::TimedOut) | None => {
+                self.ask_for_sync(Duration::ZERO);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Synchronises everything appended so far, for the keeper: marks the request as taken up first, so
+    /// that an append from now on asks anew.
+    pub(crate) fn checkpoint(&self) -> Result<i64> {
+        self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
+        let end = self.watermarks.log_end();
+        self.wait_durable(end)?;
+        Ok(self.watermarks.durable_end())
+    }
+
     /// Makes everything appended so far durable and returns the log end as it was before.
     pub(super) fn sync_files(&self) -> Result<Synced> {
         if let Some(reason) = self.latch.get() {
@@ -139,6 +202,33 @@ impl Partition {
         // Last: see the invariant (sealed shows).
         let indexes = live.open.indexes_of_live().read().clone();
         indexes::write_indexes(disk, live.open.path(), &indexes)
+    }
+
+    pub(super) fn ask_to_seal(self: &Arc<Self>) {
+        // A disk with a script counts effects: nothing may happen in the background.
+        #[cfg(test)]
+        if self.context.disk.script.is_some() {
+            return;
+        }
+        if let Some(attention) = &self.attention {
+            // The keeper is gone only once the store is closing, which seals everything itself.
+            drop(attention.send(Attention::Seal { partition: Arc::downgrade(self) }));
+        }
+    }
+
+    pub(super) fn ask_for_sync(self: &Arc<Self>, within: Duration) {
+        let Some(attention) = &self.attention else {
+            return;
+        };
+        let within_ms = within.as_millis().try_into().unwrap_or(u64::MAX - 1);
+        if within_ms >= self.asked_within_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.asked_within_ms.fetch_min(within_ms, Ordering::SeqCst) > within_ms {
+            let asked = Attention::Sync { partition: Arc::downgrade(self), within };
+            // The keeper is gone only once the store is closing, which synchronises everything itself.
+            drop(attention.send(asked));
+        }
     }
 }
 

@@ -418,6 +418,11 @@ impl Topics {
         self.findings.lock().push(finding);
     }
 
+    pub(crate) fn note_panic(&self) {
+        let path = self.root.clone();
+        self.note(Finding::Nuisance { path, reason: "a background chore panicked".into() });
+    }
+
     /// Notes a chore's failure, unless the same one is on record.
     pub(crate) fn note_once(&self, what: &str, error: &Error) {
         let reason = format!("{what}: {error}");

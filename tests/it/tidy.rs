@@ -16,7 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("files", &["storage"]),
     ("one log", &["partition"]),
     ("topics", &["topic", "topic_state", "topics"]),
-    ("maintenance", &["maintenance"]),
+    ("maintenance", &["maintenance", "sync_workers"]),
     (
         "handles",
         &[
@@ -60,7 +60,10 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ("rustix", &["storage/disk.rs"]),
     ("thiserror", &["error.rs"]),
     // Partitions speak to the background thread.
-    ("crossbeam_channel", &["maintenance.rs", "partition/mod.rs", "topics/mod.rs", "store.rs"]),
+    (
+        "crossbeam_channel",
+        &["maintenance.rs", "sync_workers.rs", "partition/mod.rs", "topics/mod.rs", "store.rs"],
+    ),
 ];
 
 const UNSAFE: &[&str] = &["storage/map.rs", "storage/lock.rs"];
