@@ -8,16 +8,12 @@
 //! returns: closing sets a flag and then takes every stage's lock, staging takes that lock and then looks at the
 //! flag; and stages are made under a lock under which the flag is set.
 
-use std::array;
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::Weak;
 use std::time::Duration;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use parking_lot::RwLock;
 
 use crate::appender::Appender;
 use crate::buffer_pool::BufferPool;
@@ -25,6 +21,7 @@ use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::error::Result;
 use crate::partitioner;
+use crate::per_partition::PerPartition;
 use crate::producer_config::Staging;
 use crate::record::Record;
 use crate::stage::Patience;
@@ -38,21 +35,8 @@ use crate::topics::Topics;
 #[derive(Debug)]
 pub(crate) struct Accumulator {
     context: Arc<StageContext<Stage>>,
-    /// The stages of the first few topics, found without a lock.
-    first: [OnceLock<TopicStages>; FIRST_COUNT],
-    /// Those of all others, by the topic's address. Held for one look or one change.
-    others: RwLock<HashMap<usize, Arc<TopicStages>>>,
-    /// Lock rank 1: stages are made one at a time.
-    making: Mutex<()>,
+    stages: PerPartition<Stage>,
     max_block: Duration,
-}
-
-/// One producer's stages for one topic. Weak: a deleted topic is let go.
-#[derive(Debug)]
-struct TopicStages {
-    topic: Weak<TopicState>,
-    /// Chunk n has room for 2ⁿ partitions, from number 2ⁿ − 1 on, so that a stage never moves.
-    chunks: [OnceLock<Box<[OnceLock<Arc<Stage>>]>>; CHUNK_COUNT],
 }
 
 /// Every accumulator of a store, so that a close finds what was staged.
@@ -80,13 +64,7 @@ impl Accumulator {
         let batch_len_max = batch_bytes.min(buffer_memory);
         let pool = Arc::new(BufferPool::new(buffer_memory, batch_len_max));
         let context = StageContext::new(topics, appender, pool, linger, batch_len_max);
-        Accumulator {
-            context: Arc::new(context),
-            first: array::from_fn(|_| OnceLock::new()),
-            others: RwLock::default(),
-            making: Mutex::default(),
-            max_block,
-        }
+        Accumulator { context: Arc::new(context), stages: PerPartition::new(), max_block }
     }
 
     /// Stages a record. Waits for memory, if there is none, as long as `patience` says.
@@ -99,8 +77,8 @@ impl Accumulator {
     ) -> Result<Delivery> {
         let count = topic.partition_count();
         let number = partitioner::partition_for(record, count, &topic.sticky);
-        let now_ms = self.context.topics().clock().now_ms();
-        if let Some(stage) = self.first_of(topic).and_then(|stages| stages.stage(number)) {
+        let now_ms = self.context.topics().clock().recent_ms();
+        if let Some(stage) = self.stages.get(topic, number) {
             return self.push(stage, topic, record, now_ms, patience);
         }
         let stage = self.find_or_make(topic, number)?;
@@ -168,14 +146,14 @@ impl Accumulator {
 
     /// Appends what is staged for one partition, so that what is appended there next comes behind it.
     pub(crate) fn flush_partition(&self, topic: &Arc<TopicState>, number: u32) {
-        if let Some(stage) = self.find(topic, number) {
+        if let Some(stage) = self.stages.find(topic, number) {
             stage.flush();
         }
     }
 
     /// Appends everything that was staged before.
     pub(crate) fn flush(&self) {
-        for stage in self.stages() {
+        for stage in self.stages.all() {
             stage.flush();
         }
     }
@@ -187,7 +165,7 @@ impl Accumulator {
     /// * What the log refused, unless a flush has reported it.
     pub(crate) fn close(&self) -> Result<()> {
         {
-            let _making = self.making.lock();
+            let _held = self.stages.hold();
             self.context.mark_closed();
         }
         self.flush();
@@ -200,93 +178,15 @@ impl Accumulator {
         self.context.failure_since(known)
     }
 
-    #[inline]
-    fn first_of(&self, topic: &Arc<TopicState>) -> Option<&TopicStages> {
-        let first = self.first.iter().map_while(OnceLock::get);
-        first.into_iter().find(|stages| stages.are_of(topic))
-    }
-
-    fn find(&self, topic: &Arc<TopicState>, number: u32) -> Option<Arc<Stage>> {
-        if let Some(stages) = self.first_of(topic) {
-            return stages.stage(number).cloned();
-        }
-        let others = self.others.read();
-        others.get(&address(topic)).and_then(|stages| stages.stage(number)).cloned()
-    }
-
     #[cold]
-    fn make(&self, topic: &Arc<TopicState>, number: u32) -> Result<Arc<Stage>> {
-        let partition = topic.open_partition(number)?;
-        let _making = self.making.lock();
-        self.context.refuse_if_closed()?;
-        let stage = || Stage::new(Arc::clone(&self.context), topic, &partition, number);
-        let of_topic = || TopicStages::new(topic);
-        if let Some(stages) = self.first_of(topic) {
-            return Ok(Arc::clone(stages.stage_or_make(number, stage)));
-        }
-        if let Some(free) = self.first.iter().find(|slot| slot.get().is_none()) {
-            return Ok(Arc::clone(free.get_or_init(of_topic).stage_or_make(number, stage)));
-        }
-        let mut others = self.others.write();
-        if !others.contains_key(&address(topic)) {
-            others.retain(|_, stages| !stages.is_gone());
-            others.insert(address(topic), Arc::new(of_topic()));
-        }
-        let stages = Arc::clone(&others[&address(topic)]);
-        drop(others);
-        Ok(Arc::clone(stages.stage_or_make(number, stage)))
-    }
-
     fn find_or_make(&self, topic: &Arc<TopicState>, number: u32) -> Result<Arc<Stage>> {
-        match self.find(topic, number) {
-            Some(stage) => Ok(stage),
-            None => self.make(topic, number),
-        }
-    }
-
-    fn stages(&self) -> Vec<Arc<Stage>> {
-        let first = self.first.iter().map_while(OnceLock::get);
-        let mut all: Vec<_> = first.flat_map(TopicStages::all).cloned().collect();
-        for stages in self.others.read().values() {
-            all.extend(stages.all().cloned());
-        }
-        all
-    }
-}
-
-impl TopicStages {
-    fn new(topic: &Arc<TopicState>) -> TopicStages {
-        TopicStages { topic: Arc::downgrade(topic), chunks: array::from_fn(|_| OnceLock::new()) }
-    }
-
-    #[inline]
-    fn are_of(&self, topic: &Arc<TopicState>) -> bool {
-        // The weak reference keeps the address from being used again.
-        std::ptr::eq(self.topic.as_ptr(), Arc::as_ptr(topic))
-    }
-
-    #[inline]
-    fn stage(&self, number: u32) -> Option<&Arc<Stage>> {
-        let (chunk, index) = place(number);
-        self.chunks[chunk].get()?.get(index)?.get()
-    }
-
-    fn stage_or_make(&self, number: u32, make: impl FnOnce() -> Stage) -> &Arc<Stage> {
-        let (chunk, index) = place(number);
-        let slots = self.chunks[chunk]
-            .get_or_init(|| (0..1_usize << chunk).map(|_| OnceLock::new()).collect());
-        slots[index].get_or_init(|| Arc::new(make()))
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Stage>> {
-        let chunks = self.chunks.iter().filter_map(OnceLock::get);
-        chunks.flat_map(|slots| slots.iter().filter_map(OnceLock::get))
-    }
-
-    /// Tells whether nobody can send to the topic any more. Then nothing is staged either: a staged batch keeps
-    /// its topic.
-    fn is_gone(&self) -> bool {
-        self.topic.strong_count() == 0
+        let make = || {
+            let partition = topic.open_partition(number)?;
+            self.context.refuse_if_closed()?;
+            Ok(Stage::new(Arc::clone(&self.context), topic, &partition, number))
+        };
+        // A staged batch keeps its topic: where there is no topic, nothing is staged either.
+        self.stages.find_or_make(topic, number, make, |topic| topic.strong_count() == 0)
     }
 }
 
@@ -335,21 +235,6 @@ impl Accumulators {
     }
 }
 
-fn address(topic: &Arc<TopicState>) -> usize {
-    Arc::as_ptr(topic) as usize
-}
-
-/// Gives the chunk and the index within it that a partition has.
-#[inline]
-fn place(number: u32) -> (usize, usize) {
-    let nth = u64::from(number) + 1;
-    let chunk = nth.ilog2();
-    (chunk as usize, (nth - (1 << chunk)) as usize)
-}
-
-const FIRST_COUNT: usize = 4;
-/// Enough for every number of a partition.
-const CHUNK_COUNT: usize = 33;
 const PRUNE_AT_MIN: usize = 16;
 
 #[cfg(test)]
@@ -433,19 +318,5 @@ mod tests {
             assert!(matches!(sender.join().unwrap(), Err(Error::Closed)));
         });
         drop(held);
-    }
-
-    #[test]
-    fn every_partition_has_a_place_of_its_own() {
-        let mut before = (0, 0);
-        assert_eq!(place(0), before);
-        for number in 1..100_000 {
-            let (chunk, index) = place(number);
-            let is_next = (chunk, index) == (before.0, before.1 + 1)
-                || (chunk, index) == (before.0 + 1, 0) && before.1 == (1 << before.0) - 1;
-            assert!(is_next, "{number}");
-            before = (chunk, index);
-        }
-        assert_eq!(place(u32::MAX).0, CHUNK_COUNT - 1);
     }
 }

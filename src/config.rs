@@ -239,7 +239,7 @@ impl Overrides {
 }
 
 /// A topic's configuration as the log works with it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogConfig {
     pub(crate) segment_bytes: u32,
     pub(crate) segment_ms: i64,

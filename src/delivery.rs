@@ -57,13 +57,18 @@ enum Place {
 /// What was appended by the send itself.
 #[derive(Clone)]
 pub(crate) struct AppendedBatch {
-    pub(crate) topic: Arc<TopicState>,
-    pub(crate) partition: Arc<Partition>,
-    pub(crate) number: u32,
+    pub(crate) route: Arc<Route>,
     pub(crate) offsets: Range<i64>,
     pub(crate) timestamp_ms: i64,
     /// False where the level promises no more than what holds already.
     pub(crate) waits_for_sync: bool,
+}
+
+/// What all deliveries of one producer for one partition share, so that each costs one reference.
+pub(crate) struct Route {
+    pub(crate) topic: Arc<TopicState>,
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) number: u32,
     pub(crate) _keep_open: KeepOpen,
 }
 
@@ -181,9 +186,9 @@ struct Placed<'d> {
 impl Placed<'_> {
     fn of_batch(batch: &AppendedBatch) -> Placed<'_> {
         Placed {
-            topic: &batch.topic,
-            partition: &batch.partition,
-            number: batch.number,
+            topic: &batch.route.topic,
+            partition: &batch.route.partition,
+            number: batch.route.number,
             offsets: batch.offsets.clone(),
             timestamp_ms: batch.timestamp_ms,
             waits_for_sync: batch.waits_for_sync,
@@ -224,7 +229,7 @@ impl std::fmt::Debug for Delivery {
         let mut shown = f.debug_struct("Delivery");
         match &self.place {
             Place::Appended(batch) => {
-                shown.field("partition", &batch.number).field("offsets", &batch.offsets)
+                shown.field("partition", &batch.route.number).field("offsets", &batch.offsets)
             }
             Place::Staged(record) => shown
                 .field("partition", &record.batch.number())
@@ -263,3 +268,9 @@ impl RecordMetadata {
 
 /// A hundred years: longer than any deadline that makes sense, and within what `Instant` can hold.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+impl std::fmt::Debug for Route {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Route").field("number", &self.number).finish_non_exhaustive()
+    }
+}

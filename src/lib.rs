@@ -49,6 +49,7 @@ mod maintenance;
 mod name;
 mod partition;
 mod partitioner;
+mod per_partition;
 mod producer;
 mod producer_config;
 mod record;

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,17 +20,19 @@ use crate::config::Durability;
 use crate::config::LogConfig;
 use crate::delivery::AppendedBatch;
 use crate::delivery::Delivery;
+use crate::delivery::Route;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::BatchBuilder;
-use crate::partition::Partition;
 use crate::partitioner;
+use crate::per_partition::PerPartition;
 use crate::producer_config::ProducerConfig;
 use crate::record::Record;
 use crate::stage::Patience;
 use crate::topic::KeepOpen;
 use crate::topic::Topic;
 use crate::topic::TopicPartition;
+use crate::topic_state::TopicState;
 use crate::topics::Topics;
 
 /// Sends records. Cloning it is cheap, and all clones are one producer; use it from any thread.
@@ -82,6 +85,7 @@ struct ProducerState {
     appender: Arc<Appender>,
     /// `None` where every record is appended at once.
     accumulator: Option<Arc<Accumulator>>,
+    routes: PerPartition<Route>,
     /// Let go last: what is staged is appended before the store closes.
     keep_open: Keep,
 }
@@ -262,8 +266,13 @@ impl ProducerBuilder {
             self.accumulators.register(&accumulator);
             accumulator
         });
-        let shared =
-            ProducerState { topics: self.topics, appender, accumulator, keep_open: self.keep_open };
+        let shared = ProducerState {
+            topics: self.topics,
+            appender,
+            accumulator,
+            routes: PerPartition::new(),
+            keep_open: self.keep_open,
+        };
         Producer { shared: Arc::new(shared), failures_told: AtomicU64::new(0) }
     }
 }
@@ -352,13 +361,15 @@ impl Producer {
         }
         let count = topic.partition_count();
         let number = partitioner::partition_for(record, count, &topic.state.sticky);
-        let partition = topic.state.open_partition(number)?;
-        let config = topic.state.log_config();
-        let now_ms = self.shared.topics.clock().now_ms();
-        let mut scratch = Scratch::take();
-        let timestamp_ms = accepted_timestamp(record, &config, now_ms)?;
+        let mut borrowed = Borrowed::take();
+        let scratch = borrowed.scratch(&topic.state);
+        let now_ms = self.shared.topics.clock().recent_ms();
+        let timestamp_ms = accepted_timestamp(record, &scratch.rules, now_ms)?;
         scratch.builder.push(record, timestamp_ms)?;
-        let (delivery, len) = self.append(topic, number, partition, &config, &mut scratch)?;
+        let (delivery, len) = match self.shared.routes.get(&topic.state, number) {
+            Some(route) => self.append(route, scratch)?,
+            None => self.append(&self.find_or_make_route(topic, number)?, scratch)?,
+        };
         partitioner::note_sticky(record, count, &topic.state.sticky, len);
         Ok(delivery)
     }
@@ -391,10 +402,10 @@ impl Producer {
         let topic = partition.topic();
         self.check(topic)?;
         let number = partition.partition();
-        let open = topic.state.open_partition(number)?;
-        let config = topic.state.log_config();
-        let now_ms = self.shared.topics.clock().now_ms();
-        let mut scratch = Scratch::take();
+        let route = self.find_or_make_route(topic, number)?;
+        let now_ms = self.shared.topics.clock().recent_ms();
+        let mut borrowed = Borrowed::take();
+        let scratch = borrowed.scratch(&topic.state);
         for record in records {
             let record = record.into();
             if record.partition.is_some_and(|named| named != number) {
@@ -402,7 +413,7 @@ impl Producer {
                     reason: "it names another partition than its batch",
                 });
             }
-            let timestamp_ms = accepted_timestamp(&record, &config, now_ms)?;
+            let timestamp_ms = accepted_timestamp(&record, &scratch.rules, now_ms)?;
             scratch.builder.push(&record, timestamp_ms)?;
         }
         if scratch.builder.record_count() == 0 {
@@ -411,7 +422,7 @@ impl Producer {
         if let Some(accumulator) = &self.shared.accumulator {
             accumulator.flush_partition(&topic.state, number);
         }
-        let (delivery, _) = self.append(topic, number, open, &config, &mut scratch)?;
+        let (delivery, _) = self.append(&route, scratch)?;
         Ok(delivery)
     }
 
@@ -452,56 +463,82 @@ impl Producer {
         Ok(())
     }
 
-    fn append(
-        &self,
-        topic: &Topic,
-        number: u32,
-        partition: Arc<Partition>,
-        config: &LogConfig,
-        scratch: &mut Scratch,
-    ) -> Result<(Delivery, usize)> {
-        let mut batch = scratch.builder.seal(config.timestamp_type);
+    #[cold]
+    fn find_or_make_route(&self, topic: &Topic, number: u32) -> Result<Arc<Route>> {
+        let make = || {
+            Ok(Route {
+                topic: Arc::clone(&topic.state),
+                partition: topic.state.open_partition(number)?,
+                number,
+                _keep_open: Arc::clone(&self.shared.keep_open.0),
+            })
+        };
+        // A route keeps its topic, so that is asked whether it was deleted.
+        let is_over = |topic: &Weak<TopicState>| topic.upgrade().is_none_or(|t| t.is_deleted());
+        self.shared.routes.find_or_make(&topic.state, number, make, is_over)
+    }
+
+    #[inline]
+    fn append(&self, route: &Arc<Route>, scratch: &mut Scratch) -> Result<(Delivery, usize)> {
+        let Scratch { builder, rules, .. } = scratch;
+        let mut batch = builder.seal(rules.timestamp_type);
         let len = batch.len();
-        if len > config.batch_bytes_max {
-            let limit = config.batch_bytes_max;
+        if len > rules.batch_bytes_max {
+            let limit = rules.batch_bytes_max;
             return Err(Error::RecordTooLarge { len, limit, key: "max.message.bytes" });
         }
-        let appended = self.shared.appender.append(&topic.state, &partition, &mut batch)?;
+        let appender = &self.shared.appender;
+        let appended = appender.append(&route.topic, &route.partition, &mut batch)?;
         let delivery = Delivery::appended(AppendedBatch {
-            topic: Arc::clone(&topic.state),
-            partition,
-            number,
+            route: Arc::clone(route),
             offsets: appended.offsets,
             timestamp_ms: appended.append_time_ms.unwrap_or(batch.max_timestamp_ms()),
-            waits_for_sync: self.shared.appender.waits_for_sync(),
-            _keep_open: Arc::clone(&self.shared.keep_open.0),
+            waits_for_sync: appender.waits_for_sync(),
         });
         Ok((delivery, len))
     }
 }
 
-/// A batch builder borrowed from its thread; whatever the caller's iterators do meanwhile, including
-/// sending, finds the thread's slot empty and makes another.
+/// What a thread keeps between its sends.
+#[derive(Default)]
 struct Scratch {
     builder: BatchBuilder,
+    /// The rules of the topic that was sent to last, and their version.
+    rules: LogConfig,
+    rules_version: u64,
 }
 
-impl Scratch {
-    fn take() -> Scratch {
-        let mut builder = BUILDER.try_with(Cell::take).ok().flatten().unwrap_or_default();
-        builder.clear();
-        Scratch { builder }
+/// A thread's scratch, borrowed from it; whatever the caller's iterators do meanwhile, including sending,
+/// finds the thread's slot empty and makes another.
+struct Borrowed(Option<Box<Scratch>>);
+
+impl Borrowed {
+    #[inline]
+    fn take() -> Borrowed {
+        Borrowed(Some(SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_default()))
+    }
+
+    #[inline]
+    fn scratch(&mut self, topic: &TopicState) -> &mut Scratch {
+        let scratch = self.0.get_or_insert_default();
+        scratch.builder.clear();
+        let version = topic.settings_version();
+        if version != scratch.rules_version {
+            scratch.rules = *topic.log_config();
+            scratch.rules_version = version;
+        }
+        scratch
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Borrowed {
+    #[inline]
     fn drop(&mut self) {
-        let builder = std::mem::take(&mut self.builder);
         // A thread that is ending has no slot any more; then the buffer goes too.
-        BUILDER.try_with(|slot| slot.set(Some(builder))).unwrap_or_default();
+        SCRATCH.try_with(|slot| slot.set(self.0.take())).unwrap_or_default();
     }
 }
 
 thread_local! {
-    static BUILDER: Cell<Option<BatchBuilder>> = const { Cell::new(None) };
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }

@@ -30,7 +30,7 @@ pub(crate) struct TopicState {
     pub(crate) partitions: RwLock<Arc<[Slot]>>,
     /// How many partitions there are. Stored with Release behind the change it counts, loaded with Acquire.
     partition_count: AtomicU32,
-    /// How often the settings were replaced. Stored and loaded like the count.
+    /// A number that no other settings in this process have. Stored and loaded like the count.
     settings_version: AtomicU64,
     pub(crate) is_deleted: AtomicBool,
     /// The partition that unkeyed records go to, and the bytes it got since it became that.
@@ -65,7 +65,7 @@ impl TopicState {
             settings: RwLock::new(settings),
             partition_count: AtomicU32::new(partitions.len() as u32),
             partitions: RwLock::new(partitions),
-            settings_version: AtomicU64::new(0),
+            settings_version: AtomicU64::new(next_version()),
             is_deleted: AtomicBool::new(false),
             sticky: AtomicU64::new(0),
         }
@@ -81,7 +81,7 @@ impl TopicState {
     pub(crate) fn replace_settings(&self, settings: Settings) {
         let mut current = self.settings.write();
         *current = settings;
-        self.settings_version.fetch_add(1, Ordering::Release);
+        self.settings_version.store(next_version(), Ordering::Release);
     }
 
     #[inline]
@@ -89,7 +89,7 @@ impl TopicState {
         self.partition_count.load(Ordering::Acquire)
     }
 
-    /// Gives a number that is another one once the settings were replaced.
+    /// Gives a number that is another one once the settings were replaced, and for every other topic.
     #[inline]
     pub(crate) fn settings_version(&self) -> u64 {
         self.settings_version.load(Ordering::Acquire)
@@ -138,4 +138,10 @@ impl TopicState {
         };
         partitions.iter().enumerate().filter_map(open).collect()
     }
+}
+
+fn next_version() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Relaxed: a number that orders nothing.
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

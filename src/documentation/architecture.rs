@@ -95,6 +95,7 @@
 //! | `store.rs` | `Store`, `StoreBuilder`, `Health`: open, find, close |
 //! | `producer.rs` | `Producer`: send, send a batch, flush |
 //! | `appender.rs` | from an encoded batch to the log at a producer's level; what a flush waits for |
+//! | `per_partition.rs` | what a producer keeps for each partition it sends to, found without a lock |
 //! | `accumulator.rs` | linger: a producer's stages, what seals them all |
 //! | `stage.rs` | `Stage`: records gather in a batch, batches stand in line, one thread appends |
 //! | `stage_context.rs` | what a producer's stages share: the agenda, what was refused |

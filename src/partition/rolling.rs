@@ -168,6 +168,7 @@ impl Partition {
         first_timestamp_ms: i64,
     ) -> LiveTail {
         let is_index_full = indexes.is_full(self.writer.lock().config.segment_index_bytes);
+        let noting = indexes.noting();
         let (mapping, end) = (Arc::clone(tail.mapping()), tail.end());
         let open = OpenSegment::live(self.context.clone(), base_offset, mapping, end, indexes);
         LiveTail {
@@ -175,6 +176,7 @@ impl Partition {
             open: Arc::new(open),
             first_timestamp_ms,
             created_ms: self.clock.now_ms(),
+            noting,
             is_index_full,
             was_taken_over: end > 0,
         }

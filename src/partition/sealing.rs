@@ -200,7 +200,8 @@ impl Partition {
         }
         disk.sync_directory(&self.context.directory)?;
         // Last: see the invariant (sealed shows).
-        let indexes = live.open.indexes_of_live().read().clone();
+        let mut indexes = live.open.indexes_of_live().read().clone();
+        indexes.catch_up(&live.noting);
         indexes::write_indexes(disk, live.open.path(), &indexes)
     }
 

@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::EncodedBatch;
 use crate::partition::leader_epochs::LeaderEpochs;
+use crate::storage::indexes::Noting;
 use crate::storage::map::AppendError;
 use crate::storage::map::ColdStretch;
 use crate::storage::map::Door;
@@ -64,7 +65,9 @@ pub(crate) struct LiveTail {
     /// The greatest timestamp of the segment's first batch; −1 if it has none.
     pub(crate) first_timestamp_ms: i64,
     pub(crate) created_ms: i64,
-    /// Asked once after each append, so that the next one need not.
+    /// What the live indexes will be caught up with.
+    pub(crate) noting: Noting,
+    /// Asked whenever an entry was added, so that an append need not.
     pub(crate) is_index_full: bool,
     /// It had batches when this life began, and so its index files have entries on disk.
     pub(crate) was_taken_over: bool,
@@ -135,9 +138,9 @@ impl Writer {
         let position = live.tail.end();
         live.tail.append(batch.bytes(), door)?;
         let last_offset = log_end + i64::from(batch.record_count()) - 1;
-        {
+        if live.noting.note(position, last_offset, batch.max_timestamp_ms()) {
             let mut indexes = live.open.indexes_of_live().write();
-            indexes.note(position, last_offset, batch.max_timestamp_ms());
+            indexes.add(&live.noting, position, last_offset);
             live.is_index_full = indexes.is_full(self.config.segment_index_bytes);
         }
         if position == 0 {

@@ -26,6 +26,30 @@ pub(crate) struct Indexes {
     pub(super) latest: TimeEntry,
 }
 
+/// What decides whether a batch gets index entries. The one who appends has its own, so that a batch without
+/// entries, as most are, touches nothing that readers share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Noting {
+    interval: u32,
+    last_indexed: u64,
+    latest: TimeEntry,
+}
+
+impl Noting {
+    /// Notes a batch; tells whether it gets index entries.
+    #[inline]
+    pub(crate) fn note(&mut self, position: u64, last_offset: i64, max_timestamp_ms: i64) -> bool {
+        if max_timestamp_ms > self.latest.timestamp_ms {
+            self.latest = TimeEntry { timestamp_ms: max_timestamp_ms, last_offset };
+        }
+        let is_due = position - self.last_indexed > u64::from(self.interval);
+        if is_due {
+            self.last_indexed = position;
+        }
+        is_due
+    }
+}
+
 impl Indexes {
     pub(crate) fn new(base_offset: i64, interval: u32) -> Indexes {
         Indexes {
@@ -37,16 +61,30 @@ impl Indexes {
     }
 
     /// Notes the batch that starts at `position`; batches come in order.
-    #[inline]
     pub(crate) fn note(&mut self, position: u64, last_offset: i64, max_timestamp_ms: i64) {
-        if max_timestamp_ms > self.latest.timestamp_ms {
-            self.latest = TimeEntry { timestamp_ms: max_timestamp_ms, last_offset };
+        let mut noting = self.noting();
+        if noting.note(position, last_offset, max_timestamp_ms) {
+            self.add(&noting, position, last_offset);
         }
+        self.latest = noting.latest;
+    }
+
+    /// Gives what is needed to note further batches.
+    pub(crate) fn noting(&self) -> Noting {
         let last_indexed = self.offsets.last().map_or(0, |batch| batch.position);
-        if position - last_indexed > u64::from(self.interval) {
-            self.offsets.push(IndexedBatch { last_offset, position });
-            self.times.push_if_later(self.latest);
-        }
+        Noting { interval: self.interval, last_indexed, latest: self.latest }
+    }
+
+    /// Adds the entries of a batch of which [`Noting::note`] has said that it gets some.
+    pub(crate) fn add(&mut self, noting: &Noting, position: u64, last_offset: i64) {
+        self.latest = noting.latest;
+        self.offsets.push(IndexedBatch { last_offset, position });
+        self.times.push_if_later(self.latest);
+    }
+
+    /// Takes over the latest timestamp, which grows between entries.
+    pub(crate) fn catch_up(&mut self, noting: &Noting) {
+        self.latest = noting.latest;
     }
 
     /// Notes the first batch behind damage, so that look-ups behind it need not cross it.

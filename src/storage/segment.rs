@@ -77,8 +77,8 @@ pub(crate) struct OpenSegment {
     mapping: Option<Arc<Mapping>>,
     /// Stored with Release by the one who appends, after the bytes; loaded with Acquire by readers.
     end: AtomicU64,
-    /// Another process appends: the indexes know only what was there when they were loaded.
-    is_followed: bool,
+    /// Batches are appended, here or by another process, that the indexes do not know of.
+    grows: bool,
     /// Filled by whoever needs them first; of a live segment, from the start.
     indexes: OnceLock<RwLock<Indexes>>,
 }
@@ -101,7 +101,7 @@ impl OpenSegment {
         let path = context.log_path(base_offset);
         let file = context.disk.open(&path, Access::Read)?;
         let len = file.len()?;
-        let is_followed = end.is_some();
+        let grows = end.is_some();
         let end = match end {
             Some(end) => end,
             // Another process has yet to give back the space behind the last batch.
@@ -124,7 +124,7 @@ impl OpenSegment {
             path,
             mapping,
             end: AtomicU64::new(end),
-            is_followed,
+            grows,
             indexes: OnceLock::new(),
         })
     }
@@ -144,7 +144,7 @@ impl OpenSegment {
             path,
             mapping: Some(mapping),
             end: AtomicU64::new(end),
-            is_followed: false,
+            grows: true,
             indexes: OnceLock::from(RwLock::new(indexes)),
         }
     }
@@ -235,7 +235,7 @@ impl OpenSegment {
             (indexes.latest, indexes.times.floor(timestamp_ms))
         };
         // An index is advice: what the answer rests on is checked against the log.
-        let is_late = latest.timestamp_ms < timestamp_ms && !self.is_followed;
+        let is_late = latest.timestamp_ms < timestamp_ms && !self.grows;
         if is_late && self.time_entry_holds(latest)? {
             return Ok(None);
         }

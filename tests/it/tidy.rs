@@ -24,6 +24,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "producer",
             "appender",
             "accumulator",
+            "per_partition",
             "stage",
             "stage_context",
             "buffer_pool",
@@ -57,7 +58,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     ),
     // Two error numbers that the standard library has no kind for.
     ("libc", &["error.rs", "storage/disk.rs", "storage/lock.rs"]),
-    ("rustix", &["storage/disk.rs"]),
+    ("rustix", &["clock.rs", "storage/disk.rs"]),
     ("thiserror", &["error.rs"]),
     // Partitions speak to the background thread.
     (
