@@ -9,8 +9,10 @@
 //! an append gets there. Zeros written in large pieces leave pages that a store finds present, and blocks that
 //! a sync need not record anew; both cost several times more when they are made page by page, on the way.
 //!
-//! **Invariant (ahead).** Zeros are written only behind `Runway::ready` and under its lock, and an append
-//! goes no further than `ready`, moving it under the same lock if need be. So zeros never hit a batch.
+//! **Invariant (ahead).** Zeros are written only to pieces that were claimed, each by one thread; what is
+//! claimed lies at or behind `Front::ready`, and an append goes no further than that. What is ready is moved
+//! over a piece once that is finished, and over unclaimed space only while nothing is claimed. So zeros never
+//! hit a batch.
 //!
 //! **Invariant (frozen).** Bytes of a mapped file below a published end are never written again and
 //! never truncated while a mapping of them exists in this process. Ends are published with a Release
@@ -30,6 +32,7 @@ use std::sync::atomic::fence;
 
 use memmap2::MmapOptions;
 use memmap2::MmapRaw;
+use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use crate::error::Error;
@@ -68,7 +71,7 @@ pub(crate) struct Tail {
     step: u64,
     /// The last reservation ahead of need failed.
     is_tight: bool,
-    /// An append may go so far without asking the runway; never beyond `Runway::ready`.
+    /// An append may go so far without asking the runway; never beyond `Front::ready`.
     ready: u64,
     /// So far the space was offered for warming.
     offered: u64,
@@ -79,8 +82,27 @@ pub(crate) struct Tail {
 struct Runway {
     file: Arc<DiskFile>,
     mapping: Arc<Mapping>,
-    /// See the invariant (ahead). Held while a piece of zeros is written.
-    ready: Mutex<u64>,
+    /// See the invariant (ahead). Held for one look or one change.
+    front: Mutex<Front>,
+    /// A piece was finished.
+    moved: Condvar,
+}
+
+/// How far the space ahead of an appender is.
+#[derive(Debug)]
+struct Front {
+    /// Appends may go so far.
+    ready: u64,
+    /// So far somebody is at it, or it is ready. [`CUT`] once nothing is to be made ready any more.
+    claimed: u64,
+    /// Pieces that were finished before one in front of them.
+    finished: Vec<Range<u64>>,
+}
+
+/// A piece that is being written; finished when this is dropped.
+struct Piece<'r> {
+    runway: &'r Runway,
+    range: Range<u64>,
 }
 
 /// Reserved space that an append will reach soon and that is not ready yet.
@@ -184,14 +206,51 @@ impl Mapping {
 }
 
 impl Runway {
-    /// Writes zeros behind what is ready, up to `upto` or the end of a piece; tells what was done.
-    fn write_piece(&self, ready: &mut u64, upto: u64, piece_len: u64) -> Range<u64> {
-        let piece = *ready..upto.min((*ready / piece_len + 1) * piece_len);
+    fn new(file: DiskFile, mapping: Mapping, end: u64) -> Runway {
+        Runway {
+            file: Arc::new(file),
+            mapping: Arc::new(mapping),
+            front: Mutex::new(Front { ready: end, claimed: end, finished: Vec::new() }),
+            moved: Condvar::new(),
+        }
+    }
+
+    /// Claims the next piece below `upto`, if there is one.
+    fn claim(&self, front: &mut Front, upto: u64, piece_len: u64) -> Option<Piece<'_>> {
+        let start = front.claimed;
+        if start >= upto {
+            return None;
+        }
+        front.claimed = upto.min((start / piece_len + 1) * piece_len);
+        Some(Piece { runway: self, range: start..front.claimed })
+    }
+}
+
+impl Front {
+    fn is_being_worked_at(&self) -> bool {
+        self.claimed != CUT && self.claimed > self.ready
+    }
+
+    fn finish(&mut self, piece: Range<u64>) {
+        self.finished.push(piece);
+        while let Some(next) = self.finished.iter().position(|piece| piece.start == self.ready) {
+            self.ready = self.finished.swap_remove(next).end;
+        }
+    }
+}
+
+impl Piece<'_> {
+    fn write_zeros(&self) {
         // Not an append: the space stays reserved, and reads as zeros either way. A store that meets a page
         // that is not there takes a fault, and a disk that fails says so at the next sync.
-        self.file.write_zeros(piece.clone()).unwrap_or_default();
-        *ready = piece.end;
-        piece
+        self.runway.file.write_zeros(self.range.clone()).unwrap_or_default();
+    }
+}
+
+impl Drop for Piece<'_> {
+    fn drop(&mut self) {
+        self.runway.front.lock().finish(self.range.clone());
+        self.runway.moved.notify_all();
     }
 }
 
@@ -199,14 +258,12 @@ impl ColdStretch {
     /// Makes the space ready, piece by piece; the log's bytes do not change. Ends early where the appender is
     /// ahead already or the file was cut.
     pub(crate) fn warm(self) {
-        loop {
-            let mut ready = self.runway.ready.lock();
-            if *ready >= self.upto {
-                return;
-            }
-            let piece = self.runway.write_piece(&mut ready, self.upto, PIECE_LEN);
-            drop(ready);
-            self.runway.mapping.populate(piece);
+        let claim = || self.runway.claim(&mut self.runway.front.lock(), self.upto, PIECE_LEN);
+        while let Some(piece) = claim() {
+            piece.write_zeros();
+            let range = piece.range.clone();
+            drop(piece);
+            self.runway.mapping.populate(range);
         }
     }
 }
@@ -278,10 +335,8 @@ impl Tail {
             DoorsOpen::Both => Mapping::writable(&file, len, lock)?,
             DoorsOpen::WriteOnly => Mapping::read_only(&file, len, lock)?,
         };
-        let runway =
-            Runway { file: Arc::new(file), mapping: Arc::new(mapping), ready: Mutex::new(end) };
         Ok(Tail {
-            runway: Arc::new(runway),
+            runway: Arc::new(Runway::new(file, mapping, end)),
             door,
             end,
             reserved: end,
@@ -335,10 +390,13 @@ impl Tail {
     /// Gives back the space behind the end. Readers never look there.
     pub(crate) fn trim(&mut self) -> Result<()> {
         if self.reserved > self.end {
-            // Under the lock, and with nothing left to be made ready: zeros would lengthen the file again.
-            let mut ready = self.runway.ready.lock();
+            // With nobody at work, and nothing left to be made ready: zeros would lengthen the file again.
+            let mut front = self.runway.front.lock();
+            while front.is_being_worked_at() {
+                self.runway.moved.wait(&mut front);
+            }
             self.runway.file.set_len(self.end)?;
-            *ready = CUT;
+            front.claimed = CUT;
             self.reserved = self.end;
             self.ready = self.end;
         }
@@ -377,11 +435,6 @@ impl Tail {
     /// Takes the space up to `upto` into use, which is reserved but was not ready when it was last asked.
     #[cold]
     fn make_ready(&mut self, upto: u64, door: Door) {
-        let mut ready = self.runway.ready.lock();
-        if *ready == CUT {
-            self.ready = upto;
-            return;
-        }
         let (piece_len, len_min) = match door {
             Door::Store => (PIECE_LEN, WARMED_LEN_MIN),
             // The next sync writes the zeros too, and somebody waits for it.
@@ -389,11 +442,31 @@ impl Tail {
         };
         // What is large is written by one call itself, and a short runway is not worth one.
         let is_small = upto - self.end < piece_len / 4;
-        while *ready < upto && is_small && self.reserved >= *ready + len_min {
-            self.runway.write_piece(&mut ready, self.reserved, piece_len);
+        let mut front = self.runway.front.lock();
+        while front.ready < upto
+            && is_small
+            && self.reserved >= front.claimed.saturating_add(len_min)
+        {
+            // Instead of waiting for a piece that somebody is at, the next one: where memory is slow to
+            // come, two get it faster. Two writes to one file take turns; making pages present does not.
+            let is_alone = !front.is_being_worked_at();
+            let piece = self.runway.claim(&mut front, self.reserved, piece_len);
+            drop(front);
+            match piece {
+                Some(piece) if is_alone => piece.write_zeros(),
+                Some(piece) => self.runway.mapping.populate(piece.range.clone()),
+                None => {}
+            }
+            front = self.runway.front.lock();
         }
-        *ready = upto.max(*ready);
-        self.ready = *ready;
+        while front.ready < upto && front.is_being_worked_at() {
+            self.runway.moved.wait(&mut front);
+        }
+        if front.claimed != CUT && front.ready < upto {
+            front.ready = upto;
+            front.claimed = upto;
+        }
+        self.ready = front.ready.max(upto);
     }
 
     /// Reserves space in steps that start small, so that a thousand idle partitions cost little, and
