@@ -109,7 +109,7 @@ impl Appender {
 }
 
 /// From this size on, one `write` is faster than faulting the pages in one by one.
-const STORE_LEN_MAX: usize = 64 << 10;
+const STORE_LEN_MAX: usize = 4 << 10;
 
 /// Gives the timestamp that a record is to carry, by the topic's rules.
 ///
