@@ -8,6 +8,7 @@ mod errors;
 mod golden;
 mod killing;
 mod limits;
+mod lingering;
 mod lock;
 mod model;
 mod names;

@@ -137,6 +137,32 @@ pub(crate) struct ProduceArgs {
     /// Each line begins with a timestamp, in milliseconds since 1970, and a tab
     #[arg(short = 't', long)]
     pub(crate) timestamps: bool,
+    #[command(flatten)]
+    pub(crate) staging: StagingArgs,
+}
+
+/// Whether records wait for company; either option makes them.
+#[derive(Clone, Copy, Debug, Options)]
+pub(crate) struct StagingArgs {
+    /// Let records wait in memory for others to share a batch with, at most so long
+    #[arg(long, value_name = "MS")]
+    pub(crate) linger_ms: Option<u64>,
+    /// Append records in batches of up to so many bytes
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) batch_bytes: Option<usize>,
+}
+
+impl StagingArgs {
+    pub(crate) fn producer(self, store: &ottla::Store) -> ottla::Producer {
+        let mut builder = store.producer_builder();
+        if let Some(ms) = self.linger_ms {
+            builder = builder.linger(Duration::from_millis(ms));
+        }
+        if let Some(bytes) = self.batch_bytes {
+            builder = builder.batch_bytes(bytes);
+        }
+        builder.build()
+    }
 }
 
 #[derive(Debug, Options)]
@@ -234,6 +260,8 @@ pub(crate) struct PerfProduceArgs {
     /// When each thread waits for durability: after each record, or once at the end
     #[arg(long, value_enum, default_value_t = Wait::End)]
     pub(crate) wait: Wait,
+    #[command(flatten)]
+    pub(crate) staging: StagingArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -148,7 +148,7 @@ impl Report {
 }
 
 fn produce(bench: &Bench, args: &PerfProduceArgs) -> Result<Report, Failure> {
-    let producer = bench.store.producer();
+    let producer = args.staging.producer(&bench.store);
     let value = vec![b'x'; args.shared.size];
     let threads = u64::from(args.threads);
     let share = |thread: u64| {
@@ -186,6 +186,8 @@ fn produce(bench: &Bench, args: &PerfProduceArgs) -> Result<Report, Failure> {
     };
     report.put("threads", threads);
     report.put("wait", wait);
+    report.put("linger_ms", args.staging.linger_ms);
+    report.put("batch_bytes", args.staging.batch_bytes);
     report.lines.push(format!("{threads} threads, waiting for durability: {wait}"));
     let len = args.shared.records * args.shared.size as u64;
     report.throughput(args.shared.records, len, elapsed);
