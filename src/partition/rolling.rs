@@ -91,8 +91,13 @@ impl Partition {
             if live.was_taken_over { self.seal(&mut live, next) } else { self.make_room_to_seal() };
         let begun = match ready.and_then(|()| self.begun(&live, next)) {
             Ok(begun) => begun,
-            // The old segment is still the last, and still takes nothing, so the next append tries again.
-            Err(error) => return (Some(live), Err(error)),
+            // The old segment is still the last, and takes nothing, not even a shorter batch than the one
+            // that met its end: the next segment's file may be there already, and it says where this one
+            // ends. So the next append tries again.
+            Err(error) => {
+                live.is_over = true;
+                return (Some(live), Err(error));
+            }
         };
         let (open, file) = (Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
         if live.was_taken_over {
@@ -178,6 +183,7 @@ impl Partition {
             created_ms: self.clock.now_ms(),
             noting,
             is_index_full,
+            is_over: false,
             was_taken_over: end > 0,
         }
     }

@@ -69,6 +69,8 @@ pub(crate) struct LiveTail {
     pub(crate) noting: Noting,
     /// Asked whenever an entry was added, so that an append need not.
     pub(crate) is_index_full: bool,
+    /// A roll was begun, and failed.
+    pub(crate) is_over: bool,
     /// It had batches when this life began, and so its index files have entries on disk.
     pub(crate) was_taken_over: bool,
 }
@@ -160,6 +162,7 @@ impl LiveTail {
         end + batch.len() as u64 > limit
             || last_offset - self.open.base_offset() > i64::from(i32::MAX)
             || self.is_index_full
+            || self.is_over
     }
 
     /// Kafka's rule: the age is the span between the first batch's timestamp and the incoming one's, or,
