@@ -523,3 +523,277 @@ fn is_unkeyed(record: &Record<'_>) -> bool {
 const LINE_LEN: usize = 2;
 /// An append that takes longer than this does not hold up those who send: the buffer takes what they bring.
 const TURN_WAIT_MAX: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use std::panic::AssertUnwindSafe;
+    use std::panic::catch_unwind;
+    use std::sync::atomic::AtomicU64;
+    use std::sync::atomic::Ordering;
+    use std::thread;
+    use std::time::Duration;
+    use std::time::Instant;
+
+    use tempfile::TempDir;
+
+    use crate::Delivery;
+    use crate::Durability;
+    use crate::Error;
+    use crate::Finding;
+    use crate::Producer;
+    use crate::Record;
+    use crate::Store;
+    use crate::Topic;
+    use crate::TopicConfig;
+    use crate::storage::disk::Disk;
+    use crate::storage::faults::Script;
+
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    /// A store on a disk with a script, with two partitions, and a producer that seals nothing by itself.
+    fn scripted() -> (TempDir, Disk, Store, Topic, Producer) {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let store = Store::builder(directory.path())
+            .durability(Durability::Buffered)
+            .checkpoint_interval(NEVER)
+            .disk(disk.clone())
+            .open()
+            .unwrap();
+        let topic = store.create_topic("t", TopicConfig::new().partitions(2)).unwrap();
+        let producer = store.producer_builder().linger(NEVER).build();
+        (directory, disk, store, topic, producer)
+    }
+
+    fn send(producer: &Producer, topic: &Topic, value: &str) -> Delivery {
+        producer.send(topic, Record::new(value).partition(0)).unwrap()
+    }
+
+    fn read(store: &Store, topic: &Topic, partition: u32) -> Vec<String> {
+        let partition = topic.partition(partition).unwrap();
+        let mut consumer = store.consumer().assign([partition]).unwrap();
+        let mut all = Vec::new();
+        loop {
+            let records = consumer.poll(Duration::ZERO).unwrap();
+            if records.is_empty() {
+                return all;
+            }
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            all.extend(records.iter().map(|message| text(message.value().unwrap())));
+        }
+    }
+
+    #[test]
+    fn a_batch_that_finds_no_space_fails_every_delivery_and_is_told_by_flush_and_health() {
+        let (_directory, disk, store, topic, producer) = scripted();
+        let other = producer.clone();
+        let mut lost: Vec<_> = (0..5).map(|n| send(&producer, &topic, &n.to_string())).collect();
+        disk.script().arm(1, libc::ENOSPC, true);
+        let forgotten = lost.pop();
+        drop(forgotten);
+        assert!(matches!(producer.flush(), Err(Error::OutOfSpace { .. })));
+        disk.script().disarm();
+        let is_told = |error: Error| {
+            let Error::OutOfSpace { path, .. } = &error else { panic!("{error}") };
+            assert!(path.starts_with(store.path()) && error.is_retriable(), "{error}");
+        };
+        let mut patient = lost.pop().unwrap();
+        is_told(patient.wait_timeout(Duration::ZERO).unwrap_err());
+        is_told(patient.wait_timeout(Duration::ZERO).unwrap_err());
+        lost.into_iter().for_each(|delivery| is_told(delivery.wait().unwrap_err()));
+        let findings = store.health().findings;
+        let [Finding::Nuisance { reason, .. }] = &findings[..] else { panic!("{findings:?}") };
+        assert!(reason.contains("staged") && reason.contains("no space left"), "{reason}");
+
+        producer.flush().unwrap();
+        // Whoever flushes through another clone has not heard of it yet.
+        is_told(other.flush().unwrap_err());
+        other.flush().unwrap();
+        assert_eq!(send(&producer, &topic, "later").wait().unwrap().offset(), 0);
+        assert_eq!(read(&store, &topic, 0), ["later"]);
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn a_refusal_that_nobody_was_told_of_is_told_by_the_close() {
+        let (_directory, disk, store, topic, producer) = scripted();
+        drop(send(&producer, &topic, "lost"));
+        let kept = producer.send(&topic, Record::new("kept").partition(1)).unwrap();
+        disk.script().arm(1, libc::ENOSPC, true);
+        drop(send(&producer, &topic, "also lost").wait().unwrap_err());
+        disk.script().disarm();
+        assert!(matches!(store.close(), Err(Error::OutOfSpace { .. })));
+        assert_eq!(kept.wait().unwrap().offset(), 0, "the others were appended all the same");
+        let marker = _directory.path().join(".kafka_cleanshutdown");
+        assert!(marker.exists(), "the directory itself is in order");
+    }
+
+    #[test]
+    fn a_failed_append_latches_and_what_stands_behind_it_is_refused() {
+        let (_directory, disk, store, topic, producer) = scripted();
+        assert_eq!(send(&producer, &topic, "before").wait().unwrap().offset(), 0);
+        let lost = [send(&producer, &topic, "a"), send(&producer, &topic, "b")];
+        disk.script().arm(1, libc::EIO, true);
+        for delivery in lost {
+            assert!(matches!(delivery.wait(), Err(Error::Latched { .. })));
+        }
+        disk.script().disarm();
+        let refused = producer.send(&topic, Record::new("late").partition(0)).unwrap_err();
+        assert!(matches!(refused, Error::Latched { .. }), "known before it is staged: {refused}");
+        assert!(matches!(producer.flush(), Err(Error::Latched { .. })));
+        let elsewhere = producer.send(&topic, Record::new("fine").partition(1)).unwrap();
+        assert_eq!(elsewhere.wait().unwrap().offset(), 0);
+        assert_eq!(read(&store, &topic, 0), ["before"]);
+        assert!(!store.health().is_good());
+    }
+
+    #[test]
+    fn an_append_that_panics_leaves_nobody_waiting() {
+        let (_directory, disk, store, topic, producer) = scripted();
+        assert_eq!(send(&producer, &topic, "before").wait().unwrap().offset(), 0);
+        let (first, second) = (send(&producer, &topic, "a"), send(&producer, &topic, "b"));
+        disk.script().arm(1, Script::PANIC, false);
+        let unwound = catch_unwind(AssertUnwindSafe(|| first.wait()));
+        assert!(unwound.is_err(), "the one who appends has the panic");
+        assert!(matches!(second.wait(), Err(Error::Latched { .. })));
+        let refused = producer.send(&topic, Record::new("late").partition(0)).unwrap_err();
+        assert!(matches!(refused, Error::Latched { .. }));
+        let elsewhere = producer.send(&topic, Record::new("fine").partition(1)).unwrap();
+        assert_eq!(elsewhere.wait().unwrap().offset(), 0);
+        assert!(matches!(producer.flush(), Err(Error::Latched { .. })));
+        assert_eq!(read(&store, &topic, 0), ["before"]);
+    }
+
+    #[test]
+    fn a_panic_on_the_background_thread_does_not_end_its_care_for_the_others() {
+        let (_directory, disk, store, topic, _) = scripted();
+        let producer = store.producer_builder().linger(Duration::from_millis(5)).build();
+        disk.script().arm(1, Script::PANIC, false);
+        let lost = send(&producer, &topic, "lost");
+        // Found out without anybody's doing anything, but for the look.
+        let begun = Instant::now();
+        while store.health().is_good() {
+            assert!(begun.elapsed() < Duration::from_secs(60));
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(matches!(lost.wait(), Err(Error::Latched { .. })));
+        let mut consumer = store.consumer().assign([topic.partition(1).unwrap()]).unwrap();
+        drop(producer.send(&topic, Record::new("fine").partition(1)).unwrap());
+        assert_eq!(consumer.poll(Duration::from_secs(60)).unwrap().count(), 1);
+    }
+
+    /// Stages, waits and flushes; gives each record with what it was told.
+    fn staged_life(directory: &TempDir, disk: &Disk) -> Vec<(String, Result<i64, Error>)> {
+        let mut told = Vec::new();
+        let store = Store::builder(directory.path())
+            .durability(Durability::Buffered)
+            .checkpoint_interval(NEVER)
+            .disk(disk.clone())
+            .open();
+        let Ok(store) = store else { return told };
+        let Ok(topic) = store.create_topic("t", TopicConfig::new().segment_bytes(1024)) else {
+            return told;
+        };
+        let producer = store.producer_builder().linger(NEVER).batch_bytes(400).build();
+        let mut pending = Vec::new();
+        for n in 0..40 {
+            let value = format!("{n}-{}", "x".repeat(60));
+            match producer.send(&topic, &value) {
+                Ok(delivery) => pending.push((value, delivery)),
+                Err(error) => told.push((value, Err(error))),
+            }
+            if n % 13 == 12 {
+                drop(producer.flush());
+            }
+        }
+        drop((producer, topic));
+        drop(store.close());
+        for (value, delivery) in pending {
+            told.push((value, delivery.wait().map(|sent| sent.offset())));
+        }
+        told
+    }
+
+    #[test]
+    fn whichever_effect_fails_every_staged_record_is_told_the_truth() {
+        let scratch = tempfile::tempdir().unwrap();
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let told = staged_life(&scratch, &disk);
+        assert!(told.iter().all(|(_, told)| told.is_ok()) && told.len() == 40);
+        let effects = disk.script().count();
+        assert!(effects > 50, "{effects}");
+        let (mut refused_count, mut appended_count) = (0, 0);
+        for errno in [libc::EIO, libc::ENOSPC] {
+            for n in 1..=effects {
+                let directory = tempfile::tempdir().unwrap();
+                let disk = Disk::failing_once(n, errno);
+                let told = staged_life(&directory, &disk);
+                let trace = disk.script().trace();
+                let what = format!("effect {n} ({}), errno {errno}", trace[n as usize - 1]);
+                let store = Store::open(directory.path()).unwrap();
+                let found = match store.topic("t") {
+                    Ok(topic) => read(&store, &topic, 0),
+                    Err(_) => Vec::new(),
+                };
+                for (value, told) in told {
+                    match told {
+                        Ok(offset) => {
+                            appended_count += 1;
+                            assert_eq!(found.get(offset as usize), Some(&value), "{what}");
+                        }
+                        // Nobody knows.
+                        Err(Error::Latched { .. }) => {}
+                        Err(error) => {
+                            refused_count += 1;
+                            assert!(!found.contains(&value), "{what}: {error}, yet it is there");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(refused_count > 100 && appended_count > 1000, "{refused_count} {appended_count}");
+    }
+
+    #[test]
+    fn whoever_appends_for_the_others_comes_back_to_his_own_work() {
+        let store = Store::builder_temporary().durability(Durability::Buffered).open().unwrap();
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let producer = store.producer_builder().linger(NEVER).batch_bytes(2000).build();
+        const THREADS: usize = 4;
+        const EACH: u64 = 3000;
+        let sent: [AtomicU64; THREADS] = Default::default();
+        let begun = Instant::now();
+        let value = "v".repeat(1000);
+        thread::scope(|scope| {
+            for own in &sent {
+                scope.spawn(|| {
+                    // Everybody goes on until everybody is through: whoever is kept from it ends this badly.
+                    while sent.iter().any(|sent| sent.load(Ordering::Relaxed) < EACH) {
+                        assert!(begun.elapsed() < Duration::from_secs(60), "{sent:?}");
+                        drop(producer.send(&topic, &value).unwrap());
+                        own.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        producer.flush().unwrap();
+        let total: u64 = sent.iter().map(|sent| sent.load(Ordering::Relaxed)).sum();
+        assert_eq!(topic.partition(0).unwrap().watermarks().unwrap(), (0, total as i64));
+    }
+
+    #[test]
+    fn a_producer_does_not_hold_on_to_a_deleted_topic() {
+        let store = Store::builder_temporary().durability(Durability::Buffered).open().unwrap();
+        let producer = store.producer_builder().linger(NEVER).build();
+        for n in 0..10 {
+            let name = format!("t{n}");
+            let topic = store.create_topic(&name, TopicConfig::new()).unwrap();
+            let partition = std::sync::Arc::downgrade(&topic.state.open_partition(0).unwrap());
+            drop(producer.send(&topic, "v").unwrap().wait().unwrap());
+            assert!(partition.upgrade().is_some());
+            store.delete_topic(&name).unwrap();
+            drop(topic);
+            assert!(partition.upgrade().is_none(), "its files are kept open");
+        }
+    }
+}

@@ -86,6 +86,9 @@ impl Disk {
 }
 
 impl Script {
+    /// In place of an error number: the effect panics.
+    pub(crate) const PANIC: i32 = -1;
+
     pub(crate) fn next(&self, action: &'static str, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         state.count += 1;
@@ -93,6 +96,10 @@ impl Script {
         state.trace.push(format!("{action} {name}"));
         let fails =
             state.count == state.fail_at || (state.persistent && state.count > state.fail_at);
+        if fails && state.errno == Script::PANIC {
+            drop(state);
+            panic!("on purpose");
+        }
         if fails { Err(io::Error::from_raw_os_error(state.errno)) } else { Ok(()) }
     }
 
