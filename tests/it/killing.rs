@@ -27,6 +27,11 @@ use ottla::Record;
 use ottla::Store;
 use ottla::TopicConfig;
 
+use crate::read_only::Helper;
+use crate::read_only::orders;
+use crate::read_only::tell;
+use crate::read_only::wait_for_parent;
+
 const THREADS: u32 = 3;
 const PARTITIONS: u32 = 2;
 const CYCLES: u32 = 100;
@@ -43,19 +48,36 @@ fn child_that_appends_until_it_is_killed() {
     let store = Store::open(directory).unwrap();
     let config = TopicConfig::new().partitions(PARTITIONS).segment_bytes(32 << 10);
     let topic = store.topic_or_create("t", config).unwrap();
-    let producer = store.producer_builder().durability(durability).build();
+    let stages = std::env::var("OTTLA_KILLED_DURABILITY").as_deref() == Ok("staged");
+    let builder = store.producer_builder().durability(durability);
+    let producer = if stages {
+        builder.linger(Duration::from_micros(300)).batch_bytes(900).build()
+    } else {
+        builder.build()
+    };
     thread::scope(|scope| {
         for writer in 0..THREADS {
             let (topic, producer) = (&topic, &producer);
             scope.spawn(move || {
+                let mut pending = Vec::new();
                 for n in 0_u64.. {
                     // Lengths vary, so that batches meet page and segment borders everywhere.
                     let value = format!("{writer}:{n}:{}", "x".repeat((n % 300) as usize));
                     let record = Record::new(&value).partition((n % u64::from(PARTITIONS)) as u32);
-                    let sent = producer.send(topic, record).unwrap().wait().unwrap();
-                    // One write of one line: a pipe takes it whole, and before the next append.
-                    let line = format!("@{} {} {writer} {n}\n", sent.partition(), sent.offset());
-                    std::io::stdout().write_all(line.as_bytes()).unwrap();
+                    pending.push((n, producer.send(topic, record).unwrap()));
+                    if stages && n % 17 != 16 {
+                        continue;
+                    }
+                    if stages && n % 2 == 0 {
+                        producer.flush().unwrap();
+                    }
+                    for (n, delivery) in pending.drain(..) {
+                        let sent = delivery.wait().unwrap();
+                        let (partition, offset) = (sent.partition(), sent.offset());
+                        // One write of one line: a pipe takes it whole, and before the next append.
+                        let line = format!("@{partition} {offset} {writer} {n}\n");
+                        std::io::stdout().write_all(line.as_bytes()).unwrap();
+                    }
                 }
             });
         }
@@ -152,9 +174,10 @@ fn storm(durability: &str, cycles: u32) {
                 let mut fields = value.split(|byte| *byte == b':');
                 let writer = fields.next().unwrap();
                 let n = std::str::from_utf8(fields.next().unwrap()).unwrap().parse().unwrap();
-                if let Some(before) = latest.insert(writer, n) {
-                    assert!(before < n, "{what}: {before} before {n}");
-                }
+                let before = latest.insert(writer, n);
+                let expected = before.map_or(u64::from(number), |n| n + u64::from(PARTITIONS));
+                // No hole: what a kill takes is what was sent last.
+                assert_eq!(n, expected, "{what}: {before:?} before {n}");
             }
             *kept = found;
         }
@@ -171,6 +194,83 @@ fn a_hundred_kills_lose_nothing_that_send_returned() {
 #[test]
 fn kills_lose_nothing_that_was_acknowledged_as_durable() {
     storm("synced", CYCLES / 4);
+}
+
+#[test]
+fn kills_lose_nothing_of_what_was_staged_and_then_flushed_or_waited_for() {
+    storm("staged", CYCLES / 2);
+}
+
+/// What the child of the next test runs: appends, flushes, stages, tells, and waits for its end.
+#[test]
+fn child_that_stages_until_it_is_killed() {
+    let Some((data, orders)) = orders() else { return };
+    let store = Store::open(data).unwrap();
+    let topic = store.topic_or_create("t", TopicConfig::new().partitions(2)).unwrap();
+    let never = Duration::from_secs(3600);
+    let producer = store.producer_builder().linger(never).batch_bytes(1000).build();
+    let send = |value: &str, partition: u32| {
+        producer.send(&topic, Record::new(value).partition(partition)).unwrap()
+    };
+    let mut deliveries = Vec::new();
+    for n in 0..5 {
+        deliveries.push(send(&format!("flushed {n}"), 0));
+        deliveries.push(send(&format!("flushed {n}"), 1));
+    }
+    producer.flush().unwrap();
+    deliveries.push(send("waited for", 0));
+    drop(deliveries.pop().unwrap().wait().unwrap());
+    // Sealed because the next did not fit.
+    deliveries.push(send(&format!("full {}", "x".repeat(920)), 1));
+    for n in 0..5 {
+        deliveries.push(send(&format!("staged {n}"), 0));
+        deliveries.push(send(&format!("staged {n}"), 1));
+    }
+    match orders.as_str() {
+        "be killed" => {
+            tell("ready");
+            wait_for_parent();
+        }
+        "abort" => std::process::abort(),
+        // With threads, stores and all: nothing is dropped.
+        "exit" => std::process::exit(0),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_kill_an_abort_or_an_exit_takes_exactly_what_is_staged() {
+    for orders in ["be killed", "abort", "exit", "return"] {
+        let directory = tempfile::tempdir().unwrap();
+        let test = "killing::child_that_stages_until_it_is_killed";
+        let mut child = Helper::start(test, directory.path(), orders);
+        if orders == "be killed" {
+            assert_eq!(child.hear(), "ready");
+            child.kill();
+        } else {
+            child.wait_for_the_end();
+        }
+        let store = Store::open(directory.path()).unwrap();
+        assert!(store.health().is_good());
+        let topic = store.topic("t").unwrap();
+        for partition in topic.partitions() {
+            let number = partition.partition();
+            let mut expected: Vec<String> = (0..5).map(|n| format!("flushed {n}")).collect();
+            let last = if number == 0 { "waited for".to_owned() } else { "full".to_owned() };
+            expected.push(last);
+            if orders == "return" {
+                expected.extend((0..5).map(|n| format!("staged {n}")));
+            }
+            let mut consumer = store.consumer().assign([&partition]).unwrap();
+            let records = consumer.poll(Duration::ZERO).unwrap();
+            let text = |bytes: &[u8]| {
+                String::from_utf8_lossy(bytes).trim_end_matches(['x', ' ']).to_owned()
+            };
+            let found: Vec<String> =
+                records.iter().map(|message| text(message.value().unwrap())).collect();
+            assert_eq!(found, expected, "{orders}, partition {number}");
+        }
+    }
 }
 
 #[test]

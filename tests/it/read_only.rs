@@ -75,6 +75,12 @@ impl Helper {
         self.child.wait().unwrap();
     }
 
+    /// Waits for the child's end, however it ends.
+    pub(crate) fn wait_for_the_end(mut self) {
+        while self.lines.read_line(&mut String::new()).unwrap() > 0 {}
+        self.child.wait().unwrap();
+    }
+
     /// Lets the child go on, and waits for its end.
     pub(crate) fn finish(mut self) {
         drop(self.child.stdin.take());
