@@ -28,6 +28,7 @@ use crate::partition::watermarks::Doorbell;
 use crate::records::OwnedMessage;
 use crate::records::Part;
 use crate::records::Records;
+use crate::storage::verified::Checks;
 use crate::topic::KeepOpen;
 use crate::topic::OffsetAndTimestamp;
 use crate::topic::TopicPartition;
@@ -93,6 +94,7 @@ pub(crate) struct Settings {
     pub(crate) records_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) partition_bytes_max: usize,
+    pub(crate) checks: Checks,
     pub(crate) spin: Duration,
     pub(crate) iterator_timeout: Option<Duration>,
 }
@@ -339,7 +341,7 @@ impl Consumer {
             match self.read_one(index, limits) {
                 Ok(Some(part)) => {
                     room.records -= part.fetched.record_count.min(room.records);
-                    room.bytes = room.bytes.saturating_sub(part.fetched.range.len());
+                    room.bytes = room.bytes.saturating_sub(part.fetched.len());
                     parts.push(part);
                     self.next = (index + 1) % count;
                 }
@@ -371,7 +373,7 @@ impl Consumer {
         }
         loop {
             let bound = bound(&assigned.open, self.settings.isolation);
-            match assigned.open.read(&mut assigned.cursor, limits, bound)? {
+            match assigned.open.read(&mut assigned.cursor, limits, bound, self.settings.checks)? {
                 ReadOutcome::Records(fetched) => {
                     return Ok(Some(Part { source: assigned.source.clone(), fetched }));
                 }

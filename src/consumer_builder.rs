@@ -12,6 +12,7 @@ use crate::consumer::Settings;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
+use crate::storage::verified::Checks;
 use crate::topic::KeepOpen;
 use crate::topics::Topics;
 
@@ -48,6 +49,7 @@ impl ConsumerBuilder {
             records_max: 500,
             bytes_max: 50 << 20,
             partition_bytes_max: 1 << 20,
+            checks: Checks::All,
             spin: Duration::from_micros(20),
             iterator_timeout: None,
         };
@@ -88,6 +90,28 @@ impl ConsumerBuilder {
     /// comes whole.
     pub fn max_partition_fetch_bytes(mut self, bytes: usize) -> ConsumerBuilder {
         self.settings.partition_bytes_max = bytes;
+        self
+    }
+
+    /// Sets whether the checksum of a batch is summed before its records are returned; default true. Kafka's
+    /// `check.crcs`.
+    ///
+    /// A batch is summed once for each time its segment is opened, and not at all if this store has appended
+    /// it to the segment that is still being appended to; `false` leaves that out as well. What keeps the
+    /// reader safe is checked in either case: lengths, counts and offsets of the records. So a flipped bit in
+    /// a key or a value goes unnoticed, one in a batch's structure is still [`Error::Corrupt`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # let store = ottla::Store::temporary()?;
+    /// # let topic = store.create_topic("t", ottla::TopicConfig::new())?;
+    /// # store.producer().send(&topic, "v")?.wait()?;
+    /// let mut consumer = store.consumer().check_crcs(false).assign(topic.partitions())?;
+    /// assert_eq!(consumer.poll(Duration::from_secs(1))?.count(), 1);
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn check_crcs(mut self, check: bool) -> ConsumerBuilder {
+        self.settings.checks = if check { Checks::All } else { Checks::Structure };
         self
     }
 

@@ -83,7 +83,6 @@ pub struct OwnedMessage {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     headers: Range<usize>,
-    header_count: i32,
     offset: i64,
     timestamp_ms: i64,
     timestamp_type: TimestampType,
@@ -93,7 +92,7 @@ pub struct OwnedMessage {
 impl Records {
     /// Iterates over all records: partition by partition, each in offset order.
     pub fn iter(&self) -> Messages<'_> {
-        Messages { parts: self.parts.iter(), current: None }
+        Messages::new(&self.parts)
     }
 
     /// Gives the number of records.
@@ -115,13 +114,13 @@ impl Records {
     pub fn of(&self, partition: &TopicPartition) -> Messages<'_> {
         let index = self.parts.iter().position(|part| part.source == *partition);
         let parts = index.map_or(&self.parts[..0], |index| &self.parts[index..=index]);
-        Messages { parts: parts.iter(), current: None }
+        Messages::new(parts)
     }
 
     /// Gives for each partition the offset to go on at once these records are dealt with. It may lie
     /// further than one behind the last record: offsets have holes.
     pub fn next_offsets(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
-        self.parts.iter().map(|part| (&part.source, part.fetched.offsets.end))
+        self.parts.iter().map(|part| (&part.source, part.fetched.next_offset))
     }
 }
 
@@ -144,18 +143,88 @@ impl fmt::Debug for Records {
 #[derive(Clone)]
 pub struct Messages<'r> {
     parts: std::slice::Iter<'r, Part>,
-    current: Option<Walk<'r>>,
+    walk: Walk<'r>,
 }
 
-/// A walk through one part.
-#[derive(Clone)]
+/// Where an iteration stands: in one batch of one part.
+#[derive(Clone, Copy)]
 struct Walk<'r> {
-    part: &'r Part,
-    /// Batches not looked at yet.
-    bytes: &'r [u8],
-    records: Option<RawRecords<'r>>,
+    part: Option<&'r Part>,
+    /// What is left of the batch, as far as it was asked for.
+    records: RawRecords<'r>,
     timestamp_type: TimestampType,
     leader_epoch: i32,
+    /// Batches of the part that were not looked at yet, and how many of their records were asked for.
+    ahead: &'r [u8],
+    count_ahead: usize,
+}
+
+impl<'r> Messages<'r> {
+    fn new(parts: &'r [Part]) -> Messages<'r> {
+        let walk = Walk {
+            part: None,
+            records: RawRecords::default(),
+            timestamp_type: TimestampType::CreateTime,
+            leader_epoch: -1,
+            ahead: &[],
+            count_ahead: 0,
+        };
+        Messages { parts: parts.iter(), walk }
+    }
+
+    /// Goes on to the next batch that has records for the reader. Takes and returns the iterator by value,
+    /// so that a loop over it keeps its state in registers.
+    #[inline(never)]
+    fn in_next_batch(mut self) -> Option<Messages<'r>> {
+        loop {
+            while let Some(batch) = self.next_batch() {
+                let header = batch.header();
+                self.walk.timestamp_type = if header.attributes.is_log_append_time() {
+                    TimestampType::LogAppendTime
+                } else {
+                    TimestampType::CreateTime
+                };
+                self.walk.leader_epoch = header.leader_epoch;
+                if header.attributes.is_control() {
+                    continue;
+                }
+                let records = match self.walk.part {
+                    // The first batch may begin in its midst.
+                    Some(part) if self.walk.count_ahead == part.fetched.record_count => {
+                        part.fetched.records_of_first(&batch)
+                    }
+                    _ => batch.records(),
+                };
+                self.walk.records = records.limited(self.walk.count_ahead);
+                self.walk.count_ahead -= self.walk.records.left();
+                if self.walk.records.left() > 0 {
+                    return Some(self);
+                }
+            }
+            let part = self.parts.next()?;
+            self.walk.part = Some(part);
+            self.walk.ahead = part.fetched.bytes();
+            self.walk.count_ahead = part.fetched.record_count;
+        }
+    }
+
+    fn next_batch(&mut self) -> Option<Batch<'r>> {
+        if self.walk.count_ahead == 0 {
+            return None;
+        }
+        // The read that brought these bytes has checked every batch.
+        let batch = Batch::verified(self.walk.ahead)?;
+        self.walk.ahead = &self.walk.ahead[batch.header().len()..];
+        Some(batch)
+    }
+}
+
+impl<'r> Walk<'r> {
+    #[inline]
+    fn message(&self, raw: RawRecord<'r>) -> Option<Message<'r>> {
+        let (timestamp_type, leader_epoch) = (self.timestamp_type, self.leader_epoch);
+        self.part.map(|part| Message { part, raw, timestamp_type, leader_epoch })
+    }
 }
 
 impl<'r> Iterator for Messages<'r> {
@@ -164,53 +233,24 @@ impl<'r> Iterator for Messages<'r> {
     #[inline]
     fn next(&mut self) -> Option<Message<'r>> {
         loop {
-            if let Some(message) = self.current.as_mut().and_then(Walk::next) {
-                return Some(message);
+            if let Some(raw) = self.walk.records.next() {
+                return self.walk.message(raw);
             }
-            let part = self.parts.next()?;
-            let bytes = part.fetched.view.bytes(part.fetched.range.clone()).unwrap_or_default();
-            let timestamp_type = TimestampType::CreateTime;
-            self.current =
-                Some(Walk { part, bytes, records: None, timestamp_type, leader_epoch: -1 });
+            *self = self.clone().in_next_batch()?;
         }
     }
-}
 
-impl<'r> Walk<'r> {
     #[inline]
-    fn next(&mut self) -> Option<Message<'r>> {
-        let wanted = &self.part.fetched.offsets;
+    fn fold<B, F: FnMut(B, Message<'r>) -> B>(mut self, init: B, mut fold: F) -> B {
+        let mut folded = init;
         loop {
-            if let Some(raw) = self.records.as_mut().and_then(Iterator::next) {
-                if raw.offset < wanted.start {
-                    continue;
-                }
-                if raw.offset >= wanted.end {
-                    self.bytes = &[];
-                    self.records = None;
-                    return None;
-                }
-                return Some(Message {
-                    part: self.part,
-                    raw,
-                    timestamp_type: self.timestamp_type,
-                    leader_epoch: self.leader_epoch,
-                });
+            let walk = self.walk;
+            let message = |raw| walk.message(raw);
+            folded = walk.records.filter_map(message).fold(folded, &mut fold);
+            match self.in_next_batch() {
+                Some(next) => self = next,
+                None => return folded,
             }
-            if self.bytes.is_empty() {
-                return None;
-            }
-            // The read that brought these bytes has verified every batch.
-            let batch = Batch::verified(self.bytes);
-            let header = batch.header();
-            self.bytes = &self.bytes[header.len()..];
-            self.timestamp_type = if header.attributes.is_log_append_time() {
-                TimestampType::LogAppendTime
-            } else {
-                TimestampType::CreateTime
-            };
-            self.leader_epoch = header.leader_epoch;
-            self.records = (!header.attributes.is_control()).then(|| batch.records());
         }
     }
 }
@@ -268,7 +308,7 @@ impl<'r> Message<'r> {
 
     /// Makes a message of its own that keeps the memory it points into.
     pub fn detach(&self) -> OwnedMessage {
-        let view = &self.part.fetched.view;
+        let view = self.part.fetched.view();
         let start = view.from(0).as_ptr() as usize;
         let range = |bytes: &[u8]| {
             let at = bytes.as_ptr() as usize - start;
@@ -280,7 +320,6 @@ impl<'r> Message<'r> {
             key: self.raw.key.map(range),
             value: self.raw.value.map(range),
             headers: range(self.raw.headers.bytes),
-            header_count: self.raw.headers.count,
             offset: self.raw.offset,
             timestamp_ms: self.raw.timestamp_ms,
             timestamp_type: self.timestamp_type,
@@ -339,7 +378,7 @@ impl OwnedMessage {
     /// Iterates over the headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = Header<'_>> {
         let bytes = self.view.bytes(self.headers.clone()).unwrap_or_default();
-        RawHeaders { count: self.header_count, bytes }.iter()
+        RawHeaders { bytes }.iter()
     }
 
     /// Gives the epoch of the leader that appended the record; −1 if none is on record.

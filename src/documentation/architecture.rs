@@ -39,6 +39,7 @@
 //! | `storage/mod.rs` | what lies in a data directory |
 //! | `storage/disk.rs` | `Disk`: the one door to the file system; tests put a script behind it |
 //! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
+//! | `storage/verified.rs` | what of a segment has been checked since it was opened |
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
 //! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
 //! | `storage/file_name.rs` | every file name, spelled and parsed |
@@ -60,6 +61,7 @@
 //! | `partition/unsealed.rs` | the queue of segments that were followed and are not sealed yet |
 //! | `partition/sealing.rs` | how a log becomes durable: segments are sealed in order, the last one is synchronised |
 //! | `partition/segments.rs` | `Segments`: the snapshot that readers use |
+//! | `partition/open_segments.rs` | which cold segments stay open though nobody reads them at this moment |
 //! | `partition/fetch.rs` | what one read brings: whole, verified batches of one segment |
 //! | `partition/watermarks.rs` | log start, log end, durable end; the doorbells |
 //! | `partition/sync.rs` | `SyncGate`: group commit |
@@ -138,9 +140,12 @@
 //! partition/sync.rs  the first who waits syncs for all
 //!
 //! consumer.rs        partitions take turns
+//! partition/fetch.rs   a cursor knows its place in the file, even within a batch; if it does not:
 //! partition/segments.rs  which segment holds the offset: a search in a snapshot, without a lock
+//! partition/open_segments.rs  is it open? else it is mapped, and one that was not read for long let go
 //! storage/segment.rs   one look-up in the index, a short walk over headers
-//! partition/fetch.rs   checksum, structure, continuity of every batch, once
+//! partition/fetch.rs   continuity of every batch; checksum and structure,
+//! storage/verified.rs  unless this opening of the segment has seen them checked
 //! records.rs         iterating borrows from the mapping and cannot fail
 //! ```
 //!
@@ -200,6 +205,8 @@
 //! | 4 | `Partition::writer` | one append |
 //! | 5 | the queue of `Unsealed` | one look |
 //! | 5 | `Segments::list` | one clone, one replacement |
+//! | 5 | a cold segment's own lock | one look; opening and mapping the file, once |
+//! | 6 | `OpenSegments` | when a segment was opened: one addition, one search for another to let go |
 //! | 6 | `Doorbells` | one walk over the bells |
 //! | 7 | `SyncGate` | one look; a sync runs without it |
 //!
@@ -224,6 +231,9 @@
 //! | once | `partition/sync.rs` | a failed sync is never repeated |
 //! | no resurrection | `partition/recovery.rs` | what was cut is durably gone before the first append |
 //! | repeatable | `partition/recovery.rs` | every step of recovery can be cut short and done again |
+//! | verified | `format/decode.rs` | records are handed out only of a batch whose structure was checked; safety does not rest on it |
+//! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
+//! | bounded | `partition/open_segments.rs` | a store holds no more than 1,024 segments open, none of a deleted topic, none once closed |
 //! | order | `partition/watermarks.rs` | log start ≤ log end, durable end ≤ log end |
 //! | no lost wake-up | `partition/watermarks.rs` | an appender and a waiter cannot both miss the other |
 //! | roll back, roll on | `topics/mod.rs` | an unfinished creation is undone, an unfinished deletion finished |

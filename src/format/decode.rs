@@ -1,8 +1,9 @@
 //! Bytes in, a verified batch and its records out.
 //!
-//! **Invariant (verified).** A [`Batch`] comes only from [`Batch::verify`], which has checked the
-//! checksum and walked every record: lengths, counts and offsets stay inside the bytes, header names
-//! are UTF-8. Iterating a batch therefore cannot fail, and the iterators have no error to report.
+//! **Invariant (verified).** Bytes are handed to a reader only once the batch they belong to has passed
+//! [`check_structure`], which walked every record: lengths, counts and offsets stay inside the bytes,
+//! header names are UTF-8. Iterating a batch therefore cannot fail, and the iterators have no error to
+//! report. They rely on it for what they say, never for safety: over any other bytes they end early.
 
 use crate::format::header;
 use crate::format::header::BatchHeader;
@@ -28,10 +29,9 @@ pub(crate) struct RawRecord<'a> {
     pub(crate) headers: RawHeaders<'a>,
 }
 
-/// The headers of one record, still encoded.
+/// The headers of one record, still encoded, with their number in front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RawHeaders<'a> {
-    pub(crate) count: i32,
     pub(crate) bytes: &'a [u8],
 }
 
@@ -70,33 +70,72 @@ pub(crate) fn checksum_holds(header: &BatchHeader, bytes: &[u8]) -> bool {
     crc32c::crc32c(&bytes[field::CHECKSUM.end..header.len()]) == header.checksum
 }
 
+/// Checks the inside of the batch at the front of `bytes`, whose header was checked: every length, count
+/// and offset of every record. One pass, without the checksum.
+///
+/// A control batch is checked like any other; a compressed one is refused, its records cannot be seen.
+pub(crate) fn check_structure(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchFault> {
+    if let Some(codec) = header.attributes.compression() {
+        // Kafka's compaction leaves empty batches without payload, whatever their codec was.
+        if header.record_count > 0 {
+            return Err(BatchFault::Compressed(codec));
+        }
+    }
+    check_records(header, &bytes[header::LEN..header.len()]).map_err(BatchFault::Record)
+}
+
+fn check_records(header: &BatchHeader, mut bytes: &[u8]) -> Result<(), &'static str> {
+    let mut stride = 0;
+    let mut delta_min = 0_i64;
+    let delta_max = i64::from(header.last_offset_delta);
+    for _ in 0..header.record_count {
+        let body = take_like(&mut bytes, &mut stride);
+        let record = body.and_then(fields).ok_or("a record is cut off or overlong")?;
+        let delta = i64::from(record.offset_delta);
+        if delta < delta_min || delta > delta_max {
+            return Err("record offsets do not ascend within the batch");
+        }
+        delta_min = delta + 1;
+        // Most records have no headers, and then nothing but their number.
+        if *record.headers.bytes != [0] {
+            check_headers(record.headers)?;
+        }
+    }
+    if bytes.is_empty() { Ok(()) } else { Err("bytes are left behind the records") }
+}
+
+fn check_headers(headers: RawHeaders<'_>) -> Result<(), &'static str> {
+    let mut bytes = headers.bytes;
+    let count = varint::read_i32(&mut bytes).ok_or("a record is cut off or overlong")?;
+    // Every header takes at least two bytes, so a huge count is a lie.
+    if count < 0 || count as usize > bytes.len() / 2 {
+        return Err("a record is cut off or overlong");
+    }
+    for _ in 0..count {
+        let (name, _) = take_header(&mut bytes).ok_or("a header is cut off")?;
+        std::str::from_utf8(name).map_err(|_| "a header name is not UTF-8")?;
+    }
+    if bytes.is_empty() { Ok(()) } else { Err("bytes are left behind the headers") }
+}
+
 impl<'a> Batch<'a> {
     /// Checks the batch at the front of `bytes`: header, checksum, every record.
     ///
-    /// Costs one pass for the checksum and one over the records. A control batch is checked like any
-    /// other; a compressed one is refused, its records cannot be seen.
+    /// Costs one pass for the checksum and one over the records.
     pub(crate) fn verify(bytes: &'a [u8]) -> Result<Batch<'a>, BatchFault> {
         let header = header_at(bytes).map_err(BatchFault::Header)?;
         if !checksum_holds(&header, bytes) {
             return Err(BatchFault::Checksum);
         }
-        if let Some(codec) = header.attributes.compression() {
-            // Kafka's compaction leaves empty batches without payload, whatever their codec was.
-            if header.record_count > 0 {
-                return Err(BatchFault::Compressed(codec));
-            }
-        }
-        let batch = Batch { header, records: &bytes[header::LEN..header.len()] };
-        batch.check_records().map_err(BatchFault::Record)?;
-        Ok(batch)
+        check_structure(&header, bytes)?;
+        Ok(Batch { header, records: &bytes[header::LEN..header.len()] })
     }
 
-    /// Gives a batch over bytes that [`verify`](Self::verify) accepted before.
+    /// Gives the batch at the front of bytes that were checked before; `None` where there is none.
     #[inline]
-    pub(crate) fn verified(bytes: &'a [u8]) -> Batch<'a> {
-        let front = bytes.first_chunk().expect("a verified batch has a header");
-        let header = BatchHeader::read(front);
-        Batch { header, records: &bytes[header::LEN..header.len()] }
+    pub(crate) fn verified(bytes: &'a [u8]) -> Option<Batch<'a>> {
+        let header = header_at(bytes).ok()?;
+        Some(Batch { header, records: &bytes[header::LEN..header.len()] })
     }
 
     #[inline]
@@ -118,32 +157,10 @@ impl<'a> Batch<'a> {
                 .then_some(self.header.max_timestamp_ms),
         }
     }
-
-    fn check_records(&self) -> Result<(), &'static str> {
-        let mut bytes = self.records;
-        let mut delta_min = 0_i64;
-        for _ in 0..self.header.record_count {
-            let record = take_record(&mut bytes).ok_or("a record is cut off or overlong")?;
-            let delta = i64::from(record.offset_delta);
-            if delta < delta_min || delta > i64::from(self.header.last_offset_delta) {
-                return Err("record offsets do not ascend within the batch");
-            }
-            delta_min = delta + 1;
-            let mut headers = record.headers.bytes;
-            for _ in 0..record.headers.count {
-                let (name, _) = take_header(&mut headers).ok_or("a header is cut off")?;
-                std::str::from_utf8(name).map_err(|_| "a header name is not UTF-8")?;
-            }
-            if !headers.is_empty() {
-                return Err("bytes are left behind the headers");
-            }
-        }
-        if bytes.is_empty() { Ok(()) } else { Err("bytes are left behind the records") }
-    }
 }
 
 /// The records of a verified batch, in offset order.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RawRecords<'a> {
     left: i32,
     bytes: &'a [u8],
@@ -152,19 +169,73 @@ pub(crate) struct RawRecords<'a> {
     append_time_ms: Option<i64>,
 }
 
+impl<'a> RawRecords<'a> {
+    /// Gives how many records follow.
+    #[inline]
+    pub(crate) fn left(&self) -> usize {
+        self.left.max(0) as usize
+    }
+
+    /// Gives the bytes of the records that follow.
+    #[inline]
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// Goes on where a walk over the same batch stood, `len` bytes before the batch's end.
+    #[inline]
+    pub(crate) fn resumed(self, left: usize, len: usize) -> RawRecords<'a> {
+        let start = self.bytes.len().saturating_sub(len);
+        let left = i32::try_from(left).unwrap_or(i32::MAX).min(self.left);
+        RawRecords { left, bytes: &self.bytes[start..], ..self }
+    }
+
+    /// Ends after `count` records, if not before.
+    #[inline]
+    pub(crate) fn limited(self, count: usize) -> RawRecords<'a> {
+        let left = i32::try_from(count).unwrap_or(i32::MAX).min(self.left);
+        RawRecords { left, ..self }
+    }
+
+    /// Steps over `count` records, looking at their lengths only.
+    pub(crate) fn pass(&mut self, count: usize) {
+        let mut bytes = self.bytes;
+        let mut stride = 0;
+        for _ in 0..count.min(self.left()) {
+            if take_like(&mut bytes, &mut stride).is_none() {
+                self.left = 0;
+                return;
+            }
+            self.left -= 1;
+        }
+        self.bytes = bytes;
+    }
+
+    /// Steps over the records below `offset`.
+    pub(crate) fn pass_below(&mut self, offset: i64) {
+        let mut ahead = *self;
+        while ahead.next().is_some_and(|record| record.offset < offset) {
+            *self = ahead;
+        }
+    }
+}
+
 impl<'a> Iterator for RawRecords<'a> {
     type Item = RawRecord<'a>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<RawRecord<'a>> {
         if self.left <= 0 {
             return None;
         }
+        // By the invariant (verified) every record is whole; over anything else the walk ends here.
+        let Some(record) = take_body(&mut self.bytes).and_then(fields) else {
+            self.left = 0;
+            return None;
+        };
         self.left -= 1;
-        // By the invariant (verified) every record is whole.
-        let record = take_record(&mut self.bytes)?;
         Some(RawRecord {
-            offset: self.base_offset + i64::from(record.offset_delta),
+            offset: self.base_offset.wrapping_add(i64::from(record.offset_delta)),
             timestamp_ms: self
                 .append_time_ms
                 .unwrap_or_else(|| self.base_timestamp_ms.wrapping_add(record.timestamp_delta)),
@@ -178,7 +249,8 @@ impl<'a> Iterator for RawRecords<'a> {
 impl<'a> RawHeaders<'a> {
     pub(crate) fn iter(self) -> impl Iterator<Item = Header<'a>> {
         let mut bytes = self.bytes;
-        (0..self.count).map_while(move |_| {
+        let count = varint::read_i32(&mut bytes).unwrap_or(0);
+        (0..count).map_while(move |_| {
             let (name, value) = take_header(&mut bytes)?;
             // By the invariant (verified) every name is UTF-8.
             Some(Header { key: std::str::from_utf8(name).ok()?, value })
@@ -194,28 +266,51 @@ struct EncodedRecord<'a> {
     headers: RawHeaders<'a>,
 }
 
-#[inline]
-fn take_record<'a>(bytes: &mut &'a [u8]) -> Option<EncodedRecord<'a>> {
+/// Takes a record, without the length in front of it.
+#[inline(always)]
+fn take_body<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     let len = usize::try_from(varint::read_i32(bytes)?).ok()?;
-    let (mut body, rest) = bytes.split_at_checked(len)?;
+    let (body, rest) = bytes.split_at_checked(len)?;
     *bytes = rest;
-    let (_attributes, tail) = body.split_first()?;
-    body = tail;
+    Some(body)
+}
+
+/// As [`take_body`], for walks that do little else: `stride` is the length of the record before.
+///
+/// Where the next record begins is known only once this one's length was loaded and decoded, and such a
+/// walk would wait for that. Most records are as long as the one before: so the length is compared with
+/// that, which the processor predicts, and the walk goes on from a number that is at hand.
+#[inline(always)]
+fn take_like<'a>(bytes: &mut &'a [u8], stride: &mut usize) -> Option<&'a [u8]> {
+    let len = usize::try_from(varint::read_i32(bytes)?).ok()?;
+    if len != *stride {
+        *stride = changed(len);
+    }
+    let (body, rest) = bytes.split_at_checked(*stride)?;
+    *bytes = rest;
+    Some(body)
+}
+
+/// Gives `len`, and keeps the compiler from seeing so: it would undo the comparison in [`take_like`].
+#[cold]
+#[inline(never)]
+fn changed(len: usize) -> usize {
+    std::hint::black_box(len)
+}
+
+#[inline(always)]
+fn fields(body: &[u8]) -> Option<EncodedRecord<'_>> {
+    let (_attributes, mut body) = body.split_first()?;
     let timestamp_delta = varint::read_i64(&mut body)?;
     let offset_delta = varint::read_i32(&mut body)?;
     let key = take_bytes(&mut body)?;
     let value = take_bytes(&mut body)?;
-    let count = varint::read_i32(&mut body)?;
-    // Every header takes at least two bytes, so a huge count is a lie.
-    if count < 0 || count as usize > body.len() / 2 || (count == 0 && !body.is_empty()) {
-        return None;
-    }
-    let headers = RawHeaders { count, bytes: body };
+    let headers = RawHeaders { bytes: body };
     Some(EncodedRecord { timestamp_delta, offset_delta, key, value, headers })
 }
 
 /// Takes a nullable byte string: the outer `None` is a fault, the inner one null.
-#[inline]
+#[inline(always)]
 #[allow(clippy::option_option, reason = "null and malformed differ, and both are common here")]
 fn take_bytes<'a>(bytes: &mut &'a [u8]) -> Option<Option<&'a [u8]>> {
     let len = varint::read_i32(bytes)?;
@@ -239,6 +334,8 @@ mod tests {
     use crate::config::TimestampType;
     use crate::format::encode::BatchBuilder;
     use crate::record::Record;
+    use proptest::prelude::*;
+    use proptest::test_runner::Config;
 
     fn batch_of_three() -> Vec<u8> {
         let mut builder = BatchBuilder::default();
@@ -310,6 +407,223 @@ mod tests {
                     assert!(batch.records().count() == 3 && headers <= bytes.len());
                 }
             }
+        }
+    }
+
+    /// A second opinion: byte by byte, and nothing taken for granted.
+    fn read_slowly(bytes: &[u8]) -> Option<Vec<SlowRecord>> {
+        let field = |range: std::ops::Range<usize>| {
+            bytes.get(range).map(|b| b.iter().fold(0_i128, |n, b| n << 8 | i128::from(*b)))
+        };
+        let signed = |range: std::ops::Range<usize>, bits: u32| {
+            field(range).map(|n| if n >= 1 << (bits - 1) { n - (1_i128 << bits) } else { n })
+        };
+        let len = signed(field::LENGTH, 32)? + 12;
+        let attributes = field(field::ATTRIBUTES)?;
+        let base_offset = signed(field::BASE_OFFSET, 64)?;
+        let last_delta = signed(field::LAST_OFFSET_DELTA, 32)?;
+        let base_timestamp = signed(field::BASE_TIMESTAMP, 64)?;
+        let count = signed(field::RECORD_COUNT, 32)?;
+        let is_sound = len >= header::LEN as i128
+            && len <= bytes.len() as i128
+            && bytes[16] == 2
+            && base_offset >= 0
+            && last_delta >= 0
+            && base_offset + last_delta < i128::from(i64::MAX)
+            && count >= 0
+            && (attributes & 7 == 0 || count == 0);
+        if !is_sound {
+            return None;
+        }
+        let mut at = header::LEN;
+        let end = len as usize;
+        let mut records = Vec::new();
+        let mut next_delta = 0;
+        for _ in 0..count {
+            let body = slow_varint(bytes, &mut at, end, 5)?;
+            let stop = at.checked_add(usize::try_from(body).ok()?).filter(|stop| *stop <= end)?;
+            at += 1;
+            let timestamp = slow_varint(bytes, &mut at, stop, 10)?;
+            let delta = slow_varint(bytes, &mut at, stop, 5)?;
+            if delta < next_delta || i128::from(delta) > last_delta {
+                return None;
+            }
+            next_delta = delta + 1;
+            let key = slow_bytes(bytes, &mut at, stop)?;
+            let value = slow_bytes(bytes, &mut at, stop)?;
+            let mut headers = Vec::new();
+            for _ in 0..usize::try_from(slow_varint(bytes, &mut at, stop, 5)?).ok()? {
+                let name = String::from_utf8(slow_bytes(bytes, &mut at, stop)??).ok()?;
+                headers.push((name, slow_bytes(bytes, &mut at, stop)?));
+            }
+            if at != stop {
+                return None;
+            }
+            let timestamp = if attributes & 8 != 0 {
+                signed(field::MAX_TIMESTAMP, 64)? as i64
+            } else {
+                (base_timestamp as i64).wrapping_add(timestamp)
+            };
+            let offset = base_offset as i64 + delta;
+            records.push((offset, timestamp, key, value, headers));
+        }
+        (at == end).then_some(records)
+    }
+
+    type SlowBytes = Option<Vec<u8>>;
+    type SlowRecord = (i64, i64, SlowBytes, SlowBytes, Vec<(String, SlowBytes)>);
+
+    fn slow_varint(bytes: &[u8], at: &mut usize, stop: usize, len_max: usize) -> Option<i64> {
+        let mut raw = 0_u128;
+        for index in 0..len_max {
+            let byte = *bytes.get(*at).filter(|_| *at < stop)?;
+            *at += 1;
+            raw |= u128::from(byte & 0x7f) << (7 * index);
+            if byte < 0x80 {
+                let bits = if len_max == 5 { 32 } else { 64 };
+                let magnitude = (raw >> 1) as i64;
+                return (raw < 1 << bits).then_some(if raw & 1 == 1 {
+                    !magnitude
+                } else {
+                    magnitude
+                });
+            }
+        }
+        None
+    }
+
+    #[allow(clippy::option_option, reason = "null and malformed differ")]
+    fn slow_bytes(bytes: &[u8], at: &mut usize, stop: usize) -> Option<SlowBytes> {
+        let len = slow_varint(bytes, at, stop, 5)?;
+        if len == -1 {
+            return Some(None);
+        }
+        let end = at.checked_add(usize::try_from(len).ok()?).filter(|end| *end <= stop)?;
+        let taken = bytes[*at..end].to_vec();
+        *at = end;
+        Some(Some(taken))
+    }
+
+    fn read_fast(bytes: &[u8]) -> Option<Vec<SlowRecord>> {
+        let header = header_at(bytes).ok()?;
+        check_structure(&header, bytes).ok()?;
+        let owned = |record: RawRecord<'_>| {
+            let headers =
+                record.headers.iter().map(|h| (h.key.into(), h.value.map(<[u8]>::to_vec)));
+            let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
+            (record.offset, record.timestamp_ms, key, value, headers.collect())
+        };
+        Some(Batch::verified(bytes)?.records().map(owned).collect())
+    }
+
+    prop_compose! {
+        fn any_record()(
+            key in prop::option::of(prop::collection::vec(any::<u8>(), 0..90)),
+            value in prop::option::of(prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..200),
+                // As often as not, records are of one size.
+                Just(vec![7; 100]),
+            ]),
+            headers in prop::collection::vec(("[a-zö]{0,4}", prop::option::of(any::<[u8; 3]>())), 0..3),
+            timestamp_ms in prop_oneof![Just(5_i64), any::<i64>()],
+        ) -> (SlowBytes, SlowBytes, Vec<(String, Option<[u8; 3]>)>, i64) {
+            (key, value, headers, timestamp_ms)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(Config { cases: 300, failure_persistence: None, ..Config::default() })]
+
+        /// The decoder that is in use and a slow one give the same answer to whatever bytes they are given,
+        /// and a walk over what was refused ends, too.
+        #[test]
+        fn the_decoder_agrees_with_a_slow_one_on_whole_and_on_mutated_batches(
+            records in prop::collection::vec(any_record(), 1..80),
+            is_append_time in any::<bool>(),
+            base_offset in prop_oneof![Just(0_i64), 0..i64::MAX / 2],
+            mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut in prop::option::of(any::<prop::sample::Index>()),
+            passed in 0..100_usize,
+        ) {
+            let mut builder = BatchBuilder::default();
+            for (key, value, headers, timestamp_ms) in &records {
+                let record = Record::tombstone("").key_or_null(key.as_deref());
+                let mut record = record.value_or_null(value.as_deref());
+                for (name, value) in headers {
+                    record = match value {
+                        Some(value) => record.header(name, value),
+                        None => record.null_header(name),
+                    };
+                }
+                builder.push(&record, *timestamp_ms).unwrap();
+            }
+            let mut batch = builder.seal(if is_append_time {
+                TimestampType::LogAppendTime
+            } else {
+                TimestampType::CreateTime
+            });
+            batch.stamp(base_offset, 0);
+            let whole = batch.bytes().to_vec();
+            let fast = read_fast(&whole);
+            prop_assert_eq!(fast.as_ref().map(Vec::len), Some(records.len()));
+            prop_assert_eq!(fast, read_slowly(&whole));
+
+            let mut bytes = whole.clone();
+            for (index, byte) in &mutations {
+                // Most of a header's bytes decide alone; what is behind it is more interesting.
+                let position = header::LEN - 4 + index.index(bytes.len() - header::LEN + 4);
+                bytes[position] = *byte;
+            }
+            if let Some(cut) = cut {
+                // The header says that this is all there is.
+                let len = header::LEN + cut.index(bytes.len() - header::LEN);
+                bytes.truncate(len);
+                bytes[field::LENGTH].copy_from_slice(&(len as i32 - 12).to_be_bytes());
+            }
+            prop_assert_eq!(read_fast(&bytes), read_slowly(&bytes));
+
+            if let Some(batch) = Batch::verified(&bytes) {
+                // Nothing was checked of these records, and yet every walk stays inside and ends.
+                let all = batch.records();
+                let mut seen = 0;
+                for record in all {
+                    seen += 1;
+                    prop_assert!(record.headers.iter().count() <= bytes.len());
+                }
+                prop_assert!(seen <= bytes.len());
+                let mut behind = all;
+                behind.pass(passed);
+                prop_assert!(behind.bytes().len() <= all.bytes().len());
+                let resumed = all.resumed(behind.left(), behind.bytes().len());
+                prop_assert!(resumed.count() <= bytes.len());
+                let mut from = all;
+                from.pass_below(base_offset + passed as i64);
+                prop_assert!(from.count() <= seen);
+            }
+            if let Some(records) = read_fast(&bytes) {
+                // Passing over records by their lengths is passing over records.
+                let mut behind = Batch::verified(&bytes).unwrap().records();
+                behind.pass(passed);
+                let offsets: Vec<i64> = behind.map(|record| record.offset).collect();
+                let wanted: Vec<i64> = records.iter().skip(passed).map(|record| record.0).collect();
+                prop_assert_eq!(offsets, wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn offsets_that_do_not_ascend_within_the_batch_are_refused() {
+        let good = batch_of_three();
+        let mut records = Batch::verify(&good).unwrap().records();
+        records.pass(1);
+        // The second record's offset delta lies behind its length, attributes and timestamp delta.
+        let position = good.len() - records.bytes().len() + 3;
+        assert_eq!(good[position], 0x02);
+        for delta in [0x00, 0x01, 0x04, 0x06] {
+            let mut bytes = good.clone();
+            bytes[position] = delta;
+            let header = header_at(&bytes).unwrap();
+            assert!(check_structure(&header, &bytes).is_err(), "{delta}");
         }
     }
 

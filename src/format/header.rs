@@ -93,6 +93,12 @@ impl BatchHeader {
         self.base_offset + i64::from(self.last_offset_delta)
     }
 
+    /// Tells whether every offset from the first to the last has a record, in a batch whose offsets ascend.
+    #[inline]
+    pub(crate) fn is_dense(&self) -> bool {
+        self.record_count == self.last_offset_delta.wrapping_add(1)
+    }
+
     pub(crate) fn last_sequence(&self) -> i32 {
         if self.base_sequence < 0 {
             return self.base_sequence;

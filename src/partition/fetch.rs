@@ -2,30 +2,62 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::Weak;
 
 use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::Batch;
 use crate::format::decode::BatchFault;
+use crate::format::decode::RawRecords;
+use crate::format::header;
+use crate::format::header::BatchHeader;
 use crate::partition::Partition;
 use crate::storage::map::View;
 use crate::storage::scan::Continuity;
 use crate::storage::segment::OpenSegment;
+use crate::storage::verified::Checks;
+use crate::storage::verified::Known;
 
 /// Where a reader stands: an offset, and the place in the file if it is known.
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
     pub(crate) position: i64,
-    /// Holding the segment keeps its mapping while the reader works through it.
     place: Option<Place>,
 }
 
+/// A batch in a segment, and how far it was read.
 #[derive(Debug)]
 struct Place {
-    segment: Arc<OpenSegment>,
+    /// Whoever stands in a segment does not keep it open: ten thousand partitions may be read in turn.
+    segment: Weak<OpenSegment>,
+    base_offset: i64,
     byte_position: u64,
     /// The base offset of the batch there.
     expected: i64,
+    /// Set if the reader has had some of the batch's records.
+    rest: Option<Rest>,
+    standing: Standing,
+}
+
+/// What is left of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rest {
+    count: usize,
+    /// Counted back from the end of the batch.
+    len: usize,
+    /// How many of `count` the reader has had since.
+    passed: usize,
+}
+
+/// What may be believed of the batch at a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It follows a batch that was checked: what is known of the segment holds for it.
+    Walked,
+    /// An index led here, or another opening of the segment: it is checked whatever is known.
+    Led,
+    /// It was checked by the read that took its first records.
+    Checked,
 }
 
 impl Cursor {
@@ -44,12 +76,14 @@ pub(crate) struct Limits {
 /// Verified batches, and which of their records were asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetched {
-    pub(crate) view: View,
-    /// Where the batches lie in the view.
-    pub(crate) range: Range<usize>,
-    /// Records below `offsets.start` or from `offsets.end` on were not asked for.
-    pub(crate) offsets: Range<i64>,
+    view: View,
+    /// Where the batches lie in the view; the first has records that were asked for.
+    range: Range<usize>,
+    /// What was asked for of the first batch.
+    first: Rest,
     pub(crate) record_count: usize,
+    /// The offset to go on at.
+    pub(crate) next_offset: i64,
 }
 
 /// The answer to a read.
@@ -65,11 +99,33 @@ pub(crate) enum ReadOutcome {
     },
 }
 
+impl Fetched {
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Gives the batches.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.view.bytes(self.range.clone()).unwrap_or_default()
+    }
+
+    /// Gives the size of the batches.
+    pub(crate) fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Gives the records of the first batch that were asked for; those behind the last one are not cut off.
+    pub(crate) fn records_of_first<'b>(&self, first: &Batch<'b>) -> RawRecords<'b> {
+        first.records().resumed(self.first.count, self.first.len)
+    }
+}
+
 impl Partition {
     /// Brings what lies at the cursor and below `bound`, and moves the cursor behind it.
     ///
-    /// Control batches and empty ones are stepped over. Every batch is verified: its checksum, its
-    /// structure, and that its offsets continue.
+    /// Control batches and empty ones are stepped over. Of every batch it is checked that its offsets
+    /// continue; its checksum, if that is asked for, and its structure are checked unless they were before
+    /// (invariant (checked once)).
     ///
     /// # Errors
     ///
@@ -81,6 +137,7 @@ impl Partition {
         cursor: &mut Cursor,
         limits: Limits,
         bound: i64,
+        checks: Checks,
     ) -> Result<ReadOutcome> {
         let (start, end) = (self.watermarks().log_start(), self.watermarks().log_end());
         if cursor.position < start || cursor.position > end {
@@ -89,35 +146,57 @@ impl Partition {
         }
         let bound = bound.min(end);
         while cursor.position < bound {
-            let Some(mut place) = self.place_of(cursor)? else {
+            let Some((mut place, open)) = self.place_of(cursor)? else {
                 return Ok(ReadOutcome::AtEnd);
             };
-            if let Some(fetched) =
-                place.fetch(&mut cursor.position, limits, bound, self.gaps_below())?
-            {
-                cursor.place = Some(place);
-                return Ok(ReadOutcome::Records(fetched));
-            }
+            let request = Request { limits, bound, gaps_below: self.gaps_below(), checks };
+            let before = cursor.position;
+            let fetched = place.fetch(&open, &mut cursor.position, &request)?;
             cursor.place = Some(place);
+            match fetched {
+                Some(fetched) => return Ok(ReadOutcome::Records(fetched)),
+                // The bound lies within the next batch.
+                None if cursor.position == before => break,
+                None => {}
+            }
         }
         Ok(ReadOutcome::AtEnd)
     }
 
+    /// Finds the first record at or behind the log's start whose timestamp is at least `timestamp_ms`.
+    pub(crate) fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(i64, i64)>> {
+        let start = self.watermarks().log_start();
+        let bound = self.watermarks().log_end();
+        for segment in self.segments().snapshot().iter() {
+            let found = self.segments().open(segment, self.context())?;
+            let found = found.find_timestamp(timestamp_ms, start)?;
+            if let Some(found) = found.filter(|(offset, _)| *offset < bound) {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
     /// Takes the cursor's place out of it, or finds it: where the batch that holds its position begins.
-    fn place_of(&self, cursor: &mut Cursor) -> Result<Option<Place>> {
+    fn place_of(&self, cursor: &mut Cursor) -> Result<Option<(Place, Arc<OpenSegment>)>> {
         let mut segment = match cursor.place.take() {
-            Some(place) if place.expected <= cursor.position => {
-                if place.byte_position < place.segment.end() {
-                    return Ok(Some(place));
+            Some(mut place) if place.expected <= cursor.position => {
+                if let Some(open) = place.segment.upgrade() {
+                    if place.byte_position < open.end() {
+                        return Ok(Some((place, open)));
+                    }
                 }
-                // What is held may be an older view of a segment that has grown since: ask again before
-                // going on to the next one.
-                let base_offset = place.segment.base_offset();
-                let segment = self.segments().holding(base_offset).open(self.context())?;
-                if place.byte_position < segment.end() {
-                    return Ok(Some(Place { segment, ..place }));
+                // The segment was let go meanwhile, or what was held is an older view of one that has grown
+                // since: ask again before going on to the next one.
+                let segment = self.segments().holding(place.base_offset);
+                if segment.base_offset() == place.base_offset {
+                    let open = self.segments().open(&segment, self.context())?;
+                    if place.byte_position < open.end() {
+                        place.reopen(&open);
+                        return Ok(Some((place, open)));
+                    }
                 }
-                match self.segments().after(base_offset) {
+                match self.segments().after(place.base_offset) {
                     Some(next) => next,
                     None => return Ok(None),
                 }
@@ -125,10 +204,17 @@ impl Partition {
             _ => self.segments().holding(cursor.position),
         };
         loop {
-            let open = segment.open(self.context())?;
+            let open = self.segments().open(&segment, self.context())?;
             if let Some(found) = open.locate(cursor.position)? {
-                let (byte_position, expected) = (found.position, found.header.base_offset);
-                return Ok(Some(Place { segment: open, byte_position, expected }));
+                let place = Place {
+                    segment: Arc::downgrade(&open),
+                    base_offset: open.base_offset(),
+                    byte_position: found.position,
+                    expected: found.header.base_offset,
+                    rest: None,
+                    standing: if found.is_led { Standing::Led } else { Standing::Walked },
+                };
+                return Ok(Some((place, open)));
             }
             match self.segments().after(segment.base_offset()) {
                 Some(next) => segment = next,
@@ -138,89 +224,198 @@ impl Partition {
     }
 }
 
+/// What a read asks of the place it begins at.
+struct Request {
+    limits: Limits,
+    bound: i64,
+    gaps_below: i64,
+    checks: Checks,
+}
+
 impl Place {
+    /// Takes up another opening of the same segment.
+    fn reopen(&mut self, open: &Arc<OpenSegment>) {
+        let reopened = Arc::downgrade(open);
+        if !Weak::ptr_eq(&self.segment, &reopened) {
+            self.segment = reopened;
+            self.standing = Standing::Led;
+        }
+    }
+
     /// Brings batches from here on and moves behind them; `None` if none of them held a record for the
     /// reader, but the position may have moved.
     fn fetch(
         &mut self,
+        open: &OpenSegment,
         position: &mut i64,
-        limits: Limits,
-        bound: i64,
-        gaps_below: i64,
+        request: &Request,
     ) -> Result<Option<Fetched>> {
-        let Some(view) = self.segment.view() else {
+        let Some(view) = open.view() else {
             return Ok(None);
         };
         let first_wanted = *position;
-        let first_byte = self.byte_position as usize;
-        let mut continuity = Continuity { expected: self.expected, gaps_below };
+        let mut run = Run::begin(open, request.checks, self.byte_position);
+        let mut continuity = Continuity { expected: self.expected, gaps_below: request.gaps_below };
+        // The first batch with records for the reader: where it begins and what is wanted of it.
+        let mut first: Option<(usize, Rest)> = None;
         let mut record_count = 0;
+        let mut end = self.byte_position as usize;
         loop {
-            let byte_position = self.byte_position;
-            let bytes = view.from(byte_position);
-            if bytes.is_empty() {
+            let bytes = view.from(self.byte_position);
+            if bytes.is_empty() || record_count == request.limits.records {
                 break;
             }
-            let batch = match verified(bytes, &continuity) {
-                Ok(batch) => batch,
+            let header = match run.check(self.byte_position, bytes, &continuity, self.standing) {
+                Ok(header) => header,
                 // What was met before the fault is brought first; the next read meets it again.
                 Err(_) if record_count > 0 => break,
                 Err(fault) => {
-                    let expected = continuity.expected;
-                    return Err(self.segment.fault_error(byte_position, fault, expected));
+                    run.note();
+                    return Err(open.fault_error(self.byte_position, fault, continuity.expected));
                 }
             };
-            let header = batch.header();
-            let taken = byte_position as usize - first_byte;
-            if header.last_offset() >= bound
-                || (record_count > 0 && taken + header.len() > limits.bytes)
-            {
+            let batch_start = self.byte_position as usize;
+            let batch_end = batch_start + header.len();
+            let taken = first.map_or(0, |(start, _)| batch_end - start);
+            run.end = batch_end as u64;
+            if header.last_offset() >= request.bound || taken > request.limits.bytes {
                 break;
             }
-            let wanted = wanted_records(&batch, first_wanted);
-            if record_count + wanted > limits.records {
-                let room = limits.records - record_count;
-                if room > 0 {
-                    let mut records = batch.records().filter(|r| r.offset >= first_wanted);
-                    let last = records.nth(room - 1).map_or(header.last_offset(), |r| r.offset);
-                    *position = last + 1;
+            if let Some(rest) = self.rest_of(&header, bytes, first_wanted) {
+                first.get_or_insert((batch_start, rest));
+                end = batch_end;
+                let room = request.limits.records - record_count;
+                if rest.count > room {
+                    // What is left of this batch is the next read's, so its place stays here.
                     record_count += room;
-                    // The rest of this batch is the next read's, so its place stays here.
-                    let range = first_byte..byte_position as usize + header.len();
-                    let offsets = first_wanted..*position;
-                    return Ok(Some(Fetched { view, range, offsets, record_count }));
+                    *position = self.pass(&header, bytes, rest, room);
+                    break;
                 }
-                break;
+                record_count += rest.count;
             }
-            record_count += wanted;
-            continuity.advance(header);
+            continuity.advance(&header);
             *position = header.last_offset() + 1;
-            self.byte_position += header.len() as u64;
+            self.byte_position = batch_end as u64;
             self.expected = *position;
+            self.rest = None;
+            self.standing = Standing::Walked;
         }
-        if record_count == 0 {
-            return Ok(None);
+        run.note();
+        let fetched = first.filter(|_| record_count > 0).map(|(start, first)| Fetched {
+            view,
+            range: start..end,
+            first,
+            record_count,
+            next_offset: *position,
+        });
+        Ok(fetched)
+    }
+
+    /// Gives what a batch holds for a reader from `first_wanted` on; `None` if that is nothing.
+    #[inline]
+    fn rest_of(&self, header: &BatchHeader, bytes: &[u8], first_wanted: i64) -> Option<Rest> {
+        if header.attributes.is_control() {
+            return None;
         }
-        let range = first_byte..self.byte_position as usize;
-        Ok(Some(Fetched { view, range, offsets: first_wanted..*position, record_count }))
+        let rest = match self.rest {
+            Some(rest) if rest.passed == 0 => rest,
+            Some(rest) => {
+                let records = Batch::verified(bytes)?.records();
+                let mut records = records.resumed(rest.count, rest.len);
+                records.pass(rest.passed);
+                Rest::of(&records)
+            }
+            None if header.base_offset >= first_wanted => {
+                let count = header.record_count as usize;
+                Rest { count, len: header.len() - header::LEN, passed: 0 }
+            }
+            None => {
+                let mut records = Batch::verified(bytes)?.records();
+                match first_wanted - header.base_offset {
+                    index if header.is_dense() => records.pass(index as usize),
+                    _ => records.pass_below(first_wanted),
+                }
+                Rest::of(&records)
+            }
+        };
+        (rest.count > 0).then_some(rest)
+    }
+
+    /// Moves over the first `count` records of what is left of the batch here, gives the offset behind them.
+    fn pass(&mut self, header: &BatchHeader, bytes: &[u8], rest: Rest, count: usize) -> i64 {
+        self.standing = Standing::Checked;
+        if header.is_dense() {
+            // The reader is about to walk over them; after that they are near, and the next read's walk costs
+            // a fraction of what it would cost now.
+            self.rest = Some(Rest { passed: count, ..rest });
+            let index = (header.record_count as usize).saturating_sub(rest.count);
+            return header.base_offset.saturating_add((index + count) as i64);
+        }
+        let mut last_offset = header.last_offset();
+        if let Some(batch) = Batch::verified(bytes) {
+            let mut records = batch.records().resumed(rest.count, rest.len);
+            records.pass(count - 1);
+            last_offset = records.next().map_or(last_offset, |record| record.offset);
+            self.rest = Some(Rest::of(&records));
+        }
+        last_offset + 1
     }
 }
 
-/// Verifies the batch at the front of `bytes`, and that it continues the one before.
-fn verified<'b>(bytes: &'b [u8], continuity: &Continuity) -> Result<Batch<'b>, BatchFault> {
-    let header = decode::header_at(bytes).map_err(BatchFault::Header)?;
-    continuity.check(&header)?;
-    Batch::verify(bytes)
+impl Rest {
+    fn of(records: &RawRecords<'_>) -> Rest {
+        Rest { count: records.left(), len: records.bytes().len(), passed: 0 }
+    }
 }
 
-/// Counts the records of a batch that a reader at `position` is to see.
-fn wanted_records(batch: &Batch<'_>, position: i64) -> usize {
-    let header = batch.header();
-    if header.attributes.is_control() {
-        0
-    } else if header.base_offset >= position {
-        header.record_count as usize
-    } else {
-        batch.records().filter(|record| record.offset >= position).count()
+/// A run of batches that are being checked, and what was known before.
+struct Run<'s> {
+    open: &'s OpenSegment,
+    checks: Checks,
+    known: Known,
+    start: u64,
+    /// Batches up to here have passed.
+    end: u64,
+    has_news: bool,
+}
+
+impl<'s> Run<'s> {
+    fn begin(open: &'s OpenSegment, checks: Checks, start: u64) -> Run<'s> {
+        let known = open.verified().known(checks);
+        Run { open, checks, known, start, end: start, has_news: false }
+    }
+
+    /// Checks the batch at the front of `bytes`, as far as that is not known, and that it continues the one
+    /// before.
+    #[inline]
+    fn check(
+        &mut self,
+        position: u64,
+        bytes: &[u8],
+        continuity: &Continuity,
+        standing: Standing,
+    ) -> Result<BatchHeader, BatchFault> {
+        let header = decode::header_at(bytes).map_err(BatchFault::Header)?;
+        continuity.check(&header)?;
+        let is_known = match standing {
+            Standing::Walked => self.known.holds(position),
+            Standing::Led => false,
+            Standing::Checked => true,
+        };
+        if !is_known {
+            if self.checks == Checks::All && !decode::checksum_holds(&header, bytes) {
+                return Err(BatchFault::Checksum);
+            }
+            decode::check_structure(&header, bytes)?;
+            self.has_news = true;
+        }
+        Ok(header)
+    }
+
+    /// Lets later reads know.
+    fn note(&self) {
+        if self.has_news && self.end > self.start {
+            self.open.verified().note(self.start..self.end, self.checks);
+        }
     }
 }

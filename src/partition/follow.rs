@@ -6,7 +6,10 @@
 //! `pread`: beyond the end of the whole batches the writer may cut its file at any time, and a mapped read
 //! there would be a signal.
 
+use std::sync::Arc;
+
 use crate::error::Result;
+use crate::partition::open_segments::OpenSegments;
 use crate::partition::recovery;
 use crate::partition::segments::Segments;
 use crate::storage::disk::Access;
@@ -58,8 +61,8 @@ impl Follow {
         Ok(follow)
     }
 
-    pub(crate) fn segments(&self) -> Segments {
-        let segments = Segments::new(self.base_offsets.iter().copied());
+    pub(crate) fn segments(&self, held: Arc<OpenSegments>) -> Segments {
+        let segments = Segments::new(self.base_offsets.iter().copied(), held);
         segments.follow_last();
         segments.last().show_followed(self.end);
         segments

@@ -12,6 +12,7 @@ pub(crate) mod fetch;
 pub(crate) mod follow;
 pub(crate) mod leader_epochs;
 pub(crate) mod leftovers;
+pub(crate) mod open_segments;
 #[cfg(test)]
 mod power;
 pub(crate) mod producer_snapshot;
@@ -48,6 +49,7 @@ use crate::error::Result;
 use crate::format::encode::EncodedBatch;
 use crate::partition::follow::Follow;
 use crate::partition::leader_epochs::LeaderEpochs;
+use crate::partition::open_segments::OpenSegments;
 use crate::partition::producer_snapshot::LogSeen;
 use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
@@ -123,12 +125,15 @@ pub(crate) struct Opening {
     pub(crate) circumstances: Circumstances,
     pub(crate) log_start: i64,
     pub(crate) attention: Option<Sender<Attention>>,
+    /// Where the store keeps cold segments open.
+    pub(crate) open_segments: Arc<OpenSegments>,
 }
 
 impl Partition {
     /// Opens the log in a directory, repairing what a crash left, and says what it found.
     pub(crate) fn open(opening: Opening) -> Result<(Arc<Partition>, Vec<Finding>)> {
-        let Opening { context, config, clock, circumstances, log_start, attention } = opening;
+        let Opening { context, config, clock, circumstances, log_start, attention, open_segments } =
+            opening;
         let listing = leftovers::tidy(&context)?;
         let mut base_offsets = listing.base_offsets;
         if base_offsets.is_empty() {
@@ -181,7 +186,7 @@ impl Partition {
                 producer_snapshot,
             }),
             idle: Condvar::new(),
-            segments: Segments::new(base_offsets),
+            segments: Segments::new(base_offsets, open_segments),
             watermarks: Watermarks::new(log_start, log_end),
             doorbells: Doorbells::default(),
             gate,
@@ -199,7 +204,8 @@ impl Partition {
 
     /// Opens a log that another process may be appending to, for reading.
     pub(crate) fn open_to_follow(opening: Opening) -> Result<Arc<Partition>> {
-        let Opening { context, config, clock, log_start, circumstances, attention } = opening;
+        let Opening { context, config, clock, circumstances, log_start, attention, open_segments } =
+            opening;
         let follow = Follow::start(&context, log_start, circumstances.clean)?;
         let (log_start, log_end) = (follow.log_start(), follow.log_end());
         let partition = Partition {
@@ -214,7 +220,7 @@ impl Partition {
                 producer_snapshot: None,
             }),
             idle: Condvar::new(),
-            segments: follow.segments(),
+            segments: follow.segments(open_segments),
             watermarks: Watermarks::following(log_start, log_end, circumstances.recovery_point),
             doorbells: Doorbells::default(),
             gate: SyncGate::new(log_end),
@@ -352,6 +358,7 @@ impl Partition {
         writer.phase = Phase::Closed;
         self.is_deleted.store(true, Ordering::Release);
         drop(writer);
+        self.segments.retire(&self.context.directory);
         self.gate.fail(&Arc::from("the topic was deleted"));
         self.doorbells.ring_for_the_last_time();
     }
@@ -440,19 +447,6 @@ impl Partition {
             };
         }
         Ok(len)
-    }
-
-    /// Finds the first record at or behind the log's start whose timestamp is at least `timestamp_ms`.
-    pub(crate) fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(i64, i64)>> {
-        let start = self.watermarks.log_start();
-        let bound = self.watermarks.log_end();
-        for segment in self.segments.snapshot().iter() {
-            let found = segment.open(&self.context)?.find_timestamp(timestamp_ms, start)?;
-            if let Some(found) = found.filter(|(offset, _)| *offset < bound) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
     }
 
     pub(crate) fn segments(&self) -> &Segments {

@@ -53,7 +53,7 @@ impl Partition {
     pub(super) fn warm(&self) -> (Option<LiveTail>, Result<()>) {
         let warmed = (|| {
             let last = self.segments.last();
-            let cold = last.open(&self.context)?;
+            let cold = self.segments.open(&last, &self.context)?;
             let first = cold.view().and_then(|view| decode::header_at(view.from(0)).ok());
             let interval = self.writer.lock().config.index_interval_bytes;
             let indexes = cold.indexes_to_continue(interval)?;

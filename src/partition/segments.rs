@@ -1,17 +1,23 @@
 //! The snapshot of segments that readers use: find, replace, add.
 //!
 //! Readers clone one `Arc` under a short lock and search the list without it. A segment that was
-//! replaced stays valid for whoever holds it; its mapping goes with the last holder.
+//! replaced stays valid for whoever holds it; its mapping goes with the last holder. Cold segments are held
+//! by the store's [`OpenSegments`] for a while after they were read.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::Weak;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use parking_lot::RwLock;
 
+use crate::error::Error;
 use crate::error::Result;
+use crate::partition::open_segments::OpenSegments;
 use crate::storage::disk::DiskFile;
 use crate::storage::segment::OpenSegment;
 use crate::storage::segment::SegmentContext;
@@ -21,6 +27,9 @@ use crate::storage::segment::SegmentContext;
 pub(crate) struct Segments {
     /// Lock rank 5: held for one clone or one replacement.
     list: RwLock<Arc<Vec<Arc<Segment>>>>,
+    held: Arc<OpenSegments>,
+    /// Set under the lock of `held`; from then on nothing of this partition is held.
+    is_retired: AtomicBool,
 }
 
 /// One segment: where it starts, and its readers' side while somebody reads it.
@@ -30,7 +39,8 @@ pub(crate) struct Segment {
     live: Option<Live>,
     /// Set where another process appends: how many bytes have been seen whole so far.
     followed_end: Option<AtomicU64>,
-    /// A cold segment is mapped while somebody holds it, and let go with the last holder.
+    /// A cold segment is mapped while somebody holds it, and let go with the last holder. Locked while it is
+    /// being opened, so that this is done once; ranks with `Segments::list`, which is not held then.
     opened: Mutex<Weak<OpenSegment>>,
 }
 
@@ -42,12 +52,61 @@ struct Live {
     file: Arc<DiskFile>,
 }
 
+/// A segment that was opened by somebody before, or just now.
+enum Opened {
+    Before(Arc<OpenSegment>),
+    Anew(Arc<OpenSegment>),
+}
+
 impl Segments {
     /// Makes the list from the base offsets of cold segments, ascending; there must be one.
-    pub(crate) fn new(base_offsets: impl IntoIterator<Item = i64>) -> Segments {
+    pub(crate) fn new(
+        base_offsets: impl IntoIterator<Item = i64>,
+        held: Arc<OpenSegments>,
+    ) -> Segments {
         let list: Vec<_> = base_offsets.into_iter().map(|o| Arc::new(Segment::cold(o))).collect();
         assert!(!list.is_empty(), "opening creates the first segment");
-        Segments { list: RwLock::new(Arc::new(list)) }
+        Segments { list: RwLock::new(Arc::new(list)), held, is_retired: AtomicBool::new(false) }
+    }
+
+    /// Gives a segment's readers' side, mapping the file if nobody holds it.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Io`] if the file cannot be opened or mapped; where the system has no room for another
+    ///   mapping, after all that are idle were let go, and then it may be tried again later.
+    #[inline]
+    pub(crate) fn open(
+        &self,
+        segment: &Segment,
+        context: &SegmentContext,
+    ) -> Result<Arc<OpenSegment>> {
+        match &segment.live {
+            Some(live) => Ok(Arc::clone(&live.open)),
+            None => self.open_cold(segment, context),
+        }
+    }
+
+    fn open_cold(&self, segment: &Segment, context: &SegmentContext) -> Result<Arc<OpenSegment>> {
+        let opened = match segment.opened(context) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::OutOfMemory => {
+                self.held.let_go();
+                segment.opened(context)?
+            }
+            other => other?,
+        };
+        if let Opened::Anew(open) = &opened {
+            // Relaxed: both sides hold the lock of `held`.
+            self.held.hold(open, || !self.is_retired.load(Ordering::Relaxed));
+        }
+        let (Opened::Before(open) | Opened::Anew(open)) = opened;
+        Ok(open)
+    }
+
+    /// Lets go of what is held of this partition, and holds nothing of it any more: it is being deleted.
+    pub(crate) fn retire(&self, directory: &Path) {
+        self.is_retired.store(true, Ordering::Relaxed);
+        self.held.let_go_of(directory);
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Vec<Arc<Segment>>> {
@@ -149,20 +208,21 @@ impl Segment {
         self.base_offset
     }
 
-    /// Gives the segment's readers' side, mapping the file if nobody holds it yet.
-    pub(crate) fn open(&self, context: &SegmentContext) -> Result<Arc<OpenSegment>> {
-        if let Some(live) = &self.live {
-            return Ok(Arc::clone(&live.open));
-        }
+    /// Gives a cold segment's readers' side, mapping the file if nobody holds it.
+    fn opened(&self, context: &SegmentContext) -> Result<Opened> {
         let mut opened = self.opened.lock();
         // Acquire: pairs with the Release in `show_followed`.
         let end = self.followed_end.as_ref().map(|end| end.load(Ordering::Acquire));
         if let Some(open) = opened.upgrade() {
             match end {
-                None => return Ok(open),
+                None => {
+                    open.was_read();
+                    return Ok(Opened::Before(open));
+                }
                 Some(end) if end <= open.mapped_len() as u64 => {
                     open.publish(end);
-                    return Ok(open);
+                    open.was_read();
+                    return Ok(Opened::Before(open));
                 }
                 // The file has outgrown the mapping.
                 Some(_) => {}
@@ -170,7 +230,7 @@ impl Segment {
         }
         let open = Arc::new(OpenSegment::cold(context.clone(), self.base_offset, end)?);
         *opened = Arc::downgrade(&open);
-        Ok(open)
+        Ok(Opened::Anew(open))
     }
 
     /// Shows readers the first `end` bytes of a segment that somebody else appends to.

@@ -110,6 +110,11 @@ impl Indexes {
             || self.times.len() + 1 >= len_max / time_index::ENTRY_LEN
     }
 
+    /// Gives the bytes of memory that the entries take.
+    pub(crate) fn len_in_memory(&self) -> usize {
+        self.offsets.len() * offset_index::ENTRY_LEN + self.times.len() * time_index::ENTRY_LEN
+    }
+
     pub(crate) fn largest_timestamp_ms(&self) -> i64 {
         self.latest.timestamp_ms
     }

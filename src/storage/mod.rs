@@ -19,3 +19,4 @@ pub(crate) mod offset_index;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod time_index;
+pub(crate) mod verified;

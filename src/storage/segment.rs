@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
@@ -37,6 +38,7 @@ use crate::storage::scan::Scan;
 use crate::storage::scan::Scanned;
 use crate::storage::time_index::TimeEntry;
 use crate::storage::time_index::TimeIndex;
+use crate::storage::verified::Verified;
 
 /// What a segment needs to know about its surroundings.
 #[derive(Clone, Debug)]
@@ -81,6 +83,9 @@ pub(crate) struct OpenSegment {
     grows: bool,
     /// Filled by whoever needs them first; of a live segment, from the start.
     indexes: OnceLock<RwLock<Indexes>>,
+    verified: Verified,
+    /// Set by readers, taken by whoever looks for a segment to let go. Relaxed: it is advice.
+    was_read: AtomicBool,
 }
 
 /// Where a batch starts, and its header.
@@ -88,6 +93,8 @@ pub(crate) struct OpenSegment {
 pub(crate) struct Located {
     pub(crate) position: u64,
     pub(crate) header: BatchHeader,
+    /// Found through an index, or behind damage: not by walking from the segment's beginning.
+    pub(crate) is_led: bool,
 }
 
 impl OpenSegment {
@@ -126,6 +133,8 @@ impl OpenSegment {
             end: AtomicU64::new(end),
             grows,
             indexes: OnceLock::new(),
+            verified: Verified::new(u64::MAX),
+            was_read: AtomicBool::new(true),
         })
     }
 
@@ -146,6 +155,8 @@ impl OpenSegment {
             end: AtomicU64::new(end),
             grows: true,
             indexes: OnceLock::from(RwLock::new(indexes)),
+            verified: Verified::new(end),
+            was_read: AtomicBool::new(true),
         }
     }
 
@@ -187,6 +198,29 @@ impl OpenSegment {
         self.mapping.as_ref().map(|mapping| mapping.view(self.end()))
     }
 
+    pub(crate) fn verified(&self) -> &Verified {
+        &self.verified
+    }
+
+    /// Notes that somebody reads the segment: it is not the one to be let go.
+    #[inline]
+    pub(crate) fn was_read(&self) {
+        // Readers of all threads come by: the line stays shared unless there is something to change.
+        if !self.was_read.load(Ordering::Relaxed) {
+            self.was_read.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Tells whether the segment was read since this was asked last.
+    pub(crate) fn take_was_read(&self) -> bool {
+        self.was_read.swap(false, Ordering::Relaxed)
+    }
+
+    /// Gives the bytes of memory that the indexes take.
+    pub(crate) fn index_len(&self) -> usize {
+        self.indexes.get().map_or(0, |indexes| indexes.read().len_in_memory())
+    }
+
     /// Gives the indexes of a live segment to the one who appends.
     pub(crate) fn indexes_of_live(&self) -> &RwLock<Indexes> {
         self.indexes.get().expect("a live segment is made with its indexes")
@@ -204,7 +238,9 @@ impl OpenSegment {
         let Some(view) = self.view() else {
             return Ok(None);
         };
-        let start = self.indexes()?.read().offsets.floor(offset);
+        // The first offset is at the beginning: who reads on from the segment before needs no index.
+        let is_first = offset <= self.base_offset;
+        let start = if is_first { None } else { self.indexes()?.read().offsets.floor(offset) };
         let mut walk = Walk::new(self, &view);
         if let Some(indexed) = start {
             walk.start_at_indexed(indexed);
@@ -311,7 +347,7 @@ impl OpenSegment {
             let header = decode::header_at(view.from(position)).ok()?;
             let plausible = header.base_offset >= offset_min
                 && header.base_offset - self.base_offset <= i64::from(i32::MAX);
-            let found = Located { position, header };
+            let found = Located { position, header, is_led: true };
             (plausible && is_whole(view, found)).then_some(found)
         };
         // Damage in a batch's body leaves its length and offsets intact; see `Scan::resync`.
@@ -398,11 +434,11 @@ impl OpenSegment {
         let mut crossed_damage = false;
         loop {
             match walk.next() {
-                Ok(Some(Located { position, header })) if crossed_damage => {
+                Ok(Some(Located { position, header, .. })) if crossed_damage => {
                     indexes.note_behind_damage(position, &header);
                     crossed_damage = false;
                 }
-                Ok(Some(Located { position, header })) => {
+                Ok(Some(Located { position, header, .. })) => {
                     indexes.note(position, header.last_offset(), header.max_timestamp_ms);
                 }
                 Ok(None) => return indexes,
@@ -427,13 +463,23 @@ struct Walk<'s> {
     previous: Option<Located>,
     /// Set when the walk started from an index entry, which is advice.
     is_indexed: bool,
+    /// Set when the walk did not come all the way from the beginning.
+    is_led: bool,
 }
 
 impl<'s> Walk<'s> {
     fn new(segment: &'s OpenSegment, view: &'s View) -> Walk<'s> {
         let gaps_below = segment.context.gaps_below;
         let continuity = Continuity { expected: segment.base_offset, gaps_below };
-        Walk { segment, view, position: 0, continuity, previous: None, is_indexed: false }
+        Walk {
+            segment,
+            view,
+            position: 0,
+            continuity,
+            previous: None,
+            is_indexed: false,
+            is_led: false,
+        }
     }
 
     /// Begins at an indexed batch if that fits its entry; else at the beginning.
@@ -445,6 +491,7 @@ impl<'s> Walk<'s> {
             self.position = indexed.position;
             self.continuity.expected = header.base_offset;
             self.is_indexed = true;
+            self.is_led = true;
         }
     }
 
@@ -456,7 +503,8 @@ impl<'s> Walk<'s> {
         let header =
             decode::header_at(self.view.from(self.position)).map_err(BatchFault::Header)?;
         self.continuity.check(&header)?;
-        let located = Located { position: self.position, header };
+        let is_led = self.is_led;
+        let located = Located { position: self.position, header, is_led };
         self.go_behind(located);
         Ok(Some(located))
     }
@@ -512,6 +560,7 @@ impl<'s> Walk<'s> {
         match found {
             Some(found) if found.header.base_offset <= offset => {
                 self.go_behind(found);
+                self.is_led = true;
                 Ok(())
             }
             found => Err(Error::Corrupt {
@@ -527,6 +576,7 @@ impl<'s> Walk<'s> {
         self.position = found.position;
         self.continuity.expected = found.header.base_offset;
         self.previous = None;
+        self.is_led = true;
     }
 
     fn go_behind(&mut self, found: Located) {

@@ -178,6 +178,7 @@ impl Topics {
             },
             log_start: surroundings.log_starts.of(name, number).unwrap_or(0),
             attention: Some(self.attention.clone()),
+            open_segments: Arc::clone(&self.open_segments),
         };
         match &self.writing {
             Some(_) => Partition::open(opening),

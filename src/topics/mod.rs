@@ -31,6 +31,7 @@ use crate::error::Result;
 use crate::name::TopicName;
 use crate::partition::Attention;
 use crate::partition::Partition;
+use crate::partition::open_segments::OpenSegments;
 use crate::partition::recovery::Finding;
 use crate::partition::watermarks::Doorbells;
 use crate::storage::catalog;
@@ -61,6 +62,8 @@ pub(crate) struct Topics {
     changes: Mutex<()>,
     list: RwLock<BTreeMap<TopicName, Arc<TopicState>>>,
     findings: Mutex<Vec<Finding>>,
+    /// The cold segments that are kept open.
+    open_segments: Arc<OpenSegments>,
     is_closed: AtomicBool,
     /// Rung when the store is closed, for those who wait for no partition.
     closing: Doorbells,
@@ -105,6 +108,7 @@ impl Topics {
             changes: Mutex::new(()),
             list: RwLock::default(),
             findings: Mutex::new(findings),
+            open_segments: Arc::default(),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
         };
@@ -133,6 +137,7 @@ impl Topics {
             changes: Mutex::new(()),
             list: RwLock::default(),
             findings: Mutex::default(),
+            open_segments: Arc::default(),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
         };
@@ -338,6 +343,7 @@ impl Topics {
             return Ok(());
         }
         self.closing.ring_for_the_last_time();
+        self.open_segments.close();
         if self.writing.is_none() {
             for (_, _, partition) in self.all_open() {
                 partition.doorbells().ring_for_the_last_time();

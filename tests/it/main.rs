@@ -14,6 +14,7 @@ mod model;
 mod names;
 mod producing;
 mod read_only;
+mod reading;
 mod tidy;
 mod topics;
 mod waiting;
