@@ -43,6 +43,7 @@
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
 //! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
 //! | `storage/file_name.rs` | every file name, spelled and parsed |
+//! | `storage/segment_files.rs` | the files of one segment: where they are, made, removed |
 //! | `storage/segment.rs` | one segment: read at an offset, look up a time |
 //! | `storage/indexes.rs` | a segment's two indexes together: noted batch by batch, written when it ends |
 //! | `storage/scan.rs` | a walk over a segment through `pread` that believes nothing: for recovery and inspection |

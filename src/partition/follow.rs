@@ -19,7 +19,7 @@ use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
 use crate::storage::scan::Scanned;
-use crate::storage::segment::SegmentContext;
+use crate::storage::segment_files::SegmentContext;
 
 /// How far somebody else's log has been seen.
 #[derive(Debug)]

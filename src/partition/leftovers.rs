@@ -14,7 +14,7 @@ use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
 use crate::storage::scan::Scanned;
-use crate::storage::segment::SegmentContext;
+use crate::storage::segment_files::SegmentContext;
 
 /// The files of a partition that are named by an offset, in order.
 #[derive(Debug, Default)]

@@ -65,8 +65,8 @@ use crate::storage::file_name;
 use crate::storage::map::AppendError;
 use crate::storage::map::ColdStretch;
 use crate::storage::map::Door;
-use crate::storage::segment;
-use crate::storage::segment::SegmentContext;
+use crate::storage::segment_files;
+use crate::storage::segment_files::SegmentContext;
 
 /// One log, open.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Partition {
         let listing = leftovers::tidy(&context)?;
         let mut base_offsets = listing.base_offsets;
         if base_offsets.is_empty() {
-            segment::create_files(&context, log_start)?;
+            segment_files::create_files(&context, log_start)?;
             context.disk.sync_directory(&context.directory)?;
             base_offsets.push(log_start);
         }

@@ -122,7 +122,7 @@ mod tests {
     use crate::partition::segments::Segments;
     use crate::record::Record;
     use crate::storage::disk::Disk;
-    use crate::storage::segment::SegmentContext;
+    use crate::storage::segment_files::SegmentContext;
 
     const SEGMENTS: i64 = 100;
 

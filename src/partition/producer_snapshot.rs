@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::partition::segments::Segments;
 use crate::storage::file_name::OffsetFile;
-use crate::storage::segment::SegmentContext;
+use crate::storage::segment_files::SegmentContext;
 
 /// Gives the bytes of the newest producer snapshot at or below the log's end. Where there is none, no
 /// producer is known; whether that may be written down depends on whether the whole log was seen.

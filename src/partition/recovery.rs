@@ -44,7 +44,7 @@ use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
 use crate::storage::scan::Scanned;
-use crate::storage::segment::SegmentContext;
+use crate::storage::segment_files::SegmentContext;
 
 /// What recovery did to one place of a log, or found there.
 ///

@@ -20,8 +20,8 @@ use crate::partition::writer::Writer;
 use crate::storage::disk::Access;
 use crate::storage::indexes::Indexes;
 use crate::storage::map::Tail;
-use crate::storage::segment;
 use crate::storage::segment::OpenSegment;
+use crate::storage::segment_files;
 
 impl Partition {
     /// Runs `change` on the live tail without the lock, while appends wait; then puts back what it
@@ -113,7 +113,7 @@ impl Partition {
 
     /// Makes the files of a segment that begins at `next`, and its tail.
     fn begun(&self, before: &LiveTail, next: i64) -> Result<LiveTail> {
-        let file = segment::create_files(&self.context, next)?;
+        let file = segment_files::create_files(&self.context, next)?;
         let tail = (|| {
             // What is in a created file counts only once its directory entry is durable. For one that
             // follows an unsealed segment, that is part of sealing it.
@@ -122,7 +122,7 @@ impl Partition {
             }
             Tail::open_behind(&before.tail, file, self.capacity(), self.context.lock.clone())
         })();
-        let tail = tail.inspect_err(|_| segment::remove_files(&self.context, next))?;
+        let tail = tail.inspect_err(|_| segment_files::remove_files(&self.context, next))?;
         let interval = self.writer.lock().config.index_interval_bytes;
         Ok(self.live_tail(tail, next, Indexes::new(next, interval), -1))
     }

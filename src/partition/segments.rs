@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::partition::open_segments::OpenSegments;
 use crate::storage::disk::DiskFile;
 use crate::storage::segment::OpenSegment;
-use crate::storage::segment::SegmentContext;
+use crate::storage::segment_files::SegmentContext;
 
 /// All segments of one partition, oldest first. Never empty: opening creates the first.
 #[derive(Debug)]

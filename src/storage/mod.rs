@@ -18,5 +18,6 @@ pub(crate) mod map;
 pub(crate) mod offset_index;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod segment_files;
 pub(crate) mod time_index;
 pub(crate) mod verified;

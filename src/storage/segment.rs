@@ -22,52 +22,19 @@ use crate::format::decode::BatchFault;
 use crate::format::header;
 use crate::format::header::BatchHeader;
 use crate::storage::disk::Access;
-use crate::storage::disk::Disk;
-use crate::storage::disk::DiskFile;
 use crate::storage::file_name::OffsetFile;
 use crate::storage::indexes::INDEX_LEN_MAX;
 use crate::storage::indexes::Indexes;
-use crate::storage::lock::DirectoryLock;
 use crate::storage::map::Mapping;
 use crate::storage::map::View;
 use crate::storage::offset_index::IndexedBatch;
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::scan::Continuity;
-use crate::storage::scan::Depth;
-use crate::storage::scan::Scan;
-use crate::storage::scan::Scanned;
+use crate::storage::segment_files::SegmentContext;
+use crate::storage::segment_files::end_of_batches;
 use crate::storage::time_index::TimeEntry;
 use crate::storage::time_index::TimeIndex;
 use crate::storage::verified::Verified;
-
-/// What a segment needs to know about its surroundings.
-#[derive(Clone, Debug)]
-pub(crate) struct SegmentContext {
-    pub(crate) disk: Disk,
-    pub(crate) directory: Arc<Path>,
-    pub(crate) lock: Option<Arc<DirectoryLock>>,
-    pub(crate) index_interval_bytes: u32,
-    /// Compaction may have left gaps in the offsets below this one.
-    pub(crate) gaps_below: i64,
-}
-
-impl SegmentContext {
-    pub(crate) fn log_path(&self, base_offset: i64) -> PathBuf {
-        OffsetFile::Log.path(&self.directory, base_offset)
-    }
-
-    /// Tells whether a segment's index files are both there and empty, as they are made: it is the last one,
-    /// or not sealed yet.
-    pub(crate) fn is_unsealed(&self, base_offset: i64) -> Result<bool> {
-        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
-            let path = kind.path(&self.directory, base_offset);
-            if !self.disk.exists(&path)? || self.disk.len(&path)? != 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
 
 /// A segment as readers see it.
 #[derive(Debug)]
@@ -590,41 +557,6 @@ fn is_whole(view: &View, batch: Located) -> bool {
     decode::checksum_holds(&batch.header, view.from(batch.position))
 }
 
-/// Gives where the batches of a file end that has reserved space behind them.
-fn end_of_batches(context: &SegmentContext, file: &DiskFile, base_offset: i64) -> Result<u64> {
-    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps_below };
-    let mut scan = Scan::new(file, 0, continuity, Depth::Headers)?;
-    while let Scanned::Batch { .. } = scan.next()? {}
-    // Anything but zeros is damage, and whoever reads it is to be told.
-    if scan.is_zero_from(scan.position())? { Ok(scan.position()) } else { file.len() }
-}
-
-/// Makes the files of a new segment; the caller synchronises the directory before it uses them.
-pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result<DiskFile> {
-    let path = context.log_path(base_offset);
-    let created = (|| {
-        // What a failed attempt left here holds no data: the log never went beyond this offset.
-        context.disk.remove_file(&path)?;
-        let file = context.disk.open(&path, Access::CreateNew)?;
-        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
-            context.disk.open(&kind.beside(&path), Access::CreateOrKeep)?.set_len(0)?;
-        }
-        Ok(file)
-    })();
-    if created.is_err() {
-        remove_files(context, base_offset);
-    }
-    created
-}
-
-/// Removes the files of a segment that was never used.
-pub(crate) fn remove_files(context: &SegmentContext, base_offset: i64) {
-    for kind in [OffsetFile::Log, OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
-        // Best effort: an empty segment at the log's end is taken up by the next open.
-        drop(std::fs::remove_file(kind.path(&context.directory, base_offset)));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -634,6 +566,7 @@ mod tests {
     use crate::storage::indexes::write_indexes;
     use crate::storage::map::Door;
     use crate::storage::map::Tail;
+    use crate::storage::segment_files::create_files;
 
     fn context(directory: &Path) -> SegmentContext {
         SegmentContext {

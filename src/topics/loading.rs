@@ -26,7 +26,7 @@ use crate::storage::checkpoint::OffsetCheckpoint;
 use crate::storage::file_name;
 use crate::storage::file_name::RootDirectory;
 use crate::storage::lock::LastBoot;
-use crate::storage::segment::SegmentContext;
+use crate::storage::segment_files::SegmentContext;
 use crate::topic_state::Settings;
 use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
