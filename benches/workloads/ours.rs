@@ -1,0 +1,251 @@
+//! Our side of every workload.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ottla::Consumer;
+use ottla::Durability;
+use ottla::Producer;
+use ottla::Record;
+use ottla::Start;
+use ottla::Store;
+use ottla::Topic;
+use ottla::TopicConfig;
+use ottla::TopicPartition;
+
+use crate::latency;
+use crate::payload::Payload;
+use crate::payload::Touch;
+use crate::payload::Values;
+use crate::subject::Failure;
+use crate::subject::Log;
+use crate::subject::Outcome;
+use crate::subject::Points;
+use crate::subject::Scan;
+use crate::subject::Setup;
+use crate::subject::Subject;
+use crate::subject::Tail;
+use crate::subject::Variant;
+use crate::subject::Waiting;
+use crate::subject::Work;
+
+pub(crate) struct Ottla;
+
+struct OttlaLog {
+    store: Store,
+    topic: Topic,
+    partitions: Vec<TopicPartition>,
+    producer: Producer,
+    variant: Variant,
+    _payload: Arc<Payload>,
+}
+
+impl Subject for Ottla {
+    fn name(&self) -> &'static str {
+        "ottla"
+    }
+
+    fn guarantee(&self) -> &'static str {
+        "send: kill -9 (lingering: lost until sealed); waited for: power loss; reading: CRC-32C of each batch"
+    }
+
+    fn variants(&self, work: Work) -> Vec<Variant> {
+        let plain = Variant::PLAIN;
+        match work {
+            Work::Linger if HAS_LINGER => vec![
+                Variant { label: "64 KiB batches", linger_len: 64 << 10, ..plain },
+                Variant { label: "16 KiB batches", linger_len: 16 << 10, ..plain },
+            ],
+            Work::Linger => vec![],
+            Work::Scan if HAS_CHECK_CRCS => {
+                vec![plain, Variant { label: "unchecked", checks_crcs: false, ..plain }]
+            }
+            Work::Tail => vec![
+                plain,
+                Variant { label: "spin 0", waiting: Waiting::Parked, ..plain },
+                Variant { label: "spinning", waiting: Waiting::Spinning, ..plain },
+            ],
+            _ => vec![plain],
+        }
+    }
+
+    fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
+        let durability = match setup.work {
+            Work::Synced | Work::Commit => Durability::Synced,
+            _ => Durability::Buffered,
+        };
+        let store = Store::builder(setup.dir).durability(durability).open()?;
+        let config = TopicConfig::new().partitions(setup.partitions);
+        let topic = store.topic_or_create(TOPIC, config)?;
+        let producer = producer(&store, &setup.variant);
+        Ok(Box::new(OttlaLog {
+            partitions: topic.partitions(),
+            topic,
+            producer,
+            store,
+            variant: setup.variant,
+            _payload: Arc::clone(setup.payload),
+        }))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn recovery_point(&self, dir: &Path) -> Option<u64> {
+        let text = fs::read_to_string(dir.join("recovery-point-offset-checkpoint")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{TOPIC} 0 ")))?;
+        line.parse().ok()
+    }
+}
+
+/// Linger and batch size of a producer; calls that are not there yet stand here.
+fn producer(store: &Store, _variant: &Variant) -> Producer {
+    store.producer()
+}
+
+impl OttlaLog {
+    fn consumer(&self) -> ottla::ConsumerBuilder {
+        debug_assert!(HAS_CHECK_CRCS || self.variant.checks_crcs, "cannot be left out yet");
+        self.store.consumer().max_poll_records(POLL_RECORDS)
+    }
+}
+
+impl Log for OttlaLog {
+    fn send(&self, value: &[u8]) -> Outcome {
+        let _delivery = self.producer.send(&self.topic, Record::new(value))?;
+        Ok(())
+    }
+
+    fn append_batch(&self, values: Values<'_>) -> Outcome {
+        let _delivery = self.producer.send_batch(&self.partitions[0], values.map(Record::new))?;
+        Ok(())
+    }
+
+    fn send_synced(&self, value: &[u8], _thread: u32) -> Outcome {
+        self.producer.send(&self.topic, Record::new(value))?.wait()?;
+        Ok(())
+    }
+
+    fn commit(&self, values: Values<'_>) -> Outcome {
+        let mut deliveries = Vec::with_capacity(self.partitions.len());
+        for (value, partition) in values.zip(0..) {
+            let record = Record::new(value).partition(partition);
+            deliveries.push(self.producer.send(&self.topic, record)?);
+        }
+        for delivery in deliveries {
+            delivery.wait()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&self) -> Outcome {
+        if self.variant.linger_len > 0 {
+            self.producer.flush()?;
+        }
+        Ok(())
+    }
+
+    fn scan(&self) -> Outcome<Box<dyn Scan + '_>> {
+        let consumer = self.consumer().assign(self.topic.partitions())?;
+        Ok(Box::new(OttlaScan { consumer }))
+    }
+
+    fn points(&self) -> Outcome<Box<dyn Points + '_>> {
+        let partition = &self.partitions[0];
+        let consumer = self.store.consumer().max_poll_records(1).assign([partition])?;
+        Ok(Box::new(OttlaPoints { consumer, partition: partition.clone() }))
+    }
+
+    fn tail(&self) -> Outcome<Box<dyn Tail + Send + '_>> {
+        let mut builder = self.consumer().start(Start::Latest);
+        if self.variant.waiting == Waiting::Parked {
+            builder = builder.spin(Duration::ZERO);
+        }
+        let consumer = builder.assign(self.topic.partitions())?;
+        let is_spinning = self.variant.waiting == Waiting::Spinning;
+        Ok(Box::new(OttlaTail { consumer, is_spinning }))
+    }
+
+    fn close(self: Box<Self>) -> Outcome {
+        let OttlaLog { store, topic, partitions, producer, .. } = *self;
+        drop((topic, partitions, producer));
+        store.close()?;
+        Ok(())
+    }
+}
+
+struct OttlaScan {
+    consumer: Consumer,
+}
+
+impl Scan for OttlaScan {
+    fn next(&mut self, touch: &mut Touch) -> Outcome<bool> {
+        let records = self.consumer.poll(Duration::ZERO)?;
+        if records.is_empty() {
+            return Ok(false);
+        }
+        let mut sums = *touch;
+        for message in &records {
+            sums.take(message.value().unwrap_or_default());
+        }
+        *touch = sums;
+        Ok(true)
+    }
+}
+
+struct OttlaPoints {
+    consumer: Consumer,
+    partition: TopicPartition,
+}
+
+impl Points for OttlaPoints {
+    fn read(&mut self, index: u64, touch: &mut Touch) -> Outcome {
+        let offset = i64::try_from(index)?;
+        self.consumer.seek(&self.partition, offset)?;
+        let records = self.consumer.poll(Duration::ZERO)?;
+        match records.iter().next() {
+            Some(message) if message.offset() == offset => {
+                touch.take(message.value().unwrap_or_default());
+                Ok(())
+            }
+            _ => Err(Failure::Failed(format!("there is no record at offset {offset}"))),
+        }
+    }
+}
+
+struct OttlaTail {
+    consumer: Consumer,
+    is_spinning: bool,
+}
+
+impl Tail for OttlaTail {
+    fn receive(&mut self, each: &mut dyn FnMut(&[u8])) -> Outcome {
+        let records = if self.is_spinning {
+            loop {
+                let records = self.consumer.poll(Duration::ZERO)?;
+                if !records.is_empty() {
+                    break records;
+                }
+                std::hint::spin_loop();
+            }
+        } else {
+            self.consumer.poll(latency::LOST_AFTER)?
+        };
+        if records.is_empty() {
+            return Err(latency::lost());
+        }
+        for message in &records {
+            each(message.value().unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+const TOPIC: &str = "t";
+/// A scan takes what the bytes of one poll allow.
+const POLL_RECORDS: usize = 1_000_000;
+const HAS_LINGER: bool = false;
+const HAS_CHECK_CRCS: bool = false;

@@ -1,0 +1,237 @@
+//! Runs a case: every subject in turn, round after round, each cell in a directory of its own.
+//!
+//! **Invariant (interleaving).** Round `n` of all subjects is over before round `n + 1` of any begins, so that whatever
+//! else the machine does hits all alike.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::arguments::Arguments;
+use crate::payload::Payload;
+use crate::payload::Touch;
+use crate::payload::Values;
+use crate::report::CaseReport;
+use crate::report::Measured;
+use crate::report::Row;
+use crate::subject::Failure;
+use crate::subject::Log;
+use crate::subject::Outcome;
+use crate::subject::Setup;
+use crate::subject::Subject;
+use crate::subject::Variant;
+use crate::subject::Work;
+use crate::subject::failed;
+
+pub(crate) struct Runner<'s> {
+    pub(crate) arguments: &'s Arguments,
+    subjects: &'s [&'s dyn Subject],
+    cases: Vec<CaseReport>,
+}
+
+/// What is measured, and how.
+pub(crate) struct Case {
+    pub(crate) id: String,
+    pub(crate) title: String,
+    pub(crate) work: Work,
+    pub(crate) value_len: usize,
+    pub(crate) records: u64,
+    pub(crate) partitions: u32,
+    pub(crate) rounds: usize,
+    /// Whether a subject finds in each round what it left in the one before.
+    pub(crate) keeps_directory: bool,
+}
+
+/// One subject in one round.
+pub(crate) struct Cell<'c> {
+    pub(crate) subject: &'c dyn Subject,
+    pub(crate) setup: Setup<'c>,
+    pub(crate) round: usize,
+    pub(crate) is_last_round: bool,
+    pub(crate) seed: u64,
+}
+
+struct Contestant<'s> {
+    subject: &'s dyn Subject,
+    variant: Variant,
+    row: Row,
+}
+
+impl<'s> Runner<'s> {
+    pub(crate) fn new(arguments: &'s Arguments, subjects: &'s [&'s dyn Subject]) -> Runner<'s> {
+        Runner { arguments, subjects, cases: Vec::new() }
+    }
+
+    pub(crate) fn into_cases(self) -> Vec<CaseReport> {
+        self.cases
+    }
+
+    /// Runs the case unless the arguments leave it out, and prints its table.
+    pub(crate) fn run(
+        &mut self,
+        case: &Case,
+        cell: impl Fn(&Cell<'_>) -> Outcome<Measured>,
+    ) -> Outcome {
+        if !self.arguments.wants(&case.id) {
+            return Ok(());
+        }
+        let rounds = self.arguments.rounds.unwrap_or(case.rounds).max(1);
+        let payload = Arc::new(Payload::new(self.arguments.seed, case.value_len));
+        let root = self.arguments.data_dir();
+        let mut contestants = self.contestants(case);
+        for round in 0..rounds {
+            for (number, contestant) in contestants.iter_mut().enumerate() {
+                if contestant.row.absence.is_some() {
+                    continue;
+                }
+                let dir = root.join(format!("{number}"));
+                if !case.keeps_directory {
+                    remove(&dir)?;
+                }
+                fs::create_dir_all(&dir)?;
+                let setup = Setup {
+                    dir: &dir,
+                    payload: &payload,
+                    records: case.records,
+                    work: case.work,
+                    partitions: case.partitions,
+                    variant: contestant.variant,
+                };
+                let cell_of_round = Cell {
+                    subject: contestant.subject,
+                    setup,
+                    round,
+                    is_last_round: round + 1 == rounds,
+                    seed: self.arguments.seed,
+                };
+                match cell(&cell_of_round) {
+                    Ok(measured) => contestant.row.take(measured),
+                    Err(Failure::Unsupported(reason)) => {
+                        contestant.row.absence = Some(reason.to_owned());
+                    }
+                    Err(Failure::Failed(what)) => {
+                        contestant.row.absence = Some(format!("FAILED in round {round}: {what}"));
+                    }
+                }
+                if !case.keeps_directory {
+                    remove(&dir)?;
+                }
+            }
+        }
+        remove(&root)?;
+        let rows = contestants.into_iter().map(|contestant| contestant.row).collect();
+        let report = CaseReport { id: case.id.clone(), title: case.title.clone(), rows };
+        report.print();
+        self.cases.push(report);
+        Ok(())
+    }
+
+    fn contestants(&self, case: &Case) -> Vec<Contestant<'s>> {
+        let mut contestants = Vec::new();
+        for subject in self.subjects {
+            for variant in subject.variants(case.work) {
+                let label = variant.label;
+                let row = Row {
+                    name: match label {
+                        "" => subject.name().to_owned(),
+                        label => format!("{}, {label}", subject.name()),
+                    },
+                    guarantee: subject.guarantee(),
+                    samples: Vec::new(),
+                    notes: Vec::new(),
+                    absence: None,
+                };
+                contestants.push(Contestant { subject: *subject, variant, row });
+            }
+        }
+        contestants
+    }
+}
+
+impl Cell<'_> {
+    /// Gives the setup for another directory.
+    pub(crate) fn setup_in<'d>(&'d self, dir: &'d Path) -> Setup<'d> {
+        Setup { dir, ..self.setup }
+    }
+
+    pub(crate) fn open(&self) -> Outcome<Box<dyn Log>> {
+        self.subject.open(&self.setup)
+    }
+
+    /// Gives values as the subject will have written them.
+    pub(crate) fn values(&self, begin: u64, end: u64) -> Values<'_> {
+        let payload = self.setup.payload;
+        payload.repeating(begin, end, self.subject.period(payload.value_len()))
+    }
+
+    /// Appends with `append`, piece by piece, up to the case's records or the end of the subject's patience;
+    /// gives how many records there are and how long it took.
+    pub(crate) fn append_for_a_time(
+        &self,
+        piece_len: u64,
+        mut append: impl FnMut(Values<'_>) -> Outcome,
+    ) -> Outcome<(u64, Duration)> {
+        let payload = self.setup.payload;
+        let patience = self.subject.patience();
+        let begun = Instant::now();
+        let mut done = 0;
+        while done < self.setup.records && begun.elapsed() < patience {
+            let end = (done + piece_len).min(self.setup.records);
+            append(payload.values(done, end))?;
+            done = end;
+        }
+        Ok((done, begun.elapsed()))
+    }
+
+    /// Reads the log from the beginning, and compares it with the first `count` values; what does not come
+    /// within the subject's patience is left out and noted.
+    pub(crate) fn verify(
+        &self,
+        log: &dyn Log,
+        count: u64,
+        measured: &mut Measured,
+    ) -> Outcome<Duration> {
+        let mut scan = log.scan()?;
+        let first = scan.first();
+        let (touch, took, is_whole) = self.read(&mut *scan)?;
+        let found = first + touch.count;
+        if is_whole && found != count {
+            return failed(format!("{count} records were appended, {found} came back"));
+        }
+        if !is_whole {
+            measured.notes.push(format!("only the first {found} records were read back"));
+        }
+        if touch != self.values(first, found).touch() {
+            return failed("what came back is not what was appended");
+        }
+        Ok(took)
+    }
+
+    /// Reads until the end or the end of patience.
+    pub(crate) fn read(
+        &self,
+        scan: &mut dyn crate::subject::Scan,
+    ) -> Outcome<(Touch, Duration, bool)> {
+        let patience = self.subject.patience();
+        let mut touch = Touch::default();
+        let begun = Instant::now();
+        let mut is_whole = false;
+        while begun.elapsed() < patience {
+            if !scan.next(&mut touch)? {
+                is_whole = true;
+                break;
+            }
+        }
+        Ok((touch, begun.elapsed(), is_whole))
+    }
+}
+
+fn remove(dir: &Path) -> Outcome {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
