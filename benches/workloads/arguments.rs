@@ -41,8 +41,8 @@ impl Arguments {
                 "--quick" => arguments.is_quick = true,
                 "--rounds" => arguments.rounds = Some(value()?.parse()?),
                 "--seed" => arguments.seed = value()?.parse()?,
-                "--dir" => arguments.dir = PathBuf::from(value()?),
-                "--json" => arguments.json = Some(PathBuf::from(value()?)),
+                "--dir" => arguments.dir = std::path::absolute(value()?)?,
+                "--json" => arguments.json = Some(std::path::absolute(value()?)?),
                 // Cargo adds it.
                 "--bench" => {}
                 _ => return failed(format!("unknown argument {word}\n{USAGE}")),

@@ -95,9 +95,11 @@ impl Subject for Ottla {
     }
 
     fn recovery_point(&self, dir: &Path) -> Option<u64> {
-        let text = fs::read_to_string(dir.join("recovery-point-offset-checkpoint")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{TOPIC} 0 ")))?;
-        line.parse().ok()
+        // Before the first checkpoint there is no file, or no line of this partition.
+        let text = fs::read_to_string(dir.join("recovery-point-offset-checkpoint"));
+        let text = text.unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{TOPIC} 0 ")));
+        line.map_or(Some(0), |line| line.parse().ok())
     }
 }
 

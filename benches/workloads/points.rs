@@ -1,5 +1,6 @@
 //! W8: reading single records, somewhere.
 
+use std::time::Duration;
 use std::time::Instant;
 
 use crate::payload::Touch;
@@ -72,7 +73,7 @@ fn read_some(
     reads: u64,
     mut timings: Option<&mut hdrhistogram::Histogram<u64>>,
 ) -> Outcome<(u64, f64)> {
-    let patience = cell.subject.patience() / 4;
+    let patience = cell.subject.patience().min(READS_TIME_MAX);
     let mut state = cell.seed ^ cell.round as u64;
     let mut expected = Touch::default();
     let mut touch = Touch::default();
@@ -112,4 +113,5 @@ fn read_some(
 }
 
 const READS: u64 = 400_000;
+const READS_TIME_MAX: Duration = Duration::from_secs(2);
 const READS_PER_PIECE: u64 = 2_000;

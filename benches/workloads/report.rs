@@ -76,7 +76,9 @@ impl Spread {
         let mut sorted = samples.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
-        Spread { min: at(0), median: at(sorted.len() / 2), max: at(sorted.len().wrapping_sub(1)) }
+        let last = sorted.len().saturating_sub(1);
+        let median = f64::midpoint(at(last / 2), at(sorted.len() / 2));
+        Spread { min: at(0), median, max: at(last) }
     }
 }
 

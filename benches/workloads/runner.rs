@@ -4,6 +4,8 @@
 //! else the machine does hits all alike.
 
 use std::fs;
+use std::panic;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use crate::report::Row;
 use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
+use crate::subject::Scan;
 use crate::subject::Setup;
 use crate::subject::Subject;
 use crate::subject::Variant;
@@ -106,7 +109,9 @@ impl<'s> Runner<'s> {
                     is_last_round: round + 1 == rounds,
                     seed: self.arguments.seed,
                 };
-                match cell(&cell_of_round) {
+                // A peer that panics has failed this case; the others go on.
+                let ended = panic::catch_unwind(AssertUnwindSafe(|| cell(&cell_of_round)));
+                match ended.unwrap_or_else(|_| failed("it panicked")) {
                     Ok(measured) => contestant.row.take(measured),
                     Err(Failure::Unsupported(reason)) => {
                         contestant.row.absence = Some(reason.to_owned());
@@ -195,7 +200,7 @@ impl Cell<'_> {
     ) -> Outcome<Duration> {
         let mut scan = log.scan()?;
         let first = scan.first();
-        let (touch, took, is_whole) = self.read(&mut *scan)?;
+        let (touch, took, is_whole) = self.read_for(&mut *scan, self.subject.patience() / 3)?;
         let found = first + touch.count;
         if is_whole && found != count {
             return failed(format!("{count} records were appended, {found} came back"));
@@ -210,11 +215,15 @@ impl Cell<'_> {
     }
 
     /// Reads until the end or the end of patience.
-    pub(crate) fn read(
+    pub(crate) fn read(&self, scan: &mut dyn Scan) -> Outcome<(Touch, Duration, bool)> {
+        self.read_for(scan, self.subject.patience())
+    }
+
+    fn read_for(
         &self,
-        scan: &mut dyn crate::subject::Scan,
+        scan: &mut dyn Scan,
+        patience: Duration,
     ) -> Outcome<(Touch, Duration, bool)> {
-        let patience = self.subject.patience();
         let mut touch = Touch::default();
         let begun = Instant::now();
         let mut is_whole = false;
