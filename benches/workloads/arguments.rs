@@ -17,6 +17,20 @@ pub(crate) struct Arguments {
     pub(crate) seed: u64,
     pub(crate) dir: PathBuf,
     pub(crate) json: Option<PathBuf>,
+    /// Runs everything in this process, for a profiler.
+    pub(crate) is_in_process: bool,
+    /// The one cell that this process runs, for another.
+    pub(crate) cell: Option<CellArguments>,
+}
+
+/// One subject's turn at one case.
+#[derive(Clone, Debug)]
+pub(crate) struct CellArguments {
+    pub(crate) case: String,
+    /// The name of the row.
+    pub(crate) name: String,
+    pub(crate) round: usize,
+    pub(crate) dir: PathBuf,
 }
 
 impl Arguments {
@@ -29,6 +43,8 @@ impl Arguments {
             seed: 1,
             dir: std::env::temp_dir(),
             json: None,
+            is_in_process: false,
+            cell: None,
         };
         while let Some(word) = words.next() {
             let mut value = || match words.next() {
@@ -43,6 +59,15 @@ impl Arguments {
                 "--seed" => arguments.seed = value()?.parse()?,
                 "--dir" => arguments.dir = std::path::absolute(value()?)?,
                 "--json" => arguments.json = Some(std::path::absolute(value()?)?),
+                "--in-process" => arguments.is_in_process = true,
+                CELL => {
+                    arguments.cell = Some(CellArguments {
+                        case: value()?,
+                        name: value()?,
+                        round: value()?.parse()?,
+                        dir: PathBuf::from(value()?),
+                    });
+                }
                 // Cargo adds it.
                 "--bench" => {}
                 _ => return failed(format!("unknown argument {word}\n{USAGE}")),
@@ -52,6 +77,9 @@ impl Arguments {
     }
 
     pub(crate) fn wants(&self, case: &str) -> bool {
+        if let Some(cell) = &self.cell {
+            return cell.case == case;
+        }
         let begins = |only: &String| case.starts_with(only.as_str());
         self.only.is_empty() || self.only.iter().any(begins)
     }
@@ -70,6 +98,8 @@ fn listed(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
+/// Before the arguments of a single cell.
+pub(crate) const CELL: &str = "--cell";
 const USAGE: &str = "\
 --only W1,W5.warm   only cases whose names begin like this
 --peers a,b         of the others only these (raw limits are named raw-…)
@@ -77,4 +107,5 @@ const USAGE: &str = "\
 --rounds N          how often each cell is measured
 --seed N            of the random payload; default 1
 --dir DIR           where the data go; default the system's temporary directory
---json FILE         write every sample there";
+--json FILE         write every sample there
+--in-process        all cells in this process, for a profiler";

@@ -1,4 +1,4 @@
-//! The benchmark in a second process: one that is killed, and one whose memory is its own.
+//! A second process that appends until it is killed.
 //!
 //! The child writes how many records were acknowledged into a mapped file, so that the parent knows the number to
 //! the record however the child dies.
@@ -17,11 +17,8 @@ use std::time::Instant;
 
 use memmap2::MmapMut;
 
-use crate::machine;
 use crate::payload::Payload;
-use crate::payload::Touch;
 use crate::reopen::CHILD_PATIENCE;
-use crate::report::Measured;
 use crate::runner::Cell;
 use crate::subject::Outcome;
 use crate::subject::Setup;
@@ -37,7 +34,7 @@ pub(crate) const ARGUMENT: &str = "--child";
 pub(crate) fn appended_and_killed(cell: &Cell<'_>) -> Outcome<u64> {
     let counter_path = counter_path(cell.setup.dir);
     let counter = Counter::open(&counter_path)?;
-    let mut child = command(cell, "append")?.stdout(Stdio::null()).spawn()?;
+    let mut child = command(cell)?.stdout(Stdio::null()).spawn()?;
     let begun = Instant::now();
     let patience = cell.subject.patience();
     let mut begun_appending = None;
@@ -67,36 +64,9 @@ pub(crate) fn appended_and_killed(cell: &Cell<'_>) -> Outcome<u64> {
     Ok(acknowledged)
 }
 
-/// Runs a child that appends and scans, and gives what it took.
-pub(crate) fn measured(cell: &Cell<'_>) -> Outcome<Measured> {
-    let output = command(cell, "measure")?.stdout(Stdio::piped()).output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let Some(line) = text.lines().rev().find(|line| line.starts_with(MARK)) else {
-        return failed(format!("the child ended without a result: {}", output.status));
-    };
-    if let Some(reason) = line.strip_prefix(&format!("{MARK}unsupported ")) {
-        // Reasons are static for subjects; a child's has crossed a pipe.
-        return failed(reason.to_owned());
-    }
-    let numbers: Vec<f64> =
-        line[MARK.len()..].split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>()?;
-    let [append_cpu, scan_cpu, memory, is_whole] = numbers[..] else {
-        return failed("the child's result is not understood");
-    };
-    let mut measured = Measured::of("CPU s per million appended", append_cpu);
-    if scan_cpu > 0.0 {
-        measured.add("CPU s per million scanned", scan_cpu);
-    }
-    measured.add("anonymous MiB", memory / f64::from(1 << 20));
-    if is_whole == 0.0 {
-        measured.notes.push("stopped before the end: fewer records".to_owned());
-    }
-    Ok(measured)
-}
-
-/// What a child process does; `words` are the arguments behind `--child`.
+/// What the child does; `words` are the arguments behind `--child`.
 pub(crate) fn run(subjects: &[&dyn Subject], words: &[String]) -> Outcome {
-    let [what, name, dir, seed, value_len, records] = words else {
+    let [name, dir, seed, value_len, records] = words else {
         return failed("a child is given other arguments");
     };
     let Some(subject) = subjects.iter().find(|subject| subject.name() == name) else {
@@ -107,16 +77,12 @@ pub(crate) fn run(subjects: &[&dyn Subject], words: &[String]) -> Outcome {
         dir: Path::new(dir),
         payload: &payload,
         records: records.parse()?,
-        work: if what == "append" { Work::Kill } else { Work::Resources },
+        work: Work::Kill,
         partitions: 1,
         variant: Variant::PLAIN,
     };
-    if what == "append" { append_for_ever(*subject, &setup) } else { measure(*subject, &setup) }
-}
-
-fn append_for_ever(subject: &dyn Subject, setup: &Setup<'_>) -> Outcome {
     let counter = Counter::open(&counter_path(setup.dir))?;
-    let log = subject.open(setup)?;
+    let log = subject.open(&setup)?;
     // A parent that died would leave the child appending until the disk is full.
     for (value, count) in setup.payload.values(0, setup.records * 8).zip(1..) {
         log.send(value)?;
@@ -125,48 +91,9 @@ fn append_for_ever(subject: &dyn Subject, setup: &Setup<'_>) -> Outcome {
     failed("nobody killed the child")
 }
 
-fn measure(subject: &dyn Subject, setup: &Setup<'_>) -> Outcome {
-    let memory_before = machine::anonymous_len()?;
-    let log = subject.open(setup)?;
-    let patience = subject.patience();
-    let mut memory: u64 = 0;
-    let (cpu_before, begun) = (machine::cpu_seconds(), Instant::now());
-    let mut count = 0;
-    while count < setup.records && begun.elapsed() < patience {
-        let end = (count + 4000).min(setup.records);
-        log.append_each(setup.payload.values(count, end))?;
-        count = end;
-    }
-    log.finish()?;
-    let append_cpu = (machine::cpu_seconds() - cpu_before) * 1e6 / count as f64;
-    memory = memory.max(machine::anonymous_len()?);
-
-    let mut scan_cpu = 0.0;
-    let mut touch = Touch::default();
-    let mut is_whole = false;
-    if let Ok(mut scan) = log.scan() {
-        let (cpu_before, begun) = (machine::cpu_seconds(), Instant::now());
-        while begun.elapsed() < patience {
-            if !scan.next(&mut touch)? {
-                is_whole = count == setup.records;
-                break;
-            }
-        }
-        scan_cpu = (machine::cpu_seconds() - cpu_before) * 1e6 / touch.count.max(1) as f64;
-        memory = memory.max(machine::anonymous_len()?);
-    }
-    if touch.count > 0 && touch != setup.payload.values(0, touch.count).touch() {
-        return failed("what came back is not what was appended");
-    }
-    log.close()?;
-    let memory = memory.saturating_sub(memory_before);
-    println!("{MARK}{append_cpu} {scan_cpu} {memory} {}", u8::from(is_whole));
-    Ok(())
-}
-
-fn command(cell: &Cell<'_>, what: &str) -> Outcome<Command> {
+fn command(cell: &Cell<'_>) -> Outcome<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args([ARGUMENT, what, cell.subject.name()]).arg(cell.setup.dir);
+    command.args([ARGUMENT, cell.subject.name()]).arg(cell.setup.dir);
     command.arg(cell.seed.to_string());
     command.arg(cell.setup.payload.value_len().to_string());
     command.arg(cell.setup.records.to_string());
@@ -212,6 +139,3 @@ impl Counter {
         }
     }
 }
-
-/// Before a child's result: a subject may print what it likes.
-const MARK: &str = "measured: ";

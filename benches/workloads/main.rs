@@ -21,6 +21,7 @@ mod machine;
 mod ours;
 mod payload;
 mod points;
+mod process;
 mod raw;
 mod raw_files;
 mod raw_futex;

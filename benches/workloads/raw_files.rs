@@ -19,7 +19,6 @@ use crate::raw;
 use crate::raw::FileScan;
 use crate::raw::MappingScan;
 use crate::raw::PREFIX_LEN;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Points;
@@ -29,6 +28,7 @@ use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
 use crate::subject::failed;
+use crate::subject::unsupported;
 
 /// One `write(2)` for each framed record.
 pub(crate) struct RawWrite;
@@ -152,7 +152,7 @@ impl ReadyLog {
 
 impl Log for ReadyLog {
     fn send(&self, _value: &[u8]) -> Outcome {
-        Err(Failure::Unsupported("only whole buffers"))
+        unsupported("only whole buffers")
     }
 
     fn append_each(&self, values: Values<'_>) -> Outcome {

@@ -12,7 +12,7 @@ use crate::subject::Outcome;
 /// What one run of one cell gave: numbers by name, and remarks.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
-    pub(crate) numbers: Vec<(&'static str, f64)>,
+    pub(crate) numbers: Vec<(String, f64)>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) guarantee: &'static str,
     /// Samples of each number, in the order of the rounds.
-    pub(crate) samples: Vec<(&'static str, Vec<f64>)>,
+    pub(crate) samples: Vec<(String, Vec<f64>)>,
     pub(crate) notes: Vec<String>,
     /// Why there are no numbers.
     pub(crate) absence: Option<String>,
@@ -41,12 +41,12 @@ struct Spread {
 }
 
 impl Measured {
-    pub(crate) fn of(name: &'static str, number: f64) -> Measured {
-        Measured { numbers: vec![(name, number)], notes: Vec::new() }
+    pub(crate) fn of(name: &str, number: f64) -> Measured {
+        Measured { numbers: vec![(name.to_owned(), number)], notes: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, name: &'static str, number: f64) {
-        self.numbers.push((name, number));
+    pub(crate) fn add(&mut self, name: &str, number: f64) {
+        self.numbers.push((name.to_owned(), number));
     }
 }
 
@@ -86,10 +86,10 @@ impl CaseReport {
     /// Prints one line per subject and number, ours first among equals, with how many times better ours is.
     pub(crate) fn print(&self) {
         println!("\n{}  {}", self.id, self.title);
-        let mut names: Vec<&'static str> = Vec::new();
+        let mut names: Vec<&str> = Vec::new();
         for (name, _) in self.rows.iter().flat_map(|row| &row.samples) {
-            if !names.contains(name) {
-                names.push(name);
+            if !names.contains(&name.as_str()) {
+                names.push(name.as_str());
             }
         }
         let ours = self.rows.iter().find(|row| row.name.starts_with(OURS));
@@ -122,7 +122,7 @@ impl CaseReport {
 
     fn to_json(&self) -> Value {
         let row = |row: &Row| {
-            let number = |(name, samples): &(&'static str, Vec<f64>)| {
+            let number = |(name, samples): &(String, Vec<f64>)| {
                 let Spread { min, median, max } = Spread::of(samples);
                 json!({ "name": name, "min": min, "median": median, "max": max, "samples": samples })
             };

@@ -1,4 +1,7 @@
-//! Runs a case: every subject in turn, round after round, each cell in a directory of its own.
+//! Runs a case: every subject in turn, round after round, each cell in a directory and a process of its own.
+//!
+//! **Invariant (nothing is left over).** No subject's threads, memory, open files or panics outlive its cell: some peers
+//! never end their threads, and keep every file they ever opened.
 //!
 //! **Invariant (interleaving).** Round `n` of all subjects is over before round `n + 1` of any begins, so that whatever
 //! else the machine does hits all alike.
@@ -12,9 +15,11 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::arguments::Arguments;
+use crate::arguments::CellArguments;
 use crate::payload::Payload;
 use crate::payload::Touch;
 use crate::payload::Values;
+use crate::process;
 use crate::report::CaseReport;
 use crate::report::Measured;
 use crate::report::Row;
@@ -81,47 +86,45 @@ impl<'s> Runner<'s> {
             return Ok(());
         }
         let rounds = self.arguments.rounds.unwrap_or(case.rounds).max(1);
-        let payload = Arc::new(Payload::new(self.arguments.seed, case.value_len));
-        let root = self.arguments.data_dir();
         let mut contestants = self.contestants(case);
+        if let Some(asked) = &self.arguments.cell {
+            let wanted = contestants.iter().find(|contestant| contestant.row.name == asked.name);
+            let Some(contestant) = wanted else { return failed("no such subject") };
+            return process::report(&self.run_cell(case, rounds, contestant, asked, cell), asked);
+        }
+        let root = self.arguments.data_dir();
+        fs::create_dir_all(&root)?;
         for round in 0..rounds {
             for (number, contestant) in contestants.iter_mut().enumerate() {
                 if contestant.row.absence.is_some() {
                     continue;
                 }
-                let dir = root.join(format!("{number}"));
-                if !case.keeps_directory {
-                    remove(&dir)?;
-                }
-                fs::create_dir_all(&dir)?;
-                let setup = Setup {
-                    dir: &dir,
-                    payload: &payload,
-                    records: case.records,
-                    work: case.work,
-                    partitions: case.partitions,
-                    variant: contestant.variant,
-                };
-                let cell_of_round = Cell {
-                    subject: contestant.subject,
-                    setup,
+                let asked = CellArguments {
+                    case: case.id.clone(),
+                    name: contestant.row.name.clone(),
                     round,
-                    is_last_round: round + 1 == rounds,
-                    seed: self.arguments.seed,
+                    dir: root.join(number.to_string()),
                 };
-                // A peer that panics has failed this case; the others go on.
-                let ended = panic::catch_unwind(AssertUnwindSafe(|| cell(&cell_of_round)));
-                match ended.unwrap_or_else(|_| failed("it panicked")) {
+                if !case.keeps_directory {
+                    remove(&asked.dir)?;
+                }
+                fs::create_dir_all(&asked.dir)?;
+                let ended = if self.arguments.is_in_process {
+                    self.run_cell(case, rounds, contestant, &asked, &cell)
+                } else {
+                    process::run(self.arguments, &asked)
+                };
+                match ended {
                     Ok(measured) => contestant.row.take(measured),
                     Err(Failure::Unsupported(reason)) => {
-                        contestant.row.absence = Some(reason.to_owned());
+                        contestant.row.absence = Some(reason.into_owned());
                     }
                     Err(Failure::Failed(what)) => {
                         contestant.row.absence = Some(format!("FAILED in round {round}: {what}"));
                     }
                 }
                 if !case.keeps_directory {
-                    remove(&dir)?;
+                    remove(&asked.dir)?;
                 }
             }
         }
@@ -131,6 +134,34 @@ impl<'s> Runner<'s> {
         report.print();
         self.cases.push(report);
         Ok(())
+    }
+
+    fn run_cell(
+        &self,
+        case: &Case,
+        rounds: usize,
+        contestant: &Contestant<'_>,
+        asked: &CellArguments,
+        cell: impl Fn(&Cell<'_>) -> Outcome<Measured>,
+    ) -> Outcome<Measured> {
+        let payload = Arc::new(Payload::new(self.arguments.seed, case.value_len));
+        let cell_of_round = Cell {
+            subject: contestant.subject,
+            setup: Setup {
+                dir: &asked.dir,
+                payload: &payload,
+                records: case.records,
+                work: case.work,
+                partitions: case.partitions,
+                variant: contestant.variant,
+            },
+            round: asked.round,
+            is_last_round: asked.round + 1 == rounds,
+            seed: self.arguments.seed,
+        };
+        // A peer that panics has failed this case; the others go on.
+        let ended = panic::catch_unwind(AssertUnwindSafe(|| cell(&cell_of_round)));
+        ended.unwrap_or_else(|_| failed("it panicked"))
     }
 
     fn contestants(&self, case: &Case) -> Vec<Contestant<'s>> {

@@ -4,6 +4,7 @@
 //! a record costs nanoseconds, so that no virtual call is measured with it. Whatever a subject cannot do is
 //! [`Failure::Unsupported`] with the reason, and shows as "-".
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,17 +77,17 @@ pub(crate) trait Log: Send + Sync {
 
     /// Appends all of the values with one call.
     fn append_batch(&self, _values: Values<'_>) -> Outcome {
-        Err(Failure::Unsupported("has no batches"))
+        unsupported("has no batches")
     }
 
     /// Appends one record and waits until it is on stable storage; `thread` tells the callers apart.
     fn send_synced(&self, _value: &[u8], _thread: u32) -> Outcome {
-        Err(Failure::Unsupported("makes no single append durable"))
+        unsupported("makes no single append durable")
     }
 
     /// Appends one record to each partition, then waits until all are on stable storage.
     fn commit(&self, _values: Values<'_>) -> Outcome {
-        Err(Failure::Unsupported("has no partitions that are committed together"))
+        unsupported("has no partitions that are committed together")
     }
 
     /// Hands over what is staged, so that a scan sees it.
@@ -97,12 +98,12 @@ pub(crate) trait Log: Send + Sync {
     fn scan(&self) -> Outcome<Box<dyn Scan + '_>>;
 
     fn points(&self) -> Outcome<Box<dyn Points + '_>> {
-        Err(Failure::Unsupported("has no random reads"))
+        unsupported("has no random reads")
     }
 
     /// Gives a reader of what is appended from now on.
     fn tail(&self) -> Outcome<Box<dyn Tail + Send + '_>> {
-        Err(Failure::Unsupported("has nothing to wait for a record with"))
+        unsupported("has nothing to wait for a record with")
     }
 
     fn close(self: Box<Self>) -> Outcome;
@@ -188,7 +189,7 @@ impl Variant {
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// Not something this subject can do, and why.
-    Unsupported(&'static str),
+    Unsupported(Cow<'static, str>),
     /// It should have, and did not.
     Failed(String),
 }
@@ -199,6 +200,11 @@ impl<E: std::error::Error> From<E> for Failure {
     fn from(error: E) -> Failure {
         Failure::Failed(error.to_string())
     }
+}
+
+/// Says why a subject cannot do it.
+pub(crate) fn unsupported<T>(reason: &'static str) -> Outcome<T> {
+    Err(Failure::Unsupported(Cow::Borrowed(reason)))
 }
 
 /// Says what went wrong where no error did.

@@ -16,7 +16,6 @@ use commitlog::reader::LogSliceReader;
 
 use crate::payload::Touch;
 use crate::payload::Values;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Points;
@@ -26,6 +25,7 @@ use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
 use crate::subject::failed;
+use crate::subject::unsupported;
 
 pub(crate) struct Commitlog;
 
@@ -58,9 +58,9 @@ impl Subject for Commitlog {
 
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         match setup.work {
-            Work::Synced => return Err(Failure::Unsupported("cannot make an append durable")),
+            Work::Synced => return unsupported("cannot make an append durable"),
             Work::Tail => {
-                return Err(Failure::Unsupported("has nothing to wait for a record with"));
+                return unsupported("has nothing to wait for a record with");
             }
             _ => {}
         }

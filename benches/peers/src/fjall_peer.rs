@@ -11,7 +11,6 @@ use fjall::config::CompressionPolicy;
 
 use crate::payload::Touch;
 use crate::payload::Values;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Points;
@@ -21,6 +20,7 @@ use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
 use crate::subject::failed;
+use crate::subject::unsupported;
 
 pub(crate) struct Fjall;
 
@@ -48,7 +48,7 @@ impl Subject for Fjall {
 
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         if setup.work == Work::Tail {
-            return Err(Failure::Unsupported("has nothing to wait for a record with"));
+            return unsupported("has nothing to wait for a record with");
         }
         let database = Database::builder(setup.dir).open()?;
         let records = database.keyspace("records", || {

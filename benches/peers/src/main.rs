@@ -23,6 +23,8 @@ mod ours;
 mod payload;
 #[path = "../../workloads/points.rs"]
 mod points;
+#[path = "../../workloads/process.rs"]
+mod process;
 #[path = "../../workloads/raw.rs"]
 mod raw;
 #[path = "../../workloads/raw_files.rs"]

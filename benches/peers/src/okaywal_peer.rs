@@ -16,7 +16,6 @@ use okaywal::SegmentReader;
 use okaywal::WriteAheadLog;
 
 use crate::payload::Touch;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Scan;
@@ -24,6 +23,7 @@ use crate::subject::Setup;
 use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
+use crate::subject::unsupported;
 
 pub(crate) struct Okaywal;
 
@@ -76,12 +76,12 @@ impl Subject for Okaywal {
         match setup.work {
             Work::Synced | Work::Kill => {}
             Work::Inline | Work::Batches | Work::Threads => {
-                return Err(Failure::Unsupported("every commit is a sync"));
+                return unsupported("every commit is a sync");
             }
             Work::Tail => {
-                return Err(Failure::Unsupported("has nothing to wait for a record with"));
+                return unsupported("has nothing to wait for a record with");
             }
-            _ => return Err(Failure::Unsupported("is read when it is recovered, and then let go")),
+            _ => return unsupported("is read when it is recovered, and then let go"),
         }
         let recovered = Arc::new(Mutex::new(Vec::new()));
         let log = Configuration::default_for(setup.dir)

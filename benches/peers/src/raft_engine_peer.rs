@@ -13,7 +13,6 @@ use raft_engine::ReadableSize;
 
 use crate::payload::Touch;
 use crate::payload::Values;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Points;
@@ -23,6 +22,7 @@ use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
 use crate::subject::failed;
+use crate::subject::unsupported;
 
 pub(crate) struct RaftEngine;
 
@@ -61,7 +61,7 @@ impl Subject for RaftEngine {
 
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         if setup.work == Work::Tail {
-            return Err(Failure::Unsupported("has nothing to wait for a record with"));
+            return unsupported("has nothing to wait for a record with");
         }
         let config = Config {
             dir: setup.dir.to_string_lossy().into_owned(),

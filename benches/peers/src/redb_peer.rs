@@ -12,7 +12,6 @@ use redb::TableDefinition;
 
 use crate::payload::Touch;
 use crate::payload::Values;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Points;
@@ -22,6 +21,7 @@ use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
 use crate::subject::failed;
+use crate::subject::unsupported;
 
 pub(crate) struct Redb;
 
@@ -48,7 +48,7 @@ impl Subject for Redb {
 
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         if setup.work == Work::Tail {
-            return Err(Failure::Unsupported("has nothing to wait for a record with"));
+            return unsupported("has nothing to wait for a record with");
         }
         let database = Database::create(setup.dir.join("redb"))?;
         let transaction = database.begin_write()?;

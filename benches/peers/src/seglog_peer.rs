@@ -11,7 +11,6 @@ use seglog::write::Writer;
 
 use crate::payload::Touch;
 use crate::payload::Values;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Points;
@@ -21,6 +20,7 @@ use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
 use crate::subject::failed;
+use crate::subject::unsupported;
 
 pub(crate) struct Seglog;
 
@@ -57,11 +57,11 @@ impl Subject for Seglog {
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         match setup.work {
             Work::Tail => {
-                return Err(Failure::Unsupported(
+                return unsupported(
                     "shows readers only what was synchronised, has nothing to wait with",
-                ));
+                );
             }
-            Work::Threads => return Err(Failure::Unsupported("an append is in user space only")),
+            Work::Threads => return unsupported("an append is in user space only"),
             _ => {}
         }
         let path = setup.dir.join("segment");

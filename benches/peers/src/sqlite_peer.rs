@@ -9,7 +9,6 @@ use rusqlite::OptionalExtension;
 
 use crate::payload::Touch;
 use crate::payload::Values;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Points;
@@ -19,6 +18,7 @@ use crate::subject::Subject;
 use crate::subject::Variant;
 use crate::subject::Work;
 use crate::subject::failed;
+use crate::subject::unsupported;
 
 pub(crate) struct Sqlite;
 
@@ -44,7 +44,7 @@ impl Subject for Sqlite {
 
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         if setup.work == Work::Tail {
-            return Err(Failure::Unsupported("has nothing to wait for a record with"));
+            return unsupported("has nothing to wait for a record with");
         }
         let connection = Connection::open(setup.dir.join("sqlite"))?;
         let synchronous = if setup.work == Work::Synced { "FULL" } else { "OFF" };

@@ -5,8 +5,6 @@
 
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -17,7 +15,6 @@ use walrus_rust::ReadConsistency;
 use crate::latency;
 use crate::payload::Touch;
 use crate::payload::Values;
-use crate::subject::Failure;
 use crate::subject::Log;
 use crate::subject::Outcome;
 use crate::subject::Scan;
@@ -26,6 +23,7 @@ use crate::subject::Subject;
 use crate::subject::Tail;
 use crate::subject::Variant;
 use crate::subject::Work;
+use crate::subject::unsupported;
 
 pub(crate) struct Walrus;
 
@@ -33,8 +31,6 @@ struct WalrusLog {
     log: walrus_rust::Walrus,
     dir: PathBuf,
     schedule: FsyncSchedule,
-    /// Whether the one read cursor has been used.
-    is_read: Mutex<bool>,
 }
 
 /// Keeps it from printing; to be called before there are other threads.
@@ -62,7 +58,7 @@ impl Subject for Walrus {
 
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         if setup.work == Work::Points {
-            return Err(Failure::Unsupported("has no reads by position"));
+            return unsupported("has no reads by position");
         }
         let schedule = match setup.work {
             Work::Synced => FsyncSchedule::SyncEach,
@@ -70,7 +66,7 @@ impl Subject for Walrus {
         };
         let log = opened(setup.dir, schedule)?;
         let dir = setup.dir.to_path_buf();
-        Ok(Box::new(WalrusLog { log, dir, schedule, is_read: Mutex::new(false) }))
+        Ok(Box::new(WalrusLog { log, dir, schedule }))
     }
 }
 
@@ -103,12 +99,9 @@ impl Log for WalrusLog {
     }
 
     fn scan(&self) -> Outcome<Box<dyn Scan + '_>> {
-        let mut is_read = self.is_read.lock().unwrap_or_else(PoisonError::into_inner);
-        if std::mem::replace(&mut *is_read, true) {
-            let log = opened(&self.dir, self.schedule)?;
-            return Ok(Box::new(WalrusScan { own: Some(log), log: &self.log }));
-        }
-        Ok(Box::new(WalrusScan { own: None, log: &self.log }))
+        // There is one cursor for all readers, so to read again is to open again. Besides, a reader beside a writer skips
+        // what is left of a block if a read ends within it.
+        Ok(Box::new(WalrusScan { log: opened(&self.dir, self.schedule)? }))
     }
 
     fn tail(&self) -> Outcome<Box<dyn Tail + Send + '_>> {
@@ -127,16 +120,13 @@ impl Drop for WalrusLog {
     }
 }
 
-struct WalrusScan<'l> {
-    log: &'l walrus_rust::Walrus,
-    /// There is one cursor for all readers: to read again is to open again.
-    own: Option<walrus_rust::Walrus>,
+struct WalrusScan {
+    log: walrus_rust::Walrus,
 }
 
-impl Scan for WalrusScan<'_> {
+impl Scan for WalrusScan {
     fn next(&mut self, touch: &mut Touch) -> Outcome<bool> {
-        let log = self.own.as_ref().unwrap_or(self.log);
-        let entries = log.batch_read_for_topic(TOPIC, SCAN_LEN, true)?;
+        let entries = self.log.batch_read_for_topic(TOPIC, SCAN_LEN, true)?;
         for entry in &entries {
             touch.take(&entry.data);
         }

@@ -25,6 +25,7 @@ use crate::subject::Subject;
 use crate::subject::Tail;
 use crate::subject::Variant;
 use crate::subject::Work;
+use crate::subject::unsupported;
 
 pub(crate) struct Yaque;
 
@@ -51,8 +52,8 @@ impl Subject for Yaque {
 
     fn open(&self, setup: &Setup<'_>) -> Outcome<Box<dyn Log>> {
         match setup.work {
-            Work::Synced => return Err(Failure::Unsupported("cannot make an append durable")),
-            Work::Points => return Err(Failure::Unsupported("is a queue: no reads by position")),
+            Work::Synced => return unsupported("cannot make an append durable"),
+            Work::Points => return unsupported("is a queue: no reads by position"),
             _ => {}
         }
         let dir = setup.dir.to_path_buf();
