@@ -39,6 +39,22 @@ pub(crate) fn run(runner: &mut Runner<'_>) -> Outcome {
             }
         }
     }
+    for (size, value_len) in
+        [("16B", 16), ("100B", 100), ("1KiB", 1024), ("16KiB", 16 << 10), ("64KiB", 64 << 10)]
+    {
+        let bytes = runner.arguments.sized(128 << 20, 32 << 20);
+        let case = Case {
+            id: format!("W1.sizes.{size}"),
+            title: format!("one record per call, survives kill -9 on return, {size}"),
+            work: Work::Inline,
+            value_len,
+            records: (bytes / value_len as u64).min(SMALL_RECORDS_MAX),
+            partitions: 1,
+            rounds: 3,
+            keeps_directory: false,
+        };
+        runner.run(&case, cell)?;
+    }
     Ok(())
 }
 
@@ -62,6 +78,7 @@ fn cell(cell: &Cell<'_>) -> Outcome<Measured> {
     Ok(measured)
 }
 
+const SMALL_RECORDS_MAX: u64 = 2_000_000;
 const BATCH_RECORDS: u64 = 1000;
 /// Records between two looks at the clock.
 const PIECE_RECORDS: u64 = 4000;

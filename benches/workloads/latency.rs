@@ -98,7 +98,7 @@ fn latency(cell: &Cell<'_>, rate: u64) -> Outcome<Measured> {
     log.close()?;
     let mut measured = Measured::default();
     for (name, quantile) in
-        [("p50 us", 0.5), ("p99 us", 0.99), ("p99.9 us", 0.999), ("max us", 1.0)]
+        [("p50 us", 0.5), ("p90 us", 0.9), ("p99 us", 0.99), ("p99.9 us", 0.999), ("max us", 1.0)]
     {
         measured.add(name, histogram.value_at_quantile(quantile) as f64 / 1000.0);
     }

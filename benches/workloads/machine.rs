@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -37,11 +38,12 @@ pub(crate) fn drop_from_cache(dir: &Path) -> Outcome {
     Ok(())
 }
 
-/// The bytes of all files below.
+/// The bytes of all files below, holes left out.
 pub(crate) fn files_len(dir: &Path) -> Outcome<u64> {
     let mut len = 0;
     for path in files(dir)? {
-        len += fs::metadata(path)?.len();
+        let metadata = fs::metadata(path)?;
+        len += metadata.len().min(metadata.blocks() * 512);
     }
     Ok(len)
 }

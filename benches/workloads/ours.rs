@@ -54,11 +54,10 @@ impl Subject for Ottla {
     fn variants(&self, work: Work) -> Vec<Variant> {
         let plain = Variant::PLAIN;
         match work {
-            Work::Linger if HAS_LINGER => vec![
+            Work::Linger => vec![
                 Variant { label: "64 KiB batches", linger_len: 64 << 10, ..plain },
                 Variant { label: "16 KiB batches", linger_len: 16 << 10, ..plain },
             ],
-            Work::Linger => vec![],
             Work::Scan if HAS_CHECK_CRCS => {
                 vec![plain, Variant { label: "unchecked", checks_crcs: false, ..plain }]
             }
@@ -66,6 +65,11 @@ impl Subject for Ottla {
                 plain,
                 Variant { label: "spin 0", waiting: Waiting::Parked, ..plain },
                 Variant { label: "spinning", waiting: Waiting::Spinning, ..plain },
+            ],
+            Work::Reopen => vec![
+                plain,
+                Variant { label: "8 MiB segments", segment_len: 8 << 20, ..plain },
+                Variant { label: "1 MiB segments", segment_len: 1 << 20, ..plain },
             ],
             _ => vec![plain],
         }
@@ -77,7 +81,10 @@ impl Subject for Ottla {
             _ => Durability::Buffered,
         };
         let store = Store::builder(setup.dir).durability(durability).open()?;
-        let config = TopicConfig::new().partitions(setup.partitions);
+        let mut config = TopicConfig::new().partitions(setup.partitions);
+        if setup.variant.segment_len > 0 {
+            config = config.segment_bytes(setup.variant.segment_len);
+        }
         let topic = store.topic_or_create(TOPIC, config)?;
         let producer = producer(&store, &setup.variant);
         Ok(Box::new(OttlaLog {
@@ -103,9 +110,11 @@ impl Subject for Ottla {
     }
 }
 
-/// Linger and batch size of a producer; calls that are not there yet stand here.
-fn producer(store: &Store, _variant: &Variant) -> Producer {
-    store.producer()
+fn producer(store: &Store, variant: &Variant) -> Producer {
+    match variant.linger_len {
+        0 => store.producer(),
+        batch_len => store.producer_builder().linger(LINGER).batch_bytes(batch_len).build(),
+    }
 }
 
 impl OttlaLog {
@@ -249,5 +258,6 @@ impl Tail for OttlaTail {
 const TOPIC: &str = "t";
 /// A scan takes what the bytes of one poll allow.
 const POLL_RECORDS: usize = 1_000_000;
-const HAS_LINGER: bool = false;
+/// Long: batches are sealed because they are full.
+const LINGER: Duration = Duration::from_millis(100);
 const HAS_CHECK_CRCS: bool = false;

@@ -169,6 +169,8 @@ pub(crate) struct Variant {
     pub(crate) linger_len: usize,
     pub(crate) checks_crcs: bool,
     pub(crate) waiting: Waiting,
+    /// The length of a segment file; 0 is the subject's default.
+    pub(crate) segment_len: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,8 +184,13 @@ pub(crate) enum Waiting {
 }
 
 impl Variant {
-    pub(crate) const PLAIN: Variant =
-        Variant { label: "", linger_len: 0, checks_crcs: true, waiting: Waiting::Default };
+    pub(crate) const PLAIN: Variant = Variant {
+        label: "",
+        linger_len: 0,
+        checks_crcs: true,
+        waiting: Waiting::Default,
+        segment_len: 0,
+    };
 }
 
 #[derive(Clone, Debug)]

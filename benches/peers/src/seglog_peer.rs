@@ -34,6 +34,7 @@ struct State {
     /// Where each record begins, where somebody will ask: the caller has to know.
     positions: Vec<u64>,
     keeps_positions: bool,
+    is_recovered: bool,
     count: u64,
 }
 
@@ -73,13 +74,15 @@ impl Subject for Seglog {
             _ => 1,
         };
         let len = usize::try_from(setup.records * record_len * factor)? + (64 << 20);
-        let writer = if path.exists() {
+        let is_recovered = path.exists();
+        let writer = if is_recovered {
             Writer::open(&path, len, 0)?
         } else {
             Writer::create(&path, len, 0)?
         };
         let keeps_positions = setup.work == Work::Points;
-        let mut state = State { writer, positions: Vec::new(), keeps_positions, count: 0 };
+        let mut state =
+            State { writer, positions: Vec::new(), keeps_positions, is_recovered, count: 0 };
         if keeps_positions && setup.dir.join(COUNTED).exists() {
             state.positions = (0..setup.records).map(|index| index * record_len).collect();
         }
@@ -137,7 +140,19 @@ impl Log for SeglogLog {
 
     fn scan(&self) -> Outcome<Box<dyn Scan + '_>> {
         self.finish()?;
-        Ok(Box::new(SeglogScan { reader: Reader::open_read_only(&self.path, None)?, position: 0 }))
+        let mut state = self.lock();
+        // Behind what was recovered are the remains of what was not.
+        let flushed = if state.is_recovered {
+            let count = state.count;
+            state.writer.commit(count)?;
+            Some(state.writer.flushed_offset())
+        } else {
+            None
+        };
+        Ok(Box::new(SeglogScan {
+            reader: Reader::open_read_only(&self.path, flushed)?,
+            position: 0,
+        }))
     }
 
     fn points(&self) -> Outcome<Box<dyn Points + '_>> {
