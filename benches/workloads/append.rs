@@ -70,7 +70,7 @@ fn cell(cell: &Cell<'_>) -> Outcome<Measured> {
     let seconds = begun.elapsed().as_secs_f64();
     let mut measured = Measured::of("records/s", count as f64 / seconds);
     if count < cell.setup.records {
-        let patience = cell.subject.patience().as_secs();
+        let patience = cell.patience.as_secs();
         measured.notes.push(format!("stopped after {patience} s"));
     }
     cell.verify(&*log, count, &mut measured)?;
@@ -78,7 +78,7 @@ fn cell(cell: &Cell<'_>) -> Outcome<Measured> {
     Ok(measured)
 }
 
-const SMALL_RECORDS_MAX: u64 = 2_000_000;
+const SMALL_RECORDS_MAX: u64 = 1_000_000;
 const BATCH_RECORDS: u64 = 1000;
 /// Records between two looks at the clock.
 const PIECE_RECORDS: u64 = 4000;

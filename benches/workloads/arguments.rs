@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::subject::Outcome;
 use crate::subject::failed;
@@ -14,6 +15,7 @@ pub(crate) struct Arguments {
     pub(crate) subjects: Vec<String>,
     pub(crate) is_quick: bool,
     pub(crate) rounds: Option<usize>,
+    pub(crate) patience: Duration,
     pub(crate) seed: u64,
     pub(crate) dir: PathBuf,
     pub(crate) json: Option<PathBuf>,
@@ -40,6 +42,7 @@ impl Arguments {
             subjects: Vec::new(),
             is_quick: false,
             rounds: None,
+            patience: Duration::from_secs(10),
             seed: 1,
             dir: std::env::temp_dir(),
             json: None,
@@ -56,6 +59,7 @@ impl Arguments {
                 "--peers" | "--subjects" => arguments.subjects = listed(&value()?),
                 "--quick" => arguments.is_quick = true,
                 "--rounds" => arguments.rounds = Some(value()?.parse()?),
+                "--patience" => arguments.patience = Duration::from_secs_f64(value()?.parse()?),
                 "--seed" => arguments.seed = value()?.parse()?,
                 "--dir" => arguments.dir = std::path::absolute(value()?)?,
                 "--json" => arguments.json = Some(std::path::absolute(value()?)?),
@@ -105,6 +109,7 @@ const USAGE: &str = "\
 --peers a,b         of the others only these (raw limits are named raw-…)
 --quick             small sizes
 --rounds N          how often each cell is measured
+--patience SECONDS  after which a cell is stopped and what it did is counted; default 10
 --seed N            of the random payload; default 1
 --dir DIR           where the data go; default the system's temporary directory
 --json FILE         write every sample there

@@ -36,7 +36,7 @@ pub(crate) fn appended_and_killed(cell: &Cell<'_>) -> Outcome<u64> {
     let counter = Counter::open(&counter_path)?;
     let mut child = command(cell)?.stdout(Stdio::null()).spawn()?;
     let begun = Instant::now();
-    let patience = cell.subject.patience();
+    let patience = cell.patience;
     let mut begun_appending = None;
     let ended = loop {
         let count = counter.load();

@@ -97,8 +97,9 @@ impl Subject for Ottla {
         }))
     }
 
-    fn patience(&self) -> Duration {
-        Duration::from_secs(60)
+    /// What is claimed of ours is about whole workloads.
+    fn patience_factor(&self) -> u32 {
+        10
     }
 
     fn recovery_point(&self, dir: &Path) -> Option<u64> {

@@ -73,7 +73,7 @@ fn read_some(
     reads: u64,
     mut timings: Option<&mut hdrhistogram::Histogram<u64>>,
 ) -> Outcome<(u64, f64)> {
-    let patience = cell.subject.patience().min(READS_TIME_MAX);
+    let patience = cell.patience.min(READS_TIME_MAX);
     let mut state = cell.seed ^ cell.round as u64;
     let mut expected = Touch::default();
     let mut touch = Touch::default();

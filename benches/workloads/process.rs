@@ -27,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments, asked: &CellArguments) -> Outcome<Measu
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(CELL).args([&asked.case, &asked.name, &asked.round.to_string()]).arg(&asked.dir);
     command.args(["--seed", &arguments.seed.to_string()]);
+    command.args(["--patience", &arguments.patience.as_secs_f64().to_string()]);
     if arguments.is_quick {
         command.arg("--quick");
     }

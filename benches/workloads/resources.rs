@@ -43,7 +43,7 @@ fn resources(cell: &Cell<'_>) -> Outcome<Measured> {
     let mut memory = machine::anonymous_len()?;
 
     let mut scan = log.scan()?;
-    let patience = cell.subject.patience();
+    let patience = cell.patience;
     let mut touch = Touch::default();
     let (cpu_before, begun) = (machine::cpu_seconds(), Instant::now());
     let mut is_whole = false;

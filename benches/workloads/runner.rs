@@ -20,6 +20,7 @@ use crate::payload::Payload;
 use crate::payload::Touch;
 use crate::payload::Values;
 use crate::process;
+use crate::report;
 use crate::report::CaseReport;
 use crate::report::Measured;
 use crate::report::Row;
@@ -59,6 +60,8 @@ pub(crate) struct Cell<'c> {
     pub(crate) round: usize,
     pub(crate) is_last_round: bool,
     pub(crate) seed: u64,
+    /// How long it may take before it is stopped and what it did is counted.
+    pub(crate) patience: Duration,
 }
 
 struct Contestant<'s> {
@@ -133,7 +136,11 @@ impl<'s> Runner<'s> {
         let report = CaseReport { id: case.id.clone(), title: case.title.clone(), rows };
         report.print();
         self.cases.push(report);
-        Ok(())
+        // After each case: a run that is broken off has not been for nothing.
+        match &self.arguments.json {
+            Some(path) => report::write_json(path, self.arguments, &self.cases),
+            None => Ok(()),
+        }
     }
 
     fn run_cell(
@@ -158,6 +165,7 @@ impl<'s> Runner<'s> {
             round: asked.round,
             is_last_round: asked.round + 1 == rounds,
             seed: self.arguments.seed,
+            patience: self.arguments.patience * contestant.subject.patience_factor(),
         };
         // A peer that panics has failed this case; the others go on.
         let ended = panic::catch_unwind(AssertUnwindSafe(|| cell(&cell_of_round)));
@@ -210,7 +218,7 @@ impl Cell<'_> {
         mut append: impl FnMut(Values<'_>) -> Outcome,
     ) -> Outcome<(u64, Duration)> {
         let payload = self.setup.payload;
-        let patience = self.subject.patience();
+        let patience = self.patience;
         let begun = Instant::now();
         let mut done = 0;
         while done < self.setup.records && begun.elapsed() < patience {
@@ -231,7 +239,7 @@ impl Cell<'_> {
     ) -> Outcome<Duration> {
         let mut scan = log.scan()?;
         let first = scan.first();
-        let (touch, took, is_whole) = self.read_for(&mut *scan, self.subject.patience() / 3)?;
+        let (touch, took, is_whole) = self.read_for(&mut *scan, self.patience / 3)?;
         let found = first + touch.count;
         if is_whole && found != count {
             return failed(format!("{count} records were appended, {found} came back"));
@@ -247,7 +255,7 @@ impl Cell<'_> {
 
     /// Reads until the end or the end of patience.
     pub(crate) fn read(&self, scan: &mut dyn Scan) -> Outcome<(Touch, Duration, bool)> {
-        self.read_for(scan, self.subject.patience())
+        self.read_for(scan, self.patience)
     }
 
     fn read_for(

@@ -98,7 +98,7 @@ fn scanned(
         return failed("what came back is not what was appended");
     }
     if !is_whole {
-        let patience = cell.subject.patience().as_secs();
+        let patience = cell.patience.as_secs();
         measured.notes.push(format!("a scan was stopped after {patience} s"));
     }
     measured.add(name, touch.count as f64 / took.as_secs_f64());
@@ -126,7 +126,7 @@ fn cold(cell: &Cell<'_>, batch: u64) -> Outcome<Measured> {
     let mut measured = Measured::default();
     let share = touch.count as f64 / cell.setup.records as f64;
     if !is_whole {
-        let patience = cell.subject.patience().as_secs();
+        let patience = cell.patience.as_secs();
         measured.notes.push(format!("stopped after {patience} s"));
     } else if share < 1.0 {
         measured.notes.push("a smaller data set: it took too long to write".to_owned());

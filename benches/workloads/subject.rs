@@ -33,9 +33,9 @@ pub(crate) trait Subject: Sync {
         None
     }
 
-    /// How long a cell may take before it is stopped and what it did is counted.
-    fn patience(&self) -> Duration {
-        Duration::from_secs(10)
+    /// How much longer than others it may take before it is stopped and what it did is counted.
+    fn patience_factor(&self) -> u32 {
+        1
     }
 
     /// Up to which record the directory says that nothing has to be recovered.

@@ -64,8 +64,5 @@ fn run(subjects: &[&dyn Subject]) -> Outcome {
     }
     let cases = runner.into_cases();
     report::print_guarantees(&cases);
-    if let Some(path) = &arguments.json {
-        report::write_json(path, &arguments, &cases)?;
-    }
     Ok(())
 }

@@ -69,7 +69,7 @@ fn appended(
     let payload = cell.setup.payload;
     let per_thread = cell.setup.records / threads;
     // A cell opens eight logs.
-    let patience = cell.subject.patience() / 8;
+    let patience = cell.patience / 8;
     let is_timed = timed.is_some();
     let begun = Instant::now();
     let worker = |thread: u64| -> Outcome<(u64, hdrhistogram::Histogram<u64>)> {

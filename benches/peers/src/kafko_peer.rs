@@ -60,7 +60,7 @@ impl Subject for Kafko {
             _ => Builder::new_current_thread().enable_all().build()?,
         };
         let mut config = LogConfig::default();
-        if !matches!(setup.work, Work::Inline | Work::Batches | Work::Threads | Work::Synced) {
+        if !matches!(setup.work, Work::Inline | Work::Batches | Work::Threads) {
             config.segment_size_threshold = 1 << 20;
         }
         let (broker, topic, producer) = runtime.block_on(async {
