@@ -188,6 +188,8 @@ def latency(found, out):
         values = [median(row, name) for name in PERCENTILES]
         if all(values):
             lines[row["subject"]] = values
+    if not lines:
+        return
     others = sorted(n for n in lines if not n.startswith(("ottla", "raw-")))
     chart = Chart(
         "From send to the waiting consumer",
