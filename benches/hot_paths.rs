@@ -67,18 +67,18 @@ fn filled(len: usize) -> (Store, Topic, i64) {
     (store, topic, i64::try_from(count).unwrap())
 }
 
-#[divan::bench(args = SIZES, max_time = 0.5)]
+#[divan::bench(args = SIZES, sample_count = 40, sample_size = 250)]
 fn send(bencher: Bencher<'_, '_>, len: usize) {
     let (store, topic) = store();
     let producer = store.producer();
     let value = value(len);
     bencher
         .counter(BytesCount::new(len))
-        .bench(|| producer.send(&topic, Record::new(&value)).unwrap());
+        .bench(|| drop(producer.send(&topic, Record::new(&value)).unwrap()));
 }
 
 /// Records per second and not per call: a batch of about 64 KiB.
-#[divan::bench(args = SIZES, max_time = 0.5)]
+#[divan::bench(args = SIZES, sample_count = 40, sample_size = 20)]
 fn send_batch(bencher: Bencher<'_, '_>, len: usize) {
     let (store, topic) = store();
     let partition = topic.partition(0).unwrap();
@@ -86,11 +86,12 @@ fn send_batch(bencher: Bencher<'_, '_>, len: usize) {
     let value = value(len);
     let in_batch = (BATCH_LEN / len).max(1);
     bencher.counter(ItemsCount::new(in_batch)).bench(|| {
-        producer.send_batch(&partition, (0..in_batch).map(|_| Record::new(&value))).unwrap()
+        let records = (0..in_batch).map(|_| Record::new(&value));
+        drop(producer.send_batch(&partition, records).unwrap());
     });
 }
 
-#[divan::bench(args = SIZES, max_time = 0.5)]
+#[divan::bench(args = SIZES, sample_count = 40, sample_size = 250)]
 fn send_lingering(bencher: Bencher<'_, '_>, len: usize) {
     let (store, topic) = store();
     let producer =
@@ -98,12 +99,12 @@ fn send_lingering(bencher: Bencher<'_, '_>, len: usize) {
     let value = value(len);
     bencher
         .counter(BytesCount::new(len))
-        .bench(|| producer.send(&topic, Record::new(&value)).unwrap());
+        .bench(|| drop(producer.send(&topic, Record::new(&value)).unwrap()));
     producer.flush().unwrap();
 }
 
 /// One poll of up to 1 MiB, and a walk through its records.
-#[divan::bench(args = SIZES, max_time = 0.5)]
+#[divan::bench(args = SIZES, sample_count = 40, sample_size = 10)]
 fn poll_and_iterate(bencher: Bencher<'_, '_>, len: usize) {
     let (store, topic, end) = filled(len);
     let partition = topic.partition(0).unwrap();
@@ -123,7 +124,7 @@ fn poll_and_iterate(bencher: Bencher<'_, '_>, len: usize) {
 }
 
 /// One record, somewhere.
-#[divan::bench(args = SIZES, max_time = 0.5)]
+#[divan::bench(args = SIZES, sample_count = 40, sample_size = 50)]
 fn point_read(bencher: Bencher<'_, '_>, len: usize) {
     let (store, topic, end) = filled(len);
     let partition = topic.partition(0).unwrap();
@@ -140,7 +141,7 @@ fn point_read(bencher: Bencher<'_, '_>, len: usize) {
 }
 
 /// There and back between two threads that sleep at once when they have nothing to do.
-#[divan::bench(max_time = 1)]
+#[divan::bench(sample_count = 40, sample_size = 100)]
 fn wake_up_round_trip(bencher: Bencher<'_, '_>) {
     let (store, there) = store();
     let back = store.create_topic("back", TopicConfig::new()).unwrap();
