@@ -58,7 +58,7 @@ impl Subject for Ottla {
                 Variant { label: "64 KiB batches", linger_len: 64 << 10, ..plain },
                 Variant { label: "16 KiB batches", linger_len: 16 << 10, ..plain },
             ],
-            Work::Scan if HAS_CHECK_CRCS => {
+            Work::Scan => {
                 vec![plain, Variant { label: "unchecked", checks_crcs: false, ..plain }]
             }
             Work::Tail => vec![
@@ -120,8 +120,8 @@ fn producer(store: &Store, variant: &Variant) -> Producer {
 
 impl OttlaLog {
     fn consumer(&self) -> ottla::ConsumerBuilder {
-        debug_assert!(HAS_CHECK_CRCS || self.variant.checks_crcs, "cannot be left out yet");
-        self.store.consumer().max_poll_records(POLL_RECORDS)
+        let checks = self.variant.checks_crcs;
+        self.store.consumer().max_poll_records(POLL_RECORDS).check_crcs(checks)
     }
 }
 
@@ -261,4 +261,3 @@ const TOPIC: &str = "t";
 const POLL_RECORDS: usize = 1_000_000;
 /// Long: batches are sealed because they are full.
 const LINGER: Duration = Duration::from_millis(100);
-const HAS_CHECK_CRCS: bool = false;
