@@ -269,7 +269,8 @@ impl Log for MappedLog {
         let mut left = bytes;
         let mut index = 0_u64;
         loop {
-            if index % INDEX_EVERY == 0 {
+            let since_noted = index % INDEX_EVERY;
+            if since_noted == 0 {
                 every.push(bytes.len() - left.len());
             }
             let Some((_, rest)) = raw::split_frame(left) else { break };
