@@ -44,15 +44,13 @@ fn points(cell: &Cell<'_>, batch: u64) -> Outcome<Measured> {
     if cell.round == 0 {
         // Asked first: a subject that has no random reads need not be filled.
         drop(log.points()?);
-        scan::filled(cell, &*log, batch)?;
+        cell.note_filled(scan::filled(cell, &*log, batch)?)?;
     }
-    let count = {
-        // Also brings the pages in.
-        let (touch, _, is_whole) = cell.read(&mut *log.scan()?)?;
-        if is_whole { touch.count } else { touch.count.min(cell.setup.records) }
-    };
-    if count == 0 {
-        return failed("there is nothing to read");
+    let count = cell.filled(&mut measured)?;
+    // Also brings the pages in.
+    let (touch, _, is_whole) = cell.read(&mut *log.scan()?)?;
+    if (is_whole && touch.count != count) || count == 0 {
+        return failed(format!("{count} records were appended, {} came back", touch.count));
     }
     let mut points = log.points()?;
     let reads = READS;

@@ -10,6 +10,7 @@ use std::fs;
 use std::panic;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -227,6 +228,25 @@ impl Cell<'_> {
             done = end;
         }
         Ok((done, begun.elapsed()))
+    }
+
+    /// Notes for later rounds how many records the directory has been filled with.
+    pub(crate) fn note_filled(&self, count: u64) -> Outcome {
+        Ok(fs::write(self.filled_path(), count.to_string())?)
+    }
+
+    /// Tells how many records the directory has been filled with; fewer than asked for are remarked upon.
+    pub(crate) fn filled(&self, measured: &mut Measured) -> Outcome<u64> {
+        let count = fs::read_to_string(self.filled_path())?.parse()?;
+        if count < self.setup.records {
+            measured.notes.push(format!("a smaller data set, as writing is slow: {count} records"));
+        }
+        Ok(count)
+    }
+
+    /// Beside the directory, for what is in it is the subject's.
+    fn filled_path(&self) -> PathBuf {
+        self.setup.dir.with_extension("filled")
     }
 
     /// Reads the log from the beginning, and compares it with the first `count` values; what does not come

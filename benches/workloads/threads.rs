@@ -37,17 +37,20 @@ fn cell(cell: &Cell<'_>) -> Outcome<Measured> {
         (4, "records/s, 4 threads", "p99 us, 4 threads"),
         (8, "records/s, 8 threads", "p99 us, 8 threads"),
     ] {
-        measured.add(rate, rate_of(cell, threads)?);
+        let (per_second, notes) = rate_of(cell, threads)?;
+        measured.add(rate, per_second);
+        measured.notes.extend(notes);
         measured.add(p99, p99_of(cell, threads)?);
     }
     Ok(measured)
 }
 
 /// Appends as fast as it goes, without looking at the clock.
-fn rate_of(cell: &Cell<'_>, threads: u64) -> Outcome<f64> {
+fn rate_of(cell: &Cell<'_>, threads: u64) -> Outcome<(f64, Option<String>)> {
     let dir = cell.setup.dir.join(format!("rate-{threads}"));
-    let (count, seconds) = appended(cell, &dir, threads, None)?;
-    Ok(count as f64 / seconds)
+    let (count, seconds, is_read_back) = appended(cell, &dir, threads, None)?;
+    let note = || format!("{threads} threads: not read back to the end");
+    Ok((count as f64 / seconds, (!is_read_back).then(note)))
 }
 
 fn p99_of(cell: &Cell<'_>, threads: u64) -> Outcome<f64> {
@@ -62,7 +65,7 @@ fn appended(
     dir: &std::path::Path,
     threads: u64,
     timed: Option<&mut hdrhistogram::Histogram<u64>>,
-) -> Outcome<(u64, f64)> {
+) -> Outcome<(u64, f64, bool)> {
     fs::create_dir_all(dir)?;
     let setup = cell.setup_in(dir);
     let log = cell.subject.open(&setup)?;
@@ -115,7 +118,7 @@ fn appended(
     }
     log.close()?;
     fs::remove_dir_all(dir)?;
-    Ok((expected.count, seconds))
+    Ok((expected.count, seconds, is_whole))
 }
 
 const PIECE_RECORDS: u64 = 1000;
