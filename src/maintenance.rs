@@ -62,6 +62,7 @@ impl Maintenance {
             calls: Vec::new(),
             unrecorded: HashMap::new(),
             recorded_at: None,
+            has_sealed: false,
             workers,
             done,
         };
@@ -107,6 +108,8 @@ struct Round {
     /// Synchronised since the recovery points were put on record last.
     unrecorded: Agenda<()>,
     recorded_at: Option<Instant>,
+    /// A segment was sealed since then.
+    has_sealed: bool,
     workers: SyncWorkers,
     done: Receiver<Done>,
 }
@@ -171,7 +174,7 @@ impl Round {
         let sync = self.syncs.values().map(|(due, _)| due.saturating_duration_since(now)).min();
         let call = self.calls.iter().map(|(at, _)| at.saturating_duration_since(now)).min();
         let record = (!self.unrecorded.is_empty()).then(|| match self.recorded_at {
-            Some(at) => (at + self.checkpoint_interval).saturating_duration_since(now),
+            Some(at) => (at + self.record_interval()).saturating_duration_since(now),
             None => Duration::ZERO,
         });
         let roll = self.rolls.values().map(|(due_ms, _)| *due_ms).min().and_then(|due_ms| {
@@ -238,6 +241,10 @@ impl Round {
             Some(Ok(())) => {
                 let address = address(&partition);
                 self.unrecorded.insert(address, ((), Weak::clone(&partition)));
+                if task == Task::Seal {
+                    // As much as a segment holds: recovery need not scan it again.
+                    self.has_sealed = true;
+                }
                 if task == Task::Sync {
                     self.rolls.entry(address).or_insert((i64::MIN, partition));
                 }
@@ -269,7 +276,7 @@ impl Round {
     }
 
     fn record_what_is_durable(&mut self, topics: &Topics) {
-        let is_due = self.recorded_at.is_none_or(|at| at.elapsed() >= self.checkpoint_interval);
+        let is_due = self.recorded_at.is_none_or(|at| at.elapsed() >= self.record_interval());
         if self.unrecorded.is_empty() || !is_due {
             return;
         }
@@ -280,11 +287,18 @@ impl Round {
         };
         let partitions: Vec<_> = self.unrecorded.values().filter_map(named).collect();
         self.recorded_at = Some(Instant::now());
+        self.has_sealed = false;
         match topics.note_recovery_points(&partitions) {
             Ok(()) => self.unrecorded.clear(),
             // The old file is intact, and recovery merely scans more: tried again next time.
             Err(error) => topics.note_once("recovery points", &error),
         }
+    }
+
+    /// Gives how often recovery points are put on record at most.
+    fn record_interval(&self) -> Duration {
+        let interval = self.checkpoint_interval;
+        if self.has_sealed { interval.min(SEALED_RECORD_INTERVAL) } else { interval }
     }
 
     fn roll_what_is_due(&mut self, topics: &Topics) {
@@ -324,4 +338,6 @@ fn take_due<Date>(
 const WATCH_INTERVAL: Duration = Duration::from_millis(5);
 /// How soon what a full disk held up is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often recovery points are put on record at most while segments fill up quickly.
+const SEALED_RECORD_INTERVAL: Duration = Duration::from_millis(50);
 const ROLL_WAIT_MS_MAX: i64 = 60_000;

@@ -231,7 +231,7 @@ impl EncodedBatch<'_> {
 }
 
 /// A builder that once held a huge batch does not hold on to its memory.
-const BUFFER_KEPT: usize = 256 << 10;
+const BUFFER_KEPT: usize = (1 << 20) + (64 << 10);
 /// Positions in a segment are 32-bit in Kafka's index, so no batch can be larger.
 const BATCH_LEN_MAX: usize = i32::MAX as usize - 64;
 
