@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::partition::Partition;
 use crate::topic::TopicPartition;
 
 /// Where a consumer begins to read a partition.
@@ -86,6 +87,17 @@ pub enum Isolation {
     ReadUncommitted,
     /// Only what is on stable storage: what a consumer acts upon then cannot be taken back.
     Durable,
+}
+
+impl Isolation {
+    /// Gives the end of what is seen of a log.
+    #[inline]
+    pub(crate) fn bound(self, open: &Partition) -> i64 {
+        match self {
+            Isolation::ReadUncommitted => open.watermarks().log_end(),
+            Isolation::Durable => open.watermarks().durable_end(),
+        }
+    }
 }
 
 /// A partition to be read, and where to begin.

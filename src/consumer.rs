@@ -5,12 +5,10 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::hint;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
-use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -24,10 +22,12 @@ use crate::partition::Partition;
 use crate::partition::fetch::Cursor;
 use crate::partition::fetch::Limits;
 use crate::partition::fetch::ReadOutcome;
+use crate::partition::watermarks;
 use crate::partition::watermarks::Doorbell;
 use crate::records::OwnedMessage;
 use crate::records::Part;
 use crate::records::Records;
+use crate::spin::Spin;
 use crate::storage::verified::Checks;
 use crate::topic::KeepOpen;
 use crate::topic::OffsetAndTimestamp;
@@ -69,8 +69,9 @@ pub struct Consumer {
     assigned: Vec<Assigned>,
     /// Which partition the next poll asks first.
     next: usize,
-    /// The last poll brought records: more may follow at once.
+    /// Records came since the last wait: more may follow at once.
     has_just_read: bool,
+    spin: Spin,
     bell: Arc<Doorbell>,
     wakeup: Arc<AtomicBool>,
     /// Read ahead for the iterator and `recv`; positions count what was handed out, not what is here.
@@ -79,7 +80,8 @@ pub struct Consumer {
 
 #[derive(Debug)]
 struct Assigned {
-    source: TopicPartition,
+    /// Counted by itself: every poll and every record that is kept holds it.
+    source: Arc<TopicPartition>,
     open: Arc<Partition>,
     cursor: Cursor,
     is_paused: bool,
@@ -109,6 +111,7 @@ impl Consumer {
             assigned: Vec::new(),
             next: 0,
             has_just_read: false,
+            spin: Spin::new(settings.spin),
             bell: Arc::new(Doorbell::default()),
             wakeup: Arc::new(AtomicBool::new(false)),
             buffer: VecDeque::new(),
@@ -129,7 +132,7 @@ impl Consumer {
         let mut assigned: Vec<Assigned> = Vec::new();
         for assignment in partitions {
             let Assignment { partition: source, start } = assignment.into();
-            if assigned.iter().any(|other| other.source == source) {
+            if assigned.iter().any(|other| *other.source == source) {
                 let reason = "a partition is given twice";
                 return Err(Error::InvalidArgument { argument: "partitions", reason });
             }
@@ -137,7 +140,7 @@ impl Consumer {
             open.refresh()?;
             let position = self.start_position(&open, start.unwrap_or(self.settings.start))?;
             assigned.push(Assigned {
-                source,
+                source: Arc::new(source),
                 open,
                 cursor: Cursor::at(position),
                 is_paused: false,
@@ -158,7 +161,7 @@ impl Consumer {
 
     /// Gives the partitions that are read.
     pub fn assignment(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.assigned.iter().map(|assigned| &assigned.source)
+        self.assigned.iter().map(|assigned| &*assigned.source)
     }
 
     /// Returns records, at once if there are any, else as soon as there are, or none when the time is up.
@@ -176,17 +179,19 @@ impl Consumer {
     /// * [`Error::TopicDeleted`], [`Error::Closed`].
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
         self.put_back_buffer();
+        let records = self.look()?;
+        if !records.is_empty() || timeout.is_zero() {
+            return Ok(records);
+        }
         // No deadline if it is further than time can be told.
         let deadline = Instant::now().checked_add(timeout);
         loop {
-            self.refuse_if_woken()?;
-            let records = self.collect()?;
-            self.has_just_read |= !records.is_empty();
+            self.wait(deadline);
+            let records = self.look()?;
             let is_over = || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             if !records.is_empty() || is_over() {
                 return Ok(records);
             }
-            self.wait(deadline);
         }
     }
 
@@ -289,7 +294,7 @@ impl Consumer {
 
     /// Gives the partitions that are paused.
     pub fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.assigned.iter().filter(|a| a.is_paused).map(|a| &a.source)
+        self.assigned.iter().filter(|a| a.is_paused).map(|a| &*a.source)
     }
 
     /// Gives for each partition the first record with the timestamp (milliseconds since 1970) or a later
@@ -317,6 +322,14 @@ impl Consumer {
     /// Gives what wakes this consumer from another thread.
     pub fn wakeup_handle(&self) -> Wakeup {
         Wakeup { bell: Arc::clone(&self.bell), flag: Arc::clone(&self.wakeup) }
+    }
+
+    /// Reads what is there, unless the consumer was woken up.
+    fn look(&mut self) -> Result<Records> {
+        self.refuse_if_woken()?;
+        let records = self.collect()?;
+        self.has_just_read |= !records.is_empty();
+        Ok(records)
     }
 
     /// Reads what is there, partition by partition, within the limits of one poll.
@@ -362,7 +375,6 @@ impl Consumer {
 
     fn read_one(&mut self, index: usize, limits: Limits) -> Result<Option<Part>> {
         let assigned = &mut self.assigned[index];
-        assigned.source.topic().state.refuse_if_deleted()?;
         assigned.open.refresh()?;
         if assigned.open.is_deleted() {
             let name = assigned.source.topic().name().to_owned();
@@ -372,7 +384,7 @@ impl Consumer {
             self.topics.refresh_durable_ends()?;
         }
         loop {
-            let bound = bound(&assigned.open, self.settings.isolation);
+            let bound = self.settings.isolation.bound(&assigned.open);
             match assigned.open.read(&mut assigned.cursor, limits, bound, self.settings.checks)? {
                 ReadOutcome::Records(fetched) => {
                     return Ok(Some(Part { source: assigned.source.clone(), fetched }));
@@ -407,8 +419,7 @@ impl Consumer {
     fn next_buffered(&mut self) -> Result<Option<OwnedMessage>> {
         self.refuse_if_woken()?;
         if self.buffer.is_empty() {
-            let records = self.collect()?;
-            self.has_just_read |= !records.is_empty();
+            let records = self.look()?;
             self.buffer.extend(records.iter().map(|message| message.detach()));
         }
         Ok(self.buffer.pop_front())
@@ -416,29 +427,28 @@ impl Consumer {
 
     /// Lets positions tell again what was handed out, and nothing else.
     fn put_back_buffer(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
         let buffer = std::mem::take(&mut self.buffer);
         // Backwards, so that the first buffered record of each partition has the last word.
         for message in buffer.iter().rev() {
             let source = message.topic_partition();
-            if let Some(assigned) = self.assigned.iter_mut().find(|a| a.source == *source) {
+            if let Some(assigned) = self.assigned.iter_mut().find(|a| *a.source == *source) {
                 assigned.cursor = Cursor::at(message.offset());
             }
         }
     }
 
-    /// Waits for the bell: spins a moment if records have just come, then sleeps.
+    /// Waits for the bell: looks again for a moment if records have just come, then sleeps.
     fn wait(&mut self, deadline: Option<Instant>) {
-        if self.has_just_read && !self.settings.spin.is_zero() {
-            self.has_just_read = false;
-            let begun = Instant::now();
-            while begun.elapsed() < self.settings.spin {
-                if self.has_news() {
-                    return;
-                }
-                hint::spin_loop();
+        if std::mem::take(&mut self.has_just_read) {
+            let mut spin = std::mem::take(&mut self.spin);
+            let has_news = spin.until(|| self.has_news());
+            self.spin = spin;
+            if has_news {
+                return;
             }
-            // With more threads than cores the one that appends may be waiting for this one's turn.
-            thread::yield_now();
         }
         self.bell.reset();
         self.arm();
@@ -448,9 +458,16 @@ impl Consumer {
     }
 
     fn arm(&self) {
-        for assigned in self.assigned.iter().filter(|a| !a.is_paused) {
+        let unpaused = || self.assigned.iter().filter(|assigned| !assigned.is_paused);
+        for assigned in unpaused() {
             assigned.open.doorbells().arm();
-            assigned.open.watch();
+        }
+        watermarks::armed();
+        // Where another process appends, it does so to all partitions of the store.
+        if self.assigned.first().is_some_and(|assigned| assigned.open.is_followed()) {
+            for assigned in unpaused() {
+                assigned.open.watch();
+            }
         }
     }
 
@@ -460,22 +477,25 @@ impl Consumer {
         self.wakeup.load(Ordering::SeqCst)
             || self.topics.refuse_if_closed().is_err()
             || self.assigned.iter().filter(|a| !a.is_paused).any(|assigned| {
-                assigned.cursor.position < self.bound(&assigned.open)
-                    || assigned.source.topic().state.is_deleted()
-                    || assigned.open.is_deleted()
+                assigned.cursor.position < self.bound(&assigned.open) || assigned.open.is_deleted()
             })
     }
 
     fn bound(&self, open: &Partition) -> i64 {
-        bound(open, self.settings.isolation)
+        self.settings.isolation.bound(open)
     }
 
     fn refuse_if_woken(&self) -> Result<()> {
-        if self.wakeup.swap(false, Ordering::SeqCst) { Err(Error::Wakeup) } else { Ok(()) }
+        // A flag that is set after this look is seen by the one before going to sleep.
+        let is_woken = self.wakeup.load(Ordering::Relaxed);
+        if is_woken && self.wakeup.swap(false, Ordering::SeqCst) {
+            return Err(Error::Wakeup);
+        }
+        Ok(())
     }
 
     fn index_of(&self, partition: &TopicPartition) -> Result<usize> {
-        self.assigned.iter().position(|a| a.source == *partition).ok_or_else(|| {
+        self.assigned.iter().position(|a| *a.source == *partition).ok_or_else(|| {
             Error::NotAssigned {
                 topic: partition.topic().name().to_owned(),
                 partition: partition.partition(),
@@ -521,6 +541,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        self.topics.closing().take_down(&self.bell);
         for assigned in &self.assigned {
             assigned.open.doorbells().take_down(&self.bell);
         }
@@ -569,12 +590,5 @@ impl Iterator for ConsumerIter<'_> {
             }
             self.consumer.wait(deadline);
         }
-    }
-}
-
-fn bound(open: &Partition, isolation: Isolation) -> i64 {
-    match isolation {
-        Isolation::ReadUncommitted => open.watermarks().log_end(),
-        Isolation::Durable => open.watermarks().durable_end(),
     }
 }

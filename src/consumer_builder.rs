@@ -116,7 +116,10 @@ impl ConsumerBuilder {
     }
 
     /// Sets how long a poll that follows one with records looks again before it sleeps; default 20 µs, 0
-    /// sleeps at once. Waking a sleeping thread costs the producer some microseconds.
+    /// sleeps at once.
+    ///
+    /// Waking a sleeping thread costs the producer some microseconds, and the consumer more. A consumer whose
+    /// records come further apart than this gives up looking again, but for one poll in 64.
     pub fn spin(mut self, spin: Duration) -> ConsumerBuilder {
         self.settings.spin = spin;
         self

@@ -54,6 +54,7 @@ mod producer;
 mod producer_config;
 mod record;
 mod records;
+mod spin;
 mod stage;
 mod stage_context;
 mod storage;

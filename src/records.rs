@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::config::TimestampType;
 use crate::format::decode::Batch;
@@ -45,7 +46,7 @@ pub struct Records {
 /// What one poll brought of one partition.
 #[derive(Clone)]
 pub(crate) struct Part {
-    pub(crate) source: TopicPartition,
+    pub(crate) source: Arc<TopicPartition>,
     pub(crate) fetched: Fetched,
 }
 
@@ -78,7 +79,7 @@ pub struct Message<'r> {
 /// ```
 #[derive(Clone)]
 pub struct OwnedMessage {
-    source: TopicPartition,
+    source: Arc<TopicPartition>,
     view: View,
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
@@ -107,12 +108,12 @@ impl Records {
 
     /// Gives the partitions that records came from.
     pub fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.parts.iter().map(|part| &part.source)
+        self.parts.iter().map(|part| &*part.source)
     }
 
     /// Iterates over the records of one partition.
     pub fn of(&self, partition: &TopicPartition) -> Messages<'_> {
-        let index = self.parts.iter().position(|part| part.source == *partition);
+        let index = self.parts.iter().position(|part| *part.source == *partition);
         let parts = index.map_or(&self.parts[..0], |index| &self.parts[index..=index]);
         Messages::new(parts)
     }
@@ -120,7 +121,7 @@ impl Records {
     /// Gives for each partition the offset to go on at once these records are dealt with. It may lie
     /// further than one behind the last record: offsets have holes.
     pub fn next_offsets(&self) -> impl Iterator<Item = (&TopicPartition, i64)> {
-        self.parts.iter().map(|part| (&part.source, part.fetched.next_offset))
+        self.parts.iter().map(|part| (&*part.source, part.fetched.next_offset))
     }
 }
 
@@ -315,7 +316,7 @@ impl<'r> Message<'r> {
             at..at + bytes.len()
         };
         OwnedMessage {
-            source: self.part.source.clone(),
+            source: Arc::clone(&self.part.source),
             view: view.clone(),
             key: self.raw.key.map(range),
             value: self.raw.value.map(range),

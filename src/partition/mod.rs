@@ -20,6 +20,7 @@ pub(crate) mod recovery;
 pub(crate) mod rolling;
 pub(crate) mod sealing;
 pub(crate) mod segments;
+pub(crate) mod shown;
 pub(crate) mod sync;
 pub(crate) mod unsealed;
 pub(crate) mod watermarks;
@@ -30,7 +31,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::Weak;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -54,6 +54,7 @@ use crate::partition::producer_snapshot::LogSeen;
 use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
 use crate::partition::segments::Segments;
+use crate::partition::shown::Shown;
 use crate::partition::sync::SyncGate;
 use crate::partition::unsealed::Unsealed;
 use crate::partition::watermarks::Doorbells;
@@ -78,21 +79,17 @@ pub(crate) struct Partition {
     /// Those who wait for a busy writer.
     idle: Condvar,
     segments: Segments,
-    watermarks: Watermarks,
-    doorbells: Doorbells,
+    shown: Shown,
     gate: SyncGate,
     /// Segments that were followed by another and are not sealed yet.
     unsealed: Unsealed,
     /// Set once; see the invariant (latched).
     latch: OnceLock<Arc<str>>,
-    is_deleted: AtomicBool,
     /// Whom to tell that a sync is due.
     attention: Option<Sender<Attention>>,
     /// The shortest interval, in milliseconds, that the keeper was asked to sync within since it last
     /// looked; `u64::MAX` if it was not. Keeps a busy partition from asking again and again.
     asked_within_ms: AtomicU64,
-    /// Set where another process appends.
-    follow: Option<Mutex<Follow>>,
 }
 
 /// What a partition asks the keeper for.
@@ -187,15 +184,12 @@ impl Partition {
             }),
             idle: Condvar::new(),
             segments: Segments::new(base_offsets, open_segments),
-            watermarks: Watermarks::new(log_start, log_end),
-            doorbells: Doorbells::default(),
+            shown: Shown::new(Watermarks::new(log_start, log_end), None),
             gate,
             unsealed: Unsealed::default(),
             latch,
-            is_deleted: AtomicBool::new(false),
             attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
-            follow: None,
             context,
             clock,
         };
@@ -208,6 +202,7 @@ impl Partition {
             opening;
         let follow = Follow::start(&context, log_start, circumstances.clean)?;
         let (log_start, log_end) = (follow.log_start(), follow.log_end());
+        let watermarks = Watermarks::following(log_start, log_end, circumstances.recovery_point);
         let partition = Partition {
             writer: Mutex::new(Writer {
                 phase: Phase::Closed,
@@ -221,15 +216,12 @@ impl Partition {
             }),
             idle: Condvar::new(),
             segments: follow.segments(open_segments),
-            watermarks: Watermarks::following(log_start, log_end, circumstances.recovery_point),
-            doorbells: Doorbells::default(),
+            shown: Shown::new(watermarks, Some(follow)),
             gate: SyncGate::new(log_end),
             unsealed: Unsealed::default(),
             latch: OnceLock::new(),
-            is_deleted: AtomicBool::new(false),
             attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
-            follow: Some(Mutex::new(follow)),
             context,
             clock,
         };
@@ -257,7 +249,7 @@ impl Partition {
         let log_end = loop {
             // Asked under the lock: a failure between check and write must not slip through.
             self.refuse_if_latched()?;
-            let log_end = self.watermarks.log_end();
+            let log_end = self.shown.watermarks.log_end();
             match writer.readiness(batch, log_end, &self.clock)? {
                 Readiness::Ready => break log_end,
                 Readiness::Busy => self.idle.wait(&mut writer),
@@ -270,7 +262,7 @@ impl Partition {
         let appended = writer.append(batch, log_end, door);
         let end = log_end + i64::from(batch.record_count());
         match appended {
-            Ok(()) => self.watermarks.publish(end),
+            Ok(()) => self.shown.watermarks.publish(end),
             Err(AppendError::Clean(error)) => {
                 unwinding.defuse();
                 return Err(error);
@@ -290,7 +282,7 @@ impl Partition {
             writer.unsynced_len = 0;
         }
         drop(writer);
-        self.doorbells.ring();
+        self.shown.doorbells.ring();
         if let (Some(stretch), Some(attention)) = (cold, &self.attention) {
             // The keeper is gone only once the store is closing.
             drop(attention.send(Attention::Warm(stretch)));
@@ -330,7 +322,7 @@ impl Partition {
     ///
     /// * Whatever kept the directory from getting there; then it must be opened as after a crash.
     pub(crate) fn close(self: &Arc<Self>) -> Result<()> {
-        if self.follow.is_some() {
+        if self.shown.follow.is_some() {
             return Ok(());
         }
         let mut writer = self.writer.lock();
@@ -356,34 +348,34 @@ impl Partition {
             self.idle.wait(&mut writer);
         }
         writer.phase = Phase::Closed;
-        self.is_deleted.store(true, Ordering::Release);
+        self.shown.is_deleted.store(true, Ordering::Release);
         drop(writer);
         self.segments.retire(&self.context.directory);
         self.gate.fail(&Arc::from("the topic was deleted"));
-        self.doorbells.ring_for_the_last_time();
+        self.shown.doorbells.ring_for_the_last_time();
     }
 
     pub(crate) fn is_deleted(&self) -> bool {
-        self.is_deleted.load(Ordering::Acquire)
+        self.shown.is_deleted.load(Ordering::Acquire)
     }
 
     /// Looks for what another process appended; does nothing where this process appends.
     pub(crate) fn refresh(&self) -> Result<()> {
-        let Some(follow) = &self.follow else {
+        let Some(follow) = &self.shown.follow else {
             return Ok(());
         };
         let mut follow = follow.lock();
         let end = follow.advance(&self.context, &self.segments)?;
-        self.watermarks.publish(end.max(self.watermarks.log_end()));
+        self.shown.watermarks.publish(end.max(self.shown.watermarks.log_end()));
         if follow.is_unlinked()? {
-            self.is_deleted.store(true, Ordering::Release);
+            self.shown.is_deleted.store(true, Ordering::Release);
         }
         Ok(())
     }
 
     /// Asks the keeper to look soon for what another process appended; nobody else would ring.
     pub(crate) fn watch(self: &Arc<Self>) {
-        if self.follow.is_some() {
+        if self.shown.follow.is_some() {
             self.ask_for_sync(WATCH_INTERVAL_MIN);
         }
     }
@@ -395,34 +387,34 @@ impl Partition {
         refresh_durable_end: impl FnOnce() -> Result<()>,
     ) -> Result<bool> {
         self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
-        let before = (self.watermarks.log_end(), self.watermarks.durable_end());
+        let before = (self.shown.watermarks.log_end(), self.shown.watermarks.durable_end());
         refresh_durable_end()?;
         self.refresh()?;
         if self.is_deleted() {
-            self.doorbells.ring_for_the_last_time();
+            self.shown.doorbells.ring_for_the_last_time();
             return Ok(false);
         }
-        if before != (self.watermarks.log_end(), self.watermarks.durable_end()) {
-            self.doorbells.ring();
+        if before != (self.shown.watermarks.log_end(), self.shown.watermarks.durable_end()) {
+            self.shown.doorbells.ring();
         }
-        Ok(self.doorbells.is_armed())
+        Ok(self.shown.doorbells.is_armed())
     }
 
     pub(crate) fn is_followed(&self) -> bool {
-        self.follow.is_some()
+        self.shown.follow.is_some()
     }
 
     /// Notes how far another process said it has synchronised.
     pub(crate) fn note_durable_elsewhere(&self, recovery_point: i64) {
-        self.watermarks.note_durable(recovery_point.min(self.watermarks.log_end()));
+        self.shown.watermarks.note_durable(recovery_point.min(self.shown.watermarks.log_end()));
     }
 
     pub(crate) fn watermarks(&self) -> &Watermarks {
-        &self.watermarks
+        &self.shown.watermarks
     }
 
     pub(crate) fn doorbells(&self) -> &Doorbells {
-        &self.doorbells
+        &self.shown.doorbells
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -81,7 +81,7 @@ impl Partition {
         let Some(mut live) = live else {
             return (None, Ok(()));
         };
-        let next = self.watermarks.log_end();
+        let next = self.shown.watermarks.log_end();
         if live.open.base_offset() == next {
             // Empty, and yet too small: `segment.bytes` was raised. The same file gets a larger tail.
             drop(live);
@@ -134,7 +134,7 @@ impl Partition {
         if writer.raise_epoch {
             let mut epochs = writer.epochs.clone();
             drop(writer);
-            epochs.raise(self.watermarks.log_end())?;
+            epochs.raise(self.shown.watermarks.log_end())?;
             writer = self.writer.lock();
             writer.epochs = epochs;
             writer.raise_epoch = false;
@@ -151,7 +151,7 @@ impl Partition {
             return (None, Ok(()));
         };
         let base_offset = live.open.base_offset();
-        let end = self.watermarks.log_end();
+        let end = self.shown.watermarks.log_end();
         let sealed = self
             .seal_below(base_offset)
             .and_then(|()| self.seal(&mut live, end))

@@ -35,7 +35,7 @@ impl Partition {
     pub(crate) fn wait_durable(&self, end: i64) -> Result<()> {
         match self.gate.wait(end, || self.sync_files())? {
             // Those who read only what is durable may go on.
-            Waited::Durable => self.doorbells.ring(),
+            Waited::Durable => self.shown.doorbells.ring(),
             Waited::TimedOut => {}
             Waited::Failed(reason) => return Err(self.latched(reason)),
         }
@@ -45,7 +45,7 @@ impl Partition {
     /// Has what was appended so far made durable at once, in the background, for somebody who is about to
     /// wait for it.
     pub(crate) fn hasten(self: &Arc<Self>) {
-        if self.watermarks.durable_end() < self.watermarks.log_end() {
+        if self.shown.watermarks.durable_end() < self.shown.watermarks.log_end() {
             self.ask_for_sync(Duration::ZERO);
         }
     }
@@ -56,7 +56,7 @@ impl Partition {
         end: i64,
         deadline: Instant,
     ) -> Result<bool> {
-        if self.watermarks.durable_end() >= end {
+        if self.shown.watermarks.durable_end() >= end {
             return Ok(true);
         }
         self.ask_for_sync(Duration::ZERO);
@@ -83,9 +83,9 @@ impl Partition {
     /// that an append from now on asks anew.
     pub(crate) fn checkpoint(&self) -> Result<i64> {
         self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
-        let end = self.watermarks.log_end();
+        let end = self.shown.watermarks.log_end();
         self.wait_durable(end)?;
-        Ok(self.watermarks.durable_end())
+        Ok(self.shown.watermarks.durable_end())
     }
 
     /// Makes everything appended so far durable and returns the log end as it was before.
@@ -95,7 +95,7 @@ impl Partition {
         }
         // Read before the sync begins (invariant (honest) of the gate), and before the list: what lies below
         // this end lies in a segment of the list, sealed or among the unsealed or the last.
-        let end = self.watermarks.log_end();
+        let end = self.shown.watermarks.log_end();
         let last = self.segments.last();
         let sealed = self.seal_below(last.base_offset());
         if let Some(reason) = self.latch.get() {
@@ -111,7 +111,7 @@ impl Partition {
                 )));
             }
         }
-        self.watermarks.note_durable(end);
+        self.shown.watermarks.note_durable(end);
         Ok(Synced::Upto(end))
     }
 
@@ -191,9 +191,9 @@ impl Partition {
         if let Err(error) = live.tail.file().sync_all() {
             return Err(self.latch(&format!("a sync failed: {error}")));
         }
-        self.watermarks.note_durable(next);
+        self.shown.watermarks.note_durable(next);
         self.gate.note_durable(next);
-        self.doorbells.ring();
+        self.shown.doorbells.ring();
         let snapshot = self.writer.lock().producer_snapshot.clone();
         if let Some(snapshot) = snapshot {
             producer_snapshot::write(&self.context, next, &snapshot)?;

@@ -5,9 +5,9 @@
 //! last stable offset is the same.
 
 use std::sync::Arc;
-use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering;
 use std::sync::atomic::fence;
 use std::task::Waker;
@@ -71,46 +71,54 @@ impl Watermarks {
 
 /// The doorbells of everyone who waits for one log to grow.
 ///
-/// **Invariant (no lost wake-up).** A waiter arms, then looks at the log end; an appender publishes,
-/// then looks at `armed`. The sequentially consistent fence between the two steps on either side makes
-/// it impossible for both to miss the other.
+/// **Invariant (no lost wake-up).** A waiter resets its bell, arms, and then looks at the log end; an
+/// appender publishes, and then looks at `armed`. The sequentially consistent fence between the two steps
+/// on either side makes it impossible for both to miss the other. Who finds `armed` set clears it and
+/// rings *every* bell, so an arming that somebody else's ring used up was answered: by a ring behind the
+/// reset, which the waiter finds when it goes to sleep, or by one before it, and then the waiter sees what
+/// that ring was for and its arming came after.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbells {
+    /// Set by waiters, cleared by who rings; ordered by the fences around.
     armed: AtomicBool,
-    /// Lock rank 6.
-    bells: Mutex<Vec<Weak<Doorbell>>>,
+    /// A snapshot, so that bells ring without the lock. Lock rank 6.
+    bells: Mutex<Arc<Vec<Arc<Doorbell>>>>,
 }
 
 impl Doorbells {
-    /// Makes `bell` one of those that ring; it leaves when it is dropped.
+    /// Makes `bell` one of those that ring, until it is taken down.
     pub(crate) fn hang(&self, bell: &Arc<Doorbell>) {
         let mut bells = self.bells.lock();
-        bells.retain(|hung| hung.strong_count() > 0);
-        if !bells.iter().any(|hung| std::ptr::eq(hung.as_ptr(), Arc::as_ptr(bell))) {
-            bells.push(Arc::downgrade(bell));
+        if !bells.iter().any(|hung| Arc::ptr_eq(hung, bell)) {
+            Arc::make_mut(&mut bells).push(Arc::clone(bell));
         }
     }
 
     pub(crate) fn take_down(&self, bell: &Arc<Doorbell>) {
-        self.bells.lock().retain(|hung| !std::ptr::eq(hung.as_ptr(), Arc::as_ptr(bell)));
+        let mut bells = self.bells.lock();
+        if bells.iter().any(|hung| Arc::ptr_eq(hung, bell)) {
+            Arc::make_mut(&mut bells).retain(|hung| !Arc::ptr_eq(hung, bell));
+        }
     }
 
-    /// Asks for a ring at the next change. The caller looks for changes *after* this.
+    /// Asks for a ring at the next change. It counts once [`armed`] was called; the caller looks for changes
+    /// after that.
+    #[inline]
     pub(crate) fn arm(&self) {
         self.armed.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `ring`.
-        fence(Ordering::SeqCst);
     }
 
-    /// Tells whether somebody waits for a ring.
+    /// Tells whether somebody waits for a ring. Who armed *after* this sees what was stored *before* it.
     pub(crate) fn is_armed(&self) -> bool {
+        // Pairs with the fence in `armed`.
+        fence(Ordering::SeqCst);
         self.armed.load(Ordering::Relaxed)
     }
 
     /// Rings if somebody asked for it. The caller has published its change *before* this.
     #[inline]
     pub(crate) fn ring(&self) {
-        // Pairs with the fence in `arm`.
+        // Pairs with the fence in `armed`.
         fence(Ordering::SeqCst);
         if self.armed.load(Ordering::Relaxed) {
             self.ring_all();
@@ -119,45 +127,61 @@ impl Doorbells {
 
     /// Rings whether or not anybody asked: the log is closed or gone, and nothing else will ring.
     pub(crate) fn ring_for_the_last_time(&self) {
-        self.armed.store(true, Ordering::SeqCst);
+        // Pairs with the fence in `armed`.
+        fence(Ordering::SeqCst);
+        self.armed.store(true, Ordering::Relaxed);
         self.ring_all();
     }
 
     #[cold]
     fn ring_all(&self) {
-        // Everyone is rung, so one ring answers everyone who armed; they arm anew before they wait again.
+        // Of several who find it armed one rings, and everyone: one ring answers all who armed.
         if self.armed.swap(false, Ordering::AcqRel) {
-            let bells: Vec<_> = self.bells.lock().iter().filter_map(Weak::upgrade).collect();
-            for bell in bells {
+            let bells = Arc::clone(&self.bells.lock());
+            for bell in bells.iter() {
                 bell.ring();
             }
         }
     }
 }
 
+/// Makes everything that this thread armed count: one fence for any number of doorbells.
+pub(crate) fn armed() {
+    // Pairs with the fences in `Doorbells`.
+    fence(Ordering::SeqCst);
+}
+
 /// What one waiter sleeps on, as a thread or as a task.
+///
+/// Resetting and ringing are both read-modify-write operations on `state`: a ring before the reset happened
+/// before whatever the waiter looks at after it; a ring behind the reset stays until the next one.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
-    state: Mutex<BellState>,
+    /// [`QUIET`], [`WAITING`] or [`RUNG`]. Becomes `WAITING` under `sleeper`'s lock only.
+    state: AtomicU8,
+    /// The task to be woken, if it is a task that waits. Lock rank 7.
+    sleeper: Mutex<Option<Waker>>,
     rang: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct BellState {
-    rung: bool,
-    waker: Option<Waker>,
-}
+/// Nobody sleeps and nobody rang.
+const QUIET: u8 = 0;
+/// Somebody sleeps, or has a waker here.
+const WAITING: u8 = 1;
+/// Rung since the last reset.
+const RUNG: u8 = 2;
 
 impl Doorbell {
     pub(crate) fn ring(&self) {
-        let mut state = self.state.lock();
-        if state.rung {
+        // AcqRel: pairs with the swap in `reset`.
+        if self.state.swap(RUNG, Ordering::AcqRel) != WAITING {
+            // Whoever goes to sleep from here on looks at the state first.
             return;
         }
-        state.rung = true;
-        let waker = state.waker.take();
-        drop(state);
-        self.rang.notify_all();
+        // The lock is free only once the one who waits really sleeps. By now that may be another than the
+        // one who was waiting above: then it wakes in vain, and looks again.
+        let waker = self.sleeper.lock().take();
+        self.rang.notify_one();
         // A waker is the user's code: it runs without the lock.
         if let Some(waker) = waker {
             waker.wake();
@@ -166,34 +190,49 @@ impl Doorbell {
 
     /// Forgets past rings. The caller looks for what it waits for after this and before it waits.
     pub(crate) fn reset(&self) {
-        let mut state = self.state.lock();
-        state.rung = false;
-        state.waker = None;
+        // AcqRel: pairs with the swap in `ring`.
+        if self.state.swap(QUIET, Ordering::AcqRel) == WAITING {
+            // A task that gave up waiting, or a thread whose time was up.
+            let past = self.sleeper.lock().take();
+            drop(past);
+        }
     }
 
     /// Sleeps until the bell rings or the deadline passes.
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) {
-        let mut state = self.state.lock();
-        while !state.rung {
+        let mut sleeper = self.sleeper.lock();
+        *sleeper = None;
+        if !self.begins_to_wait() {
+            return;
+        }
+        while self.state.load(Ordering::Acquire) == WAITING {
             match deadline {
                 Some(deadline) => {
-                    if self.rang.wait_until(&mut state, deadline).timed_out() {
+                    if self.rang.wait_until(&mut sleeper, deadline).timed_out() {
+                        // The state says that somebody waits until the next reset: a ring in vain.
                         return;
                     }
                 }
-                None => self.rang.wait(&mut state),
+                None => self.rang.wait(&mut sleeper),
             }
         }
     }
 
     /// Has the task woken when the bell rings; false if it has rung already.
     pub(crate) fn wake_task(&self, waker: &Waker) -> bool {
-        let mut state = self.state.lock();
-        if state.rung {
-            return false;
-        }
-        state.waker = Some(waker.clone());
-        true
+        let waker = waker.clone();
+        let mut sleeper = self.sleeper.lock();
+        let waits = self.begins_to_wait();
+        let past = std::mem::replace(&mut *sleeper, waits.then_some(waker));
+        drop(sleeper);
+        drop(past);
+        waits
+    }
+
+    /// Called with `sleeper` locked and after a reset; false if the bell has rung since.
+    fn begins_to_wait(&self) -> bool {
+        let was = self.state.compare_exchange(QUIET, WAITING, Ordering::AcqRel, Ordering::Acquire);
+        was.is_ok()
     }
 }
 
@@ -203,47 +242,195 @@ mod tests {
     use std::thread;
     use std::time::Duration;
 
-    #[test]
-    fn no_append_goes_unnoticed_by_a_waiter_that_armed_first() {
-        const APPENDS: i64 = 20_000;
-        let doorbells = Arc::new(Doorbells::default());
-        let watermarks = Arc::new(Watermarks::new(0, 0));
-        let appender = {
-            let (doorbells, watermarks) = (Arc::clone(&doorbells), Arc::clone(&watermarks));
-            thread::spawn(move || {
-                for end in 1..=APPENDS {
-                    watermarks.publish(end);
-                    doorbells.ring();
-                }
-            })
-        };
-        let bell = Arc::new(Doorbell::default());
-        doorbells.hang(&bell);
-        let mut seen = 0;
-        let limit = Instant::now() + Duration::from_secs(60);
-        while seen < APPENDS {
-            bell.reset();
+    /// What a waiter does: it sleeps until one of the logs has grown beyond what it has seen of it.
+    fn wait_for_more(bell: &Doorbell, logs: &[(Watermarks, Doorbells)], seen: &mut [i64]) {
+        bell.reset();
+        for (_, doorbells) in logs {
             doorbells.arm();
-            if watermarks.log_end() == seen {
-                // A lost ring would leave this waiting until the limit.
-                bell.wait_until(Some(limit));
-            }
-            // A ring may come late, for a change that was seen already; it must not stay out.
-            assert!(Instant::now() < limit, "slept through the append after {seen}");
-            seen = watermarks.log_end();
         }
-        appender.join().unwrap();
+        armed();
+        if logs.iter().zip(&*seen).all(|((watermarks, _), seen)| watermarks.log_end() == *seen) {
+            // A lost ring leaves this waiting until the limit.
+            let limit = Instant::now() + LIMIT;
+            bell.wait_until(Some(limit));
+            // Rung late, for a change that was seen already, is allowed; not rung is not.
+            assert!(Instant::now() < limit, "slept through an append behind {seen:?}");
+        }
+        for ((watermarks, _), seen) in logs.iter().zip(seen) {
+            *seen = watermarks.log_end();
+        }
+    }
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn no_append_goes_unnoticed_by_any_of_several_who_wait_for_several_logs() {
+        const APPENDS: i64 = 4_000;
+        let logs: Vec<_> = (0..3).map(|_| (Watermarks::new(0, 0), Doorbells::default())).collect();
+        let seen: Vec<AtomicI64> = (0..3).map(|_| AtomicI64::new(0)).collect();
+        thread::scope(|scope| {
+            for all_seen in &seen {
+                let logs = &logs;
+                let bell = Arc::new(Doorbell::default());
+                for (_, doorbells) in logs {
+                    doorbells.hang(&bell);
+                }
+                scope.spawn(move || {
+                    let mut seen = [0; 3];
+                    while seen.iter().sum::<i64>() < APPENDS {
+                        wait_for_more(&bell, logs, &mut seen);
+                        all_seen.store(seen.iter().sum(), Ordering::SeqCst);
+                    }
+                });
+            }
+            let limit = Instant::now() + 3 * LIMIT;
+            for count in 0..APPENDS {
+                // In turns, so that no later append makes up for a ring that was lost.
+                while seen.iter().any(|seen| seen.load(Ordering::SeqCst) < count) {
+                    assert!(Instant::now() < limit, "somebody did not see append {count}");
+                    thread::yield_now();
+                }
+                let (watermarks, doorbells) = &logs[count as usize % logs.len()];
+                watermarks.publish(watermarks.log_end() + 1);
+                doorbells.ring();
+            }
+        });
     }
 
     #[test]
-    fn a_dropped_bell_leaves() {
-        let doorbells = Doorbells::default();
+    fn of_one_who_arms_and_one_who_publishes_at_the_same_time_one_notices_the_other() {
+        const ROUNDS: i64 = 100_000;
+        // Each in a cache line of its own: a store then takes long enough for the other side to look.
+        #[repr(align(128))]
+        struct Apart<T>(T);
+        let (watermarks, doorbells) = (Apart(Watermarks::new(0, 0)), Apart(Doorbells::default()));
+        let (Apart(watermarks), Apart(doorbells)) = (&watermarks, &doorbells);
         let bell = Arc::new(Doorbell::default());
         doorbells.hang(&bell);
-        doorbells.hang(&bell);
-        assert_eq!(doorbells.bells.lock().len(), 1);
-        drop(bell);
-        doorbells.hang(&Arc::new(Doorbell::default()));
+        let (begun, ended) = (AtomicI64::new(0), AtomicI64::new(0));
+        let wait_for = |count: &AtomicI64, round: i64| {
+            for turn in 0_u32.. {
+                if count.load(Ordering::SeqCst) >= round {
+                    return;
+                }
+                if turn % 1024 == 1023 {
+                    thread::yield_now();
+                }
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    wait_for(&begun, round);
+                    watermarks.publish(round);
+                    doorbells.ring();
+                    ended.store(round, Ordering::SeqCst);
+                }
+            });
+            let mut missed = 0;
+            for round in 1..=ROUNDS {
+                bell.reset();
+                begun.store(round, Ordering::SeqCst);
+                // About as long as the other side takes to hear of it.
+                for _ in 0..round % 2000 {
+                    std::hint::black_box(watermarks.log_end());
+                }
+                doorbells.arm();
+                armed();
+                let has_seen = watermarks.log_end() == round;
+                wait_for(&ended, round);
+                let has_rung = bell.state.load(Ordering::SeqCst) == RUNG;
+                missed += i64::from(!has_seen && !has_rung);
+            }
+            assert_eq!(missed, 0, "of {ROUNDS}");
+        });
+    }
+
+    #[test]
+    fn no_append_goes_unnoticed_while_others_follow_at_once() {
+        const APPENDS: i64 = 20_000;
+        let logs = [(Watermarks::new(0, 0), Doorbells::default())];
+        let bell = Arc::new(Doorbell::default());
+        logs[0].1.hang(&bell);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for end in 1..=APPENDS {
+                    logs[0].0.publish(end);
+                    logs[0].1.ring();
+                }
+            });
+            let mut seen = [0];
+            while seen[0] < APPENDS {
+                wait_for_more(&bell, &logs, &mut seen);
+            }
+        });
+    }
+
+    #[test]
+    fn a_ring_stands_until_the_bell_is_reset() {
+        let bell = Doorbell::default();
+        for deadline in [None, Some(Instant::now() + LIMIT)] {
+            bell.ring();
+            bell.wait_until(deadline);
+            bell.wait_until(deadline);
+            bell.reset();
+            let soon = Instant::now() + Duration::from_millis(5);
+            bell.wait_until(Some(soon));
+            assert!(Instant::now() >= soon);
+            // Nobody waits any more: nothing is left of that wait.
+            bell.reset();
+        }
+    }
+
+    struct Count(AtomicI64);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_once_and_not_at_all_once_it_gave_up() {
+        let bell = Doorbell::default();
+        let (first, second) =
+            (Arc::new(Count(AtomicI64::new(0))), Arc::new(Count(AtomicI64::new(0))));
+        let count = |task: &Arc<Count>| task.0.load(Ordering::SeqCst);
+        assert!(bell.wake_task(&Waker::from(Arc::clone(&first))));
+        bell.ring();
+        bell.ring();
+        assert_eq!(count(&first), 1);
+        assert!(!bell.wake_task(&Waker::from(Arc::clone(&first))), "it has rung already");
+        bell.reset();
+        assert!(bell.wake_task(&Waker::from(Arc::clone(&first))));
+        bell.reset();
+        assert_eq!(Arc::strong_count(&first), 1, "its waker is kept");
+        assert!(bell.wake_task(&Waker::from(Arc::clone(&second))));
+        bell.ring();
+        assert_eq!((count(&first), count(&second)), (1, 1));
+        bell.reset();
+        assert!(bell.wake_task(&Waker::from(Arc::clone(&second))));
+        bell.reset();
+        // A thread waits after a task gave up.
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| bell.wait_until(None));
+            bell.ring();
+            waiting.join().unwrap();
+        });
+        assert_eq!(count(&second), 1);
+    }
+
+    #[test]
+    fn a_bell_hangs_once_until_it_is_taken_down() {
+        let doorbells = Doorbells::default();
+        let bells = [Arc::new(Doorbell::default()), Arc::new(Doorbell::default())];
+        for bell in [&bells[0], &bells[1], &bells[0]] {
+            doorbells.hang(bell);
+        }
+        assert_eq!(doorbells.bells.lock().len(), 2);
+        doorbells.take_down(&bells[0]);
+        doorbells.take_down(&bells[0]);
+        assert_eq!(Arc::strong_count(&bells[0]), 1);
         assert_eq!(doorbells.bells.lock().len(), 1);
     }
 }

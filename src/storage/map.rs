@@ -42,7 +42,10 @@ use crate::storage::disk::DiskFile;
 use crate::storage::lock::DirectoryLock;
 
 /// Mapped memory of one file. It keeps the directory locked: another writer may cut the file.
+///
+/// Aligned away from the count of its holders, which readers change while an appender looks here.
 #[derive(Debug)]
+#[repr(align(128))]
 pub(crate) struct Mapping {
     memory: MmapRaw,
     /// Something was stored since the pages were let go last. Relaxed on both sides: a stale look costs time.

@@ -563,6 +563,7 @@ mod tests {
     use crate::config::TimestampType;
     use crate::format::encode::BatchBuilder;
     use crate::record::Record;
+    use crate::storage::disk::Disk;
     use crate::storage::indexes::write_indexes;
     use crate::storage::map::Door;
     use crate::storage::map::Tail;

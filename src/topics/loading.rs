@@ -246,6 +246,10 @@ impl Topics {
             let is_listed = self.list.read().get(&name).is_some_and(|now| Arc::ptr_eq(now, &state));
             if !is_listed {
                 state.is_deleted.store(true, Ordering::Release);
+                // Consumers ask their partitions.
+                for (_, partition) in state.open_partitions() {
+                    partition.mark_deleted();
+                }
             }
         }
         Ok(())

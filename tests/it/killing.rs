@@ -226,6 +226,7 @@ fn child_that_stages_until_it_is_killed() {
         deliveries.push(send(&format!("staged {n}"), 0));
         deliveries.push(send(&format!("staged {n}"), 1));
     }
+    #[allow(clippy::exit, reason = "a child whose end is what is tested")]
     match orders.as_str() {
         "be killed" => {
             tell("ready");

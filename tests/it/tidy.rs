@@ -33,6 +33,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "assignment",
             "consumer_builder",
             "consumer",
+            "spin",
             "wakeup",
             "records",
             "inspect",

@@ -362,3 +362,116 @@ fn no_record_is_ever_missed_between_looking_and_sleeping() {
     }
     echoing.join().unwrap();
 }
+
+#[test]
+fn nobody_misses_anything_where_several_consumers_wait_for_several_partitions() {
+    // In turns: no later record makes up for a wake-up that was lost.
+    let (store, topic) = store_with_topic(TopicConfig::new().partitions(4));
+    let producer = store.producer();
+    let (heard, hears) = mpsc::channel();
+    let spins = [Duration::ZERO, Duration::from_micros(20), Duration::from_micros(200)];
+    let mut wakeups = Vec::new();
+    let readers: Vec<_> = spins
+        .iter()
+        .map(|spin| {
+            let mut consumer = store.consumer().spin(*spin).assign(topic.partitions()).unwrap();
+            wakeups.push(consumer.wakeup_handle());
+            let heard = heard.clone();
+            thread::spawn(move || {
+                loop {
+                    match consumer.poll(LONG) {
+                        Ok(records) => {
+                            let numbers: Vec<Vec<u8>> = records
+                                .iter()
+                                .map(|message| message.value().unwrap().to_vec())
+                                .collect();
+                            heard.send(format!("{numbers:?}")).unwrap();
+                        }
+                        Err(Error::Wakeup) => heard.send("woken".to_owned()).unwrap(),
+                        Err(other) => return other,
+                    }
+                }
+            })
+        })
+        .collect();
+    let task = {
+        let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+        wakeups.push(consumer.wakeup_handle());
+        thread::spawn(move || {
+            loop {
+                match block_on(consumer.recv()) {
+                    Ok(message) => {
+                        let number = message.value().unwrap().to_vec();
+                        heard.send(format!("{:?}", [number])).unwrap();
+                    }
+                    Err(Error::Wakeup) => heard.send("woken".to_owned()).unwrap(),
+                    Err(other) => return other,
+                }
+            }
+        })
+    };
+    let all_hear = |expected: &str| {
+        for _ in 0..4 {
+            assert_eq!(hears.recv_timeout(SOON).unwrap(), expected);
+        }
+    };
+    for n in 0..1_500_u32 {
+        let number = n.to_string();
+        if n % 50 == 49 {
+            for wakeup in &wakeups {
+                wakeup.wake();
+            }
+            all_hear("woken");
+        }
+        let record = Record::new(&number).partition(n % 4);
+        drop(producer.send(&topic, record).unwrap());
+        all_hear(&format!("{:?}", [number.as_bytes()]));
+    }
+    store.delete_topic("t").unwrap();
+    for reader in readers.into_iter().chain([task]) {
+        assert!(matches!(reader.join().unwrap(), Error::TopicDeleted { .. }));
+    }
+}
+
+#[test]
+fn a_consumer_of_a_thousand_partitions_is_woken_by_each_that_is_not_paused() {
+    let (store, topic) = store_with_topic(TopicConfig::new().partitions(1_000));
+    let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+    let paused = topic.partition(7).unwrap();
+    consumer.pause([&paused]).unwrap();
+    let producer = store.producer();
+    let (got, heard) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        for _ in 0..100 {
+            let records = consumer.poll(LONG).unwrap();
+            got.send(records.iter().map(|m| m.partition()).collect::<Vec<_>>()).unwrap();
+        }
+        consumer
+    });
+    for n in 0..100 {
+        drop(producer.send(&topic, Record::new("unheard").partition(7)).unwrap());
+        let partition = 999 - 10 * n;
+        drop(producer.send(&topic, Record::new("heard").partition(partition)).unwrap());
+        assert_eq!(heard.recv_timeout(SOON).unwrap(), [partition]);
+    }
+    let mut consumer = reader.join().unwrap();
+    assert!(consumer.poll(Duration::from_millis(20)).unwrap().is_empty());
+    consumer.resume([&paused]).unwrap();
+    assert_eq!(consumer.poll(SOON).unwrap().count(), 100);
+}
+
+#[test]
+fn a_consumer_that_only_looks_sees_each_record_with_the_next_look() {
+    let (store, topic) = empty_topic();
+    let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+    for n in 0..100 {
+        assert!(consumer.poll(Duration::ZERO).unwrap().is_empty());
+        send_numbers(&store, &topic, n..n + 1);
+        let records = consumer.poll(Duration::ZERO).unwrap();
+        assert_eq!(records.iter().map(|m| m.offset()).collect::<Vec<_>>(), [n]);
+    }
+    consumer.wakeup_handle().wake();
+    assert!(matches!(consumer.poll(Duration::ZERO), Err(Error::Wakeup)));
+    store.close().unwrap();
+    assert!(matches!(consumer.poll(Duration::ZERO), Err(Error::Closed)));
+}
