@@ -15,6 +15,7 @@ use std::thread::Thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use ottla::Durability;
 use ottla::Error;
 use ottla::Record;
 use ottla::Store;
@@ -365,8 +366,13 @@ fn no_record_is_ever_missed_between_looking_and_sleeping() {
 
 #[test]
 fn nobody_misses_anything_where_several_consumers_wait_for_several_partitions() {
-    // In turns: no later record makes up for a wake-up that was lost.
-    let (store, topic) = store_with_topic(TopicConfig::new().partitions(4));
+    // In turns: no later record makes up for a wake-up that was lost, and no sync either.
+    let store = Store::builder_temporary()
+        .durability(Durability::Buffered)
+        .checkpoint_interval(Duration::from_secs(3600))
+        .open()
+        .unwrap();
+    let topic = store.create_topic("t", TopicConfig::new().partitions(4)).unwrap();
     let producer = store.producer();
     let (heard, hears) = mpsc::channel();
     let spins = [Duration::ZERO, Duration::from_micros(20), Duration::from_micros(200)];
