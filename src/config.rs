@@ -13,7 +13,9 @@ use crate::error::Result;
 /// When a [`Delivery`](crate::Delivery) completes, and what the record then survives.
 ///
 /// Whatever the level, a record is visible to consumers and survives the death of the process
-/// (`kill -9`, a panic, an abort) as soon as `send` has returned.
+/// (`kill -9`, a panic, an abort) as soon as `send` has returned; if the producer
+/// [stages](crate::ProducerBuilder::linger), as soon as its batch was appended, and its delivery does not complete
+/// before.
 ///
 /// | level | a delivery completes | the record then survives |
 /// | --- | --- | --- |

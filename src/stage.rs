@@ -756,11 +756,12 @@ mod tests {
 
     #[test]
     fn whoever_appends_for_the_others_comes_back_to_his_own_work() {
-        let store = Store::builder_temporary().durability(Durability::Buffered).open().unwrap();
-        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let (_directory, disk, store, topic, _) = scripted();
         let producer = store.producer_builder().linger(NEVER).batch_bytes(2000).build();
+        // An append takes longer than a batch takes to fill, so something always stands in line.
+        disk.script().arm(1, Script::SLOW, true);
         const THREADS: usize = 4;
-        const EACH: u64 = 3000;
+        const EACH: u64 = 100;
         let sent: [AtomicU64; THREADS] = Default::default();
         let begun = Instant::now();
         let value = "v".repeat(1000);
@@ -770,12 +771,13 @@ mod tests {
                     // Everybody goes on until everybody is through: whoever is kept from it ends this badly.
                     while sent.iter().any(|sent| sent.load(Ordering::Relaxed) < EACH) {
                         assert!(begun.elapsed() < Duration::from_secs(60), "{sent:?}");
-                        drop(producer.send(&topic, &value).unwrap());
+                        drop(send(&producer, &topic, &value));
                         own.fetch_add(1, Ordering::Relaxed);
                     }
                 });
             }
         });
+        disk.script().disarm();
         producer.flush().unwrap();
         let total: u64 = sent.iter().map(|sent| sent.load(Ordering::Relaxed)).sum();
         assert_eq!(topic.partition(0).unwrap().watermarks().unwrap(), (0, total as i64));

@@ -142,6 +142,21 @@
 //! delivery.rs        the caller has its offset, and may wait:
 //! partition/sync.rs  the first who waits syncs for all
 //!
+//! ```
+//!
+//! Where the producer stages, four rooms stand in front of the partition's:
+//!
+//! ```text
+//! accumulator.rs     the stage of the record's partition is found
+//! stage.rs           under the stage's lock the record is encoded into the open batch; that is all, most times
+//! buffer_pool.rs     a new batch takes its memory, and a buffer that was used before
+//! stage.rs           a full batch is sealed and stands in line; without the lock it is checksummed, and
+//! appender.rs        appended by the thread that sealed it, unless another is at it already
+//! ```
+//!
+//! And out again:
+//!
+//! ```text
 //! consumer.rs        partitions take turns
 //! partition/fetch.rs   a cursor knows its place in the file, even within a batch; if it does not:
 //! partition/segments.rs  which segment holds the offset: a search in a snapshot, without a lock
@@ -197,6 +212,19 @@
 //! and is all that an append pays while nobody sleeps. What a consumer looks at again and again lies in one cache
 //! line of the partition, apart from what appends write; what its records hold is counted where no appender counts.
 //!
+//! A producer that stages has an agenda: which of its stages is to be looked at, and when. It tells the background
+//! thread the earliest time, and tells it again only if an earlier one comes up, which with a constant linger is
+//! only after a pause. Called, the thread seals and appends what is due. Stages it finds with a younger batch, because
+//! the one that was listed has been sealed since, stay listed with that batch's time. So a busy producer wakes the
+//! thread once in a linger, and an idle one never. An append on the background thread must not wait for the
+//! background thread.
+//!
+//! The appender's role in a stage is a flag, not a lock, and is held during an append, syncs included if a segment
+//! has to be closed. Flushes, closes and those who wait for a delivery wait for it, with no lock but those of rank 1.
+//! Those who send do not: they stage further batches, up to the producer's memory. When two batches or more are in
+//! front of one's own, a send waits a little for its turn all the same, so that those who encode do not fill the
+//! memory with what the one who appends finds cold.
+//!
 //! # Locks and their ranks
 //!
 //! Taken in ascending order; none is held while a user's code runs, and none but those of ranks 1
@@ -206,7 +234,10 @@
 //! | --- | --- | --- |
 //! | 1 | `Topics::changes` | one change to the list of topics, its syncs included; the close |
 //! | 1, within it | the catalog, the recovery points | one replacement of their file, its syncs included |
-//! | 1, within it | `Topics::list`, a topic's settings and partitions | one look, one replacement |
+//! | 1, within it | `Topics::list` | one look, one replacement |
+//! | 1 | `Accumulators::registered`, `PerPartition::making` | one entry, one stage |
+//! | 2 | `Stage::staging` | the encoding of one record, one change of the line |
+//! | 3 | `StageContext::agenda` | one entry |
 //! | 3 | the turn of `Unsealed` | the sealing of segments, syncs included; only those take it who wait for durability, close, or roll with too much unsealed |
 //! | 4 | `Partition::writer` | one append |
 //! | 5 | the queue of `Unsealed` | one look |
@@ -216,9 +247,11 @@
 //! | 6 | `Doorbells` | one clone of the list of bells, one change to it; bells ring without it |
 //! | 7 | `SyncGate` | one look; a sync runs without it |
 //! | 7 | `Doorbell::sleeper` | one look; the sleep runs without it |
+//! | 8 | `StageContext::failures`, a staged batch's tasks, `Topics::findings` | one look, one entry |
+//! | 9 | `BufferPool`, a topic's settings and partitions, a producer's stages of further topics | one look, one replacement |
 //!
 //! Nobody who reads waits for a lock that is held during a sync, and nobody who appends unless a gigabyte is
-//! unsealed. Rank 2 is not in use.
+//! unsealed.
 //!
 //! Every atomic says who stores, who loads and which orderings pair, where it is declared or used.
 //!
@@ -242,6 +275,10 @@
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
 //! | bounded | `partition/open_segments.rs` | a store holds no more than 1,024 segments open, none of a deleted topic, none once closed |
 //! | order | `partition/watermarks.rs` | log start ≤ log end, durable end ≤ log end |
+//! | bounded | `buffer_pool.rs` | what a producer stages never takes more than its memory |
+//! | in line | `stage.rs` | batches are opened, sealed and appended in one order, and none stands in line with nobody at it |
+//! | one outcome | `stage.rs` | every batch that was opened gets an outcome, and a refusal is told |
+//! | nothing left behind | `accumulator.rs` | what was staged is appended, or refused with an error, before a close returns |
 //! | no lost wake-up | `partition/watermarks.rs` | an appender and a waiter cannot both miss the other |
 //! | never idle | `spin.rs` | a consumer stays awake for a moment only after it read something, and seldom in vain |
 //! | roll back, roll on | `topics/mod.rs` | an unfinished creation is undone, an unfinished deletion finished |

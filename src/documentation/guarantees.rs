@@ -12,6 +12,9 @@
 //!    [`Durability::Every`](crate::Durability::Every), the checkpoint interval (one second unless set) under
 //!    [`Durability::Buffered`](crate::Durability::Buffered), and never more than that. The store has begun to sync by itself, whether or not anybody waits. [`Health`](crate::Health) shows if it failed.
 //!
+//! Where a producer [stages](crate::ProducerBuilder::linger), moment 1 comes later than the return of `send`; see
+//! [below](#what-is-staged).
+//!
 //! A record whose `send` failed was not appended, with one exception: after [`Error::Latched`](crate::Error::Latched)
 //! the record may or may not be there when the store is opened again. If it is, it is at the offset it would have had;
 //! if it is not, it never comes back.
@@ -39,6 +42,55 @@
 //!
 //! A consumer that acts on the world outside, and must not act on what a power cut may take back, asks for
 //! [`Isolation::Durable`](crate::Isolation::Durable).
+//!
+//! # What is staged
+//!
+//! With a linger or a batch size, `send` returns when the record is in its batch, in this process's memory. It has no
+//! offset, nobody sees it, and it is lost with the process. Moment 1 comes when its batch was sealed and appended, for
+//! all its records at once, at the latest when the linger is over; moments 2 and 3 follow from there. It has come when
+//! a delivery of the batch has completed, when [`flush`](crate::Producer::flush), [`Store::sync`](crate::Store::sync)
+//! or [`Store::close`](crate::Store::close) has returned, and when the drop of the producer's last clone has.
+//!
+//! | accident | what becomes of what is staged |
+//! | --- | --- |
+//! | `kill -9`, an abort, a panic with `panic = "abort"`, `std::process::exit` with handles alive, a power cut | it is lost, all of it. Of each partition that is what was sent last: no record is missing that has one of the same producer behind it |
+//! | a panic that unwinds | nothing is lost, as long as the producer is dropped or the store closed. A record whose conversion panicked is not staged, nor any part of it |
+//! | the store is closed, or the last clone of the producer dropped | it is appended first |
+//! | there is no space for the batch, or the system refuses | none of its records is in the log; later batches may fit |
+//! | the batch's write fails | the partition latches; its records may or may not be there after a reopening |
+//! | the topic is deleted | it goes with the topic |
+//! | a producer is leaked, or held by a static | as for an exit: nobody drops it |
+//!
+//! A batch that the log refuses is told by each of its deliveries, by the next flush of each clone, and by the close if
+//! no flush has told it; and it shows in [`Store::health`](crate::Store::health). What is staged for a deleted topic only
+//! its deliveries tell. So, where `flush` returns `Ok`, everything that was sent before it is in the log and as durable
+//! as the level promises.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ottla::{Durability, Record, Store, TopicConfig};
+//!
+//! let store = Store::temporary()?;
+//! let topic = store.create_topic("clicks", TopicConfig::new())?;
+//! let builder = store.producer_builder().durability(Durability::Buffered);
+//! let producer = builder.linger(Duration::from_secs(5)).build();
+//! let delivery = producer.send(&topic, Record::new("a click"))?;
+//! assert_eq!(topic.partition(0)?.watermarks()?, (0, 0)); // a kill would take it
+//! assert_eq!(delivery.wait()?.offset(), 0); // waiting does not wait for the linger
+//! assert_eq!(topic.partition(0)?.watermarks()?, (0, 1)); // moment 1
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
+//! Tests: `a_kill_an_abort_or_an_exit_takes_exactly_what_is_staged`,
+//! `kills_lose_nothing_of_what_was_staged_and_then_flushed_or_waited_for`,
+//! `what_is_staged_survives_the_close`, `what_is_staged_survives_the_drop_of_the_last_clone`,
+//! `what_is_staged_survives_the_drop_of_everything`,
+//! `a_close_races_with_sends_and_every_record_is_there_or_was_refused`,
+//! `whichever_effect_fails_every_staged_record_is_told_the_truth`,
+//! `a_batch_that_finds_no_space_fails_every_delivery_and_is_told_by_flush_and_health`,
+//! `a_refusal_that_nobody_was_told_of_is_told_by_the_close`, `a_panic_in_one_sending_thread_harms_nobody_else`,
+//! `an_append_that_panics_leaves_nobody_waiting`, `what_is_staged_for_a_deleted_topic_goes_with_it`,
+//! `many_threads_keep_their_order_and_every_delivery_tells_the_right_offset`.
 //!
 //! # What is assumed, and what is not
 //!

@@ -88,6 +88,8 @@ impl Disk {
 impl Script {
     /// In place of an error number: the effect panics.
     pub(crate) const PANIC: i32 = -1;
+    /// In place of an error number: the effect takes its time, and succeeds.
+    pub(crate) const SLOW: i32 = -2;
 
     pub(crate) fn next(&self, action: &'static str, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
@@ -99,6 +101,11 @@ impl Script {
         if fails && state.errno == Script::PANIC {
             drop(state);
             panic!("on purpose");
+        }
+        if fails && state.errno == Script::SLOW {
+            drop(state);
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            return Ok(());
         }
         if fails { Err(io::Error::from_raw_os_error(state.errno)) } else { Ok(()) }
     }

@@ -13,6 +13,8 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
+use std::time::SystemTime;
+use std::time::UNIX_EPOCH;
 
 use ottla::Delivery;
 use ottla::Durability;
@@ -42,6 +44,10 @@ const HEADER_LEN: usize = 61;
 /// A producer that seals nothing by itself but full batches of this size.
 fn patient(store: &Store, batch_bytes: usize) -> Producer {
     store.producer_builder().linger(NEVER).batch_bytes(batch_bytes).build()
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }
 
 fn log_end(topic: &Topic, partition: u32) -> i64 {
@@ -152,10 +158,11 @@ fn a_record_longer_than_a_batch_goes_in_one_of_its_own_in_its_turn() {
     let (store, topic) = store_with_topic(TopicConfig::new());
     let producer = patient(&store, 1000);
     let large = "l".repeat(5000);
-    for value in ["a", "b", &large, "c", &large, &large, "d"] {
+    for value in ["a", "b", &large, "c", &large, &large] {
         drop(producer.send(&topic, value).unwrap());
     }
     assert_eq!(log_end(&topic, 0), 6, "it is full by itself");
+    drop(producer.send(&topic, "d").unwrap());
     producer.flush().unwrap();
     let read = values(&everything(&store, &topic));
     assert_eq!(read, ["a", "b", &large, "c", &large, &large, "d"]);
@@ -226,6 +233,55 @@ fn until_its_time_is_up_a_batch_stays_open() {
     let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
     assert_eq!(consumer.poll(LONG).unwrap().count(), 2);
     assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_batch_that_was_begun_while_another_was_due_has_its_own_time() {
+    let (store, topic) = store_with_topic(TopicConfig::new());
+    let linger = Duration::from_millis(40);
+    let producer = store.producer_builder().linger(linger).batch_bytes(200).build();
+    let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+    let value = "v".repeat(100);
+    for _ in 0..5 {
+        let mut count = 0;
+        drop(producer.send(&topic, &value).unwrap());
+        // When the background thread comes for the first batch it finds the second one, which is not due.
+        thread::sleep(Duration::from_millis(15));
+        let begun = Instant::now();
+        drop(producer.send(&topic, &value).unwrap());
+        while count < 2 {
+            let records = consumer.poll(LONG).unwrap();
+            assert!(!records.is_empty(), "the second batch was forgotten");
+            count += records.count();
+        }
+        assert!(begun.elapsed() >= linger);
+    }
+}
+
+#[test]
+fn once_everybody_has_come_back_nothing_stands_in_line() {
+    let (store, topic) = store_with_topic(TopicConfig::new());
+    // Each record is a full batch, so there is nothing that time would seal.
+    let producer = patient(&store, 100);
+    let value = "v".repeat(200);
+    let mut total = 0;
+    for round in 0..400 {
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (producer, topic, value) = (&producer, &topic, &value);
+                scope.spawn(move || {
+                    for n in 0..10 {
+                        let delivery = producer.send(topic, value).unwrap();
+                        if (n + thread) % 3 == 0 {
+                            drop(delivery.wait().unwrap());
+                        }
+                    }
+                });
+            }
+        });
+        total += 40;
+        assert_eq!(log_end(&topic, 0), total, "round {round}");
+    }
 }
 
 #[test]
@@ -335,12 +391,14 @@ fn an_append_time_is_the_time_of_the_append() {
     let producer = patient(&store, 4096);
     let staged = producer.send(&topic, "staged").unwrap();
     thread::sleep(Duration::from_millis(30));
-    let inline = store.producer().send(&topic, "inline").unwrap().wait().unwrap();
+    let sealed_from = now_ms();
     let staged = staged.wait().unwrap();
-    assert_eq!((inline.offset(), staged.offset()), (0, 1));
-    assert!(staged.timestamp() >= inline.timestamp());
+    assert!((sealed_from..=now_ms()).contains(&staged.timestamp()));
+    // The log never goes back in time, whatever its clock says.
+    let inline = store.producer().send(&topic, "inline").unwrap().wait().unwrap();
+    assert!(inline.timestamp() >= staged.timestamp());
     let seen = everything(&store, &topic);
-    assert_eq!(seen[1].timestamp, staged.timestamp());
+    assert_eq!(seen[0].timestamp, staged.timestamp());
 }
 
 #[test]
