@@ -433,4 +433,21 @@ mod tests {
         assert_eq!(Arc::strong_count(&bells[0]), 1);
         assert_eq!(doorbells.bells.lock().len(), 1);
     }
+
+    #[test]
+    fn a_consumer_that_goes_takes_its_bells_with_it() {
+        let store = crate::Store::temporary().unwrap();
+        let topic = store.create_topic("t", crate::TopicConfig::new().partitions(2)).unwrap();
+        let open = [0, 1].map(|number| topic.state.open_partition(number).unwrap());
+        let hung = || open.each_ref().map(|open| open.doorbells().bells.lock().len());
+        let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+        assert_eq!(hung(), [1, 1]);
+        consumer.assign([topic.partition(1).unwrap()]).unwrap();
+        assert_eq!(hung(), [0, 1]);
+        let bell = Arc::downgrade(&consumer.wakeup_handle().bell);
+        drop(consumer);
+        assert_eq!(hung(), [0, 0]);
+        // Those who wait for the store to be closed do not pile up, either.
+        assert_eq!(bell.strong_count(), 0);
+    }
 }

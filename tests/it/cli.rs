@@ -847,35 +847,166 @@ fn what_the_command_appends_the_library_reads() {
     assert_eq!((message.key(), message.value()), (Some(&b"k"[..]), Some(&b"v"[..])));
 }
 
+/// Measures in a directory that has a topic of its own, and gives the figures.
+fn measured(shell: &Shell, args: &[&str]) -> Value {
+    let args: Vec<&str> = ["perf"].iter().chain(args).chain(&["--json"]).copied().collect();
+    serde_json::from_str(&shell.text(&args)).unwrap()
+}
+
+/// Asserts that a figure was measured in each round.
+fn assert_series(figures: &Value, name: &str) {
+    let number = |name: &str| {
+        let number = figures[name].as_f64();
+        number.unwrap_or_else(|| panic!("no {name} in {figures}"))
+    };
+    let (least, greatest) = (number(&format!("{name}_min")), number(&format!("{name}_max")));
+    assert!(0.0 < least && least <= greatest, "{name}: {figures}");
+    assert!((least..=greatest).contains(&number(name)), "{name}: {figures}");
+}
+
+const PERCENTILES: [&str; 5] = ["p50_us", "p95_us", "p99_us", "p99.9_us", "max_us"];
+
 #[test]
-fn measurements_print_plain_numbers_and_leave_nothing_behind() {
+fn measured_sends_are_read_back_and_leave_nothing_behind() {
     let shell = Shell::with_topic(1);
-    for args in [
-        &["perf", "produce", "--records", "300", "--threads", "3", "--partitions", "2", "--json"][..],
-        &[
-            "perf",
-            "produce",
-            "--records",
-            "20",
-            "--durability",
-            "synced",
-            "--wait",
-            "each",
-            "--json",
-        ],
-        &["perf", "consume", "--records", "300", "--json"],
-        &["perf", "latency", "--records", "20", "--durability", "every:50", "--json"],
+    for options in [
+        &["--records", "300", "--threads", "3", "--partitions", "2", "--rounds", "3"][..],
+        &["--records", "1000", "--threads", "2", "--batch", "70", "--partitions", "3"],
+        &["--records", "20", "--durability", "synced", "--wait", "each", "--latencies"],
+        &["--records", "500", "--warm-up", "0", "--batch", "9", "--latencies", "--rounds", "2"],
     ] {
-        let measured: Value = serde_json::from_str(&shell.text(args)).unwrap();
-        let count = args[3].parse::<u64>().unwrap();
-        assert_eq!(measured["records"], count, "{measured}");
-        assert_eq!(measured["bytes"], count * 100, "{measured}");
-        assert!(measured["records_per_second"].as_f64().unwrap() > 0.0, "{measured}");
-        assert_eq!(measured["p99.9_us"].is_number(), args[1] != "consume", "{measured}");
+        let args: Vec<&str> = ["produce"].iter().chain(options).copied().collect();
+        let figures = measured(&shell, &args);
+        let count = options[1].parse::<u64>().unwrap();
+        assert_eq!(figures["records"], count, "{figures}");
+        assert_eq!(figures["bytes"], count * 100, "{figures}");
+        assert_eq!(figures["is_verified"], true, "{figures}");
+        for name in ["records_per_second", "bytes_per_second", "cpu_seconds_per_million_records"] {
+            assert_series(&figures, name);
+        }
+        // Looking at the clock costs as much as a send: only when asked.
+        for name in PERCENTILES {
+            let is_asked = options.contains(&"--latencies");
+            assert_eq!(figures[name].is_number(), is_asked, "{name}: {figures}");
+        }
+        if cfg!(target_os = "linux") {
+            assert!(figures["anonymous_bytes"].as_u64().unwrap() > 10_000, "{figures}");
+        }
     }
     assert_eq!(shell.text(&["topic", "ls"]), "t\n");
     shell.ok(&["check"]);
-    let on_topic = shell.text(&["perf", "consume", "--topic", "t", "--records", "100"]);
-    assert!(on_topic.contains("C = ") && on_topic.contains("D = "), "{on_topic}");
-    assert_eq!(shell.text(&["offsets", "t"]), "t:0:100\n");
+    for wrong in [["--size", "7"], ["--batch", "0"], ["--threads", "0"], ["--rounds", "0"]] {
+        let output = shell.run(&[&["perf", "produce"], &wrong[..]].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn measured_scans_see_every_byte_of_a_topic_in_each_round() {
+    let shell = Shell::with_topic(2);
+    let figures = measured(&shell, &["consume", "--records", "5000", "--rounds", "2"]);
+    assert_eq!(figures["records"], 5000, "{figures}");
+    assert_eq!(figures["is_verified"], true, "{figures}");
+    for name in ["records_per_second", "second_records_per_second", "second_seconds"] {
+        assert_series(&figures, name);
+    }
+    assert_eq!(shell.text(&["topic", "ls"]), "t\n");
+
+    shell.produce(&["-K", ":"], b"k:v\nkk:vv\n");
+    let figures = measured(&shell, &["consume", "--topic", "t"]);
+    let sum = b"kvkkvv".iter().map(|byte| u64::from(*byte)).sum::<u64>();
+    assert_eq!((&figures["records"], &figures["bytes"]), (&2.into(), &6.into()), "{figures}");
+    assert_eq!(figures["byte_sum"], sum, "{figures}");
+    // Somebody else's records can be counted, not compared.
+    assert_eq!(figures["is_verified"], false, "{figures}");
+}
+
+#[test]
+fn measured_point_reads_and_openings_work_on_what_is_there() {
+    let shell = Shell::with_topic(3);
+    let options = ["--records", "2000", "--partitions", "3", "--rounds", "3", "--size", "8"];
+    let read = ["read", "--reads", "500", "--latencies"].iter().chain(&options);
+    let figures = measured(&shell, &read.copied().collect::<Vec<_>>());
+    assert_eq!((&figures["records"], &figures["bytes"]), (&500.into(), &4000.into()), "{figures}");
+    assert_series(&figures, "records_per_second");
+    assert!(PERCENTILES.iter().all(|name| figures[name].is_number()), "{figures}");
+
+    let open: Vec<&str> = ["open"].iter().chain(&options).copied().collect();
+    let figures = measured(&shell, &open);
+    assert_eq!(figures["records"], 2000, "{figures}");
+    assert_series(&figures, "open_ms");
+    assert_series(&figures, "close_ms");
+    assert_eq!(shell.text(&["topic", "ls"]), "t\n");
+
+    // On a topic of one's own: what is there is measured, and stays.
+    let read = ["perf", "read", "--topic", "t", "--records", "90", "--reads", "10"];
+    for _ in 0..2 {
+        shell.ok(&read);
+        shell.ok(&["perf", "open", "--topic", "t", "--records", "50"]);
+        assert_eq!(shell.text(&["offsets", "t"]), "t:0:30\nt:1:30\nt:2:30\n");
+    }
+}
+
+#[test]
+fn a_measured_latency_comes_at_the_rate_that_was_asked_for() {
+    let shell = Shell::with_topic(1);
+    for options in [
+        &["--durability", "every:50"][..],
+        &["--pace", "sleep", "--spin-us", "0"],
+        &["--busy", "--rounds", "2"],
+        &["--durability", "synced"],
+    ] {
+        let fixed = ["latency", "--records", "40", "--rate", "200"];
+        let args: Vec<&str> = fixed.iter().chain(options).copied().collect();
+        let figures = measured(&shell, &args);
+        assert_eq!(figures["records"], 40, "{figures}");
+        assert_eq!(figures["target_records_per_second"], 200, "{figures}");
+        // The last is sent 195 ms after the first.
+        assert!(figures["seconds_min"].as_f64().unwrap() >= 0.195, "{figures}");
+        assert!(figures["records_per_second"].as_f64().unwrap() < 206.0, "{figures}");
+        assert!(figures["pile_up_records_max"].as_u64().unwrap() >= 1, "{figures}");
+        assert!(figures["late_records"].is_u64(), "{figures}");
+        let percentiles: Vec<f64> =
+            PERCENTILES.iter().map(|name| figures[name].as_f64().unwrap()).collect();
+        assert!(percentiles.is_sorted() && percentiles[0] > 0.0, "{figures}");
+        assert_series(&figures, "p50_us");
+    }
+    assert_eq!(shell.text(&["topic", "ls"]), "t\n");
+}
+
+#[test]
+fn measurements_say_the_same_to_people_and_need_no_directory() {
+    let temporary = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
+        command.env_remove("OTTLA_DIR").env("TMPDIR", temporary.path()).arg("perf").args(args);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "{args:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for args in [
+        &["produce", "--records", "100"][..],
+        &["consume", "--records", "100"],
+        &["read", "--records", "100", "--reads", "10"],
+        &["latency", "--records", "10"],
+        &["open", "--records", "100"],
+    ] {
+        let text = run(args);
+        let figures: Value = serde_json::from_str(&run(&[args, &["--json"]].concat())).unwrap();
+        let names: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        let expected: Vec<&str> = figures.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(names[..expected.len()], expected, "{text}");
+        if args[0] != "open" {
+            assert!(text.contains("C = ") && text.contains("D = "), "{text}");
+        }
+    }
+    let failed = Command::new(env!("CARGO_BIN_EXE_ottla"))
+        .env_remove("OTTLA_DIR")
+        .env("TMPDIR", temporary.path())
+        .args(["perf", "produce", "--topic", "nowhere"])
+        .output()
+        .unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
 }

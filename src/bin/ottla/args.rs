@@ -220,11 +220,21 @@ pub(crate) struct DumpArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PerfCommand {
     /// Append records as fast as it goes
+    ///
+    /// Values are random bytes, prepared before the clock runs. Afterwards everything is read back and
+    /// compared: number, order, bytes.
     Produce(PerfProduceArgs),
     /// Read everything in a topic, touching every byte; fills it first if it is empty
-    Consume(PerfArgs),
+    ///
+    /// Each round opens the directory anew and reads it twice: checksums are summed in the first scan.
+    Consume(PerfConsumeArgs),
+    /// Read single records at random offsets; fills the topic first if it is empty
+    Read(PerfReadArgs),
     /// Measure the time from a send to the waking of a waiting consumer
     Latency(PerfLatencyArgs),
+    /// Measure how long it takes to open the directory after a clean close; fills the topic first if it is
+    /// empty
+    Open(PerfArgs),
 }
 
 /// What all measurements share.
@@ -233,19 +243,25 @@ pub(crate) struct PerfArgs {
     /// An existing topic; without it a fresh one, removed at the end
     #[arg(long)]
     pub(crate) topic: Option<String>,
-    /// How many records; `latency` sends at most 10000
-    #[arg(long, default_value_t = 1_000_000, value_name = "N")]
-    pub(crate) records: u64,
-    /// The size of a value
-    #[arg(long, default_value_t = 100, value_name = "BYTES")]
+    /// How many records, in each round; by default a million, for `latency` what five seconds take
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) records: Option<u64>,
+    /// The size of a value, at least 8: each carries its number
+    #[arg(long, default_value_t = 100, value_name = "BYTES", value_parser = value_size)]
     pub(crate) size: usize,
+    /// How many records go into one batch; by default 1 for `produce` and `read`, else 256 KiB full
+    #[arg(long, value_name = "N", value_parser = batch_count)]
+    pub(crate) batch: Option<usize>,
     /// Of a fresh topic
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) partitions: u32,
     /// `synced`, `buffered`, or `every:MS`
     #[arg(long, default_value = "buffered", value_parser = durability)]
     pub(crate) durability: Durability,
-    /// Print one JSON object with plain numbers
+    /// How often to measure; figures are medians, the least and the greatest stand behind as _min and _max
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+    /// Print one JSON object; names carry their units
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -255,13 +271,19 @@ pub(crate) struct PerfProduceArgs {
     #[command(flatten)]
     pub(crate) shared: PerfArgs,
     /// How many threads send
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..1000))]
     pub(crate) threads: u32,
-    /// When each thread waits for durability: after each record, or once at the end
+    /// When each thread waits for durability: after each send, or once at the end
     #[arg(long, value_enum, default_value_t = Wait::End)]
     pub(crate) wait: Wait,
     #[command(flatten)]
     pub(crate) staging: StagingArgs,
+    /// How many records are sent before the clock runs; by default a tenth
+    #[arg(long, value_name = "N")]
+    pub(crate) warm_up: Option<u64>,
+    /// Time each send, too; looking at the clock takes about as long as a send
+    #[arg(long)]
+    pub(crate) latencies: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -271,12 +293,48 @@ pub(crate) enum Wait {
 }
 
 #[derive(Debug, Options)]
+pub(crate) struct PerfConsumeArgs {
+    #[command(flatten)]
+    pub(crate) shared: PerfArgs,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct PerfReadArgs {
+    #[command(flatten)]
+    pub(crate) shared: PerfArgs,
+    /// How many reads, in each round
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) reads: u64,
+    /// What offsets are drawn from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Time each read, too
+    #[arg(long)]
+    pub(crate) latencies: bool,
+}
+
+#[derive(Debug, Options)]
 pub(crate) struct PerfLatencyArgs {
     #[command(flatten)]
     pub(crate) shared: PerfArgs,
     /// How many records are sent in a second
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
+    /// How long the consumer looks again before it sleeps
+    #[arg(long, default_value_t = 20, value_name = "US")]
+    pub(crate) spin_us: u64,
+    /// How the sender waits for the time of the next record: `spin` looks at the clock all the time
+    #[arg(long, value_enum, default_value_t = Pace::Spin)]
+    pub(crate) pace: Pace,
+    /// The consumer never sleeps: it polls with a timeout of zero
+    #[arg(long)]
+    pub(crate) busy: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Pace {
+    Spin,
+    Sleep,
 }
 
 /// An argument's bytes; a type of its own, because clap takes a plain `Vec` for a list of arguments.
@@ -316,6 +374,16 @@ fn offset_time(text: &str) -> Result<OffsetTime, String> {
         (_, Ok(time)) if time >= 0 => Ok(OffsetTime::At(time)),
         _ => Err("it should be `earliest`, `latest` or a number of milliseconds".into()),
     }
+}
+
+fn value_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| *size >= 8);
+    size.ok_or_else(|| "it should be a number of bytes, at least 8".into())
+}
+
+fn batch_count(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
+    count.ok_or_else(|| "it should be a number from 1 to 1000000".into())
 }
 
 fn durability(text: &str) -> Result<Durability, String> {
