@@ -12,6 +12,11 @@
 //!   group commit; deliveries that can be waited for or awaited.
 //! * **Consuming.** Assignment with a start for each partition, poll, iterator, `recv` for tasks, seek, pause,
 //!   look-up by time, wake-up; records without a copy; an isolation that shows only what is durable.
+//! * **Linger.** A producer may stage records in memory and append them batch by batch: `linger`, `batch_bytes`,
+//!   `buffer_memory`, `max_block`, and Kafka's names for them.
+//! * **Speed.** Space is prepared ahead of appenders, full segments are sealed in the background, syncs of several
+//!   partitions overlap, batches are verified once, sleeping consumers are woken as by a bare futex. Benchmarks of
+//!   whole workloads beside the machine's raw limits, and beside eleven other crates, with JSON and plots.
 //! * **Inspection.** [`inspect::check`](crate::inspect::check) verifies a directory, and every kind of file can be
 //!   dumped.
 //! * **The command** `ottla`, with the feature `cli`.
@@ -25,7 +30,6 @@
 //!   [`Store::delete_topic`](crate::Store::delete_topic);
 //! * compression, neither writing nor reading: a compressed batch is
 //!   [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression);
-//! * linger: a record that is sent alone is a batch of its own;
 //! * replication;
 //! * a way to read without mapping files, or to turn a SIGBUS into an error;
 //! * a tool that repairs damage.

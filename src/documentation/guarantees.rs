@@ -200,6 +200,10 @@
 //!
 //! # Time
 //!
+//! A record without a timestamp gets the wall clock's time at its send. A thread that sent more than a thousand records
+//! within the system clock's last tick (1 to 10 ms) reads it for every sixteenth only, so such a record's time may be
+//! older by what sixteen sends take, and never by more than a tick.
+//!
 //! The wall clock is read for timestamps and for the age of segments, never for waiting or ordering. With
 //! `LogAppendTime` timestamps do not decrease within a partition, even if the clock is set back. If the clock jumps,
 //! a segment may be closed earlier or later; nothing is lost.
