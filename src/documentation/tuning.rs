@@ -51,8 +51,8 @@
 //!
 //! A record that is sent alone is a batch of its own, with a header of 61 bytes.
 //! [`Producer::send_batch`](crate::Producer::send_batch) shares one header, one checksum, one lock and one append
-//! among all its records, and makes them appear together. There is no linger: nothing is collected in the
-//! background.
+//! among all its records, and makes them appear together. A producer with a
+//! [`linger`](crate::ProducerBuilder::linger) gathers records of single sends into batches, in memory.
 //!
 //! # Segments
 //!
