@@ -247,6 +247,7 @@
 //! | 6 | `Doorbells` | one clone of the list of bells, one change to it; bells ring without it |
 //! | 7 | `SyncGate` | one look; a sync runs without it |
 //! | 7 | `Doorbell::sleeper` | one look; the sleep runs without it |
+//! | 7 | `Runway::front` | one look; pieces of zeros are written without it, and an append may wait for one |
 //! | 8 | `StageContext::failures`, a staged batch's tasks, `Topics::findings` | one look, one entry |
 //! | 9 | `BufferPool`, a topic's settings and partitions, a producer's stages of further topics | one look, one replacement |
 //!

@@ -333,11 +333,6 @@ impl Partition {
             return Ok(());
         }
         self.refuse_if_latched()?;
-        if writer.live.is_none() {
-            // Nothing was appended: the directory is as it was when it was opened.
-            writer.phase = Phase::Closed;
-            return Ok(());
-        }
         self.change_tail(&mut writer, Self::cooled, Some(Phase::Closed))
     }
 
@@ -349,7 +344,12 @@ impl Partition {
         }
         writer.phase = Phase::Closed;
         self.shown.is_deleted.store(true, Ordering::Release);
+        let live = writer.live.take();
         drop(writer);
+        // The directory's name may soon be another topic's, and whoever holds a handle may hold it for long:
+        // nothing is written there any more, and nothing is held of it but what somebody reads.
+        self.forget_unsealed();
+        drop(live);
         self.segments.retire(&self.context.directory);
         self.gate.fail(&Arc::from("the topic was deleted"));
         self.shown.doorbells.ring_for_the_last_time();

@@ -83,7 +83,8 @@ impl Partition {
         };
         let next = self.shown.watermarks.log_end();
         if live.open.base_offset() == next {
-            // Empty, and yet too small: `segment.bytes` was raised. The same file gets a larger tail.
+            // Empty, and yet too small: `segment.bytes` was raised. The same file gets a larger tail. Nothing
+            // was reserved in it yet, so nobody is writing zeros there.
             drop(live);
             return self.warm();
         }
@@ -101,7 +102,8 @@ impl Partition {
         };
         let (open, file) = (Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
         if live.was_taken_over {
-            self.segments.roll(open, file);
+            self.segments.cool(live.open.base_offset());
+            self.segments.push_live(open, file);
         } else {
             // Before anybody sees the new segment: who does must find the old one among the unsealed.
             self.leave_to_be_sealed(live, next);
@@ -148,7 +150,8 @@ impl Partition {
         live: Option<LiveTail>,
     ) -> (Option<LiveTail>, Result<()>) {
         let Some(mut live) = live else {
-            return (None, Ok(()));
+            // Nothing was appended, or the last segment could not be opened behind others that were.
+            return (None, self.seal_followed());
         };
         let base_offset = live.open.base_offset();
         let end = self.shown.watermarks.log_end();

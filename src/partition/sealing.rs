@@ -115,9 +115,8 @@ impl Partition {
         Ok(Synced::Upto(end))
     }
 
-    /// Seals what was followed by another segment, for the keeper.
+    /// Seals what was followed by another segment.
     pub(crate) fn seal_followed(&self) -> Result<()> {
-        self.refuse_if_latched()?;
         self.seal_below(i64::MAX)
     }
 
@@ -156,6 +155,12 @@ impl Partition {
     /// Takes a segment that `next` is about to follow, and asks for it to be sealed.
     pub(super) fn leave_to_be_sealed(&self, live: LiveTail, next: i64) {
         self.unsealed.queue.lock().followed.push_back(Followed { live, next });
+    }
+
+    /// Leaves everything unsealed for ever, once the seal at hand is through.
+    pub(super) fn forget_unsealed(&self) {
+        let _turn = self.unsealed.turn.lock();
+        self.unsealed.queue.lock().followed.clear();
     }
 
     /// Seals the oldest unsealed segment. The caller has the turn.
@@ -233,5 +238,75 @@ impl Partition {
     }
 }
 
-/// Beyond this much, a roll waits for the disk.
-const UNSEALED_LEN_MAX: u64 = 1 << 30;
+/// Beyond this much, a roll waits for the disk. Little in tests, which reach it.
+const UNSEALED_LEN_MAX: u64 = if cfg!(test) { 6 << 10 } else { 1 << 30 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Record;
+    use crate::Store;
+    use crate::Topic;
+    use crate::TopicConfig;
+    use crate::storage::disk::Disk;
+    use std::fs;
+    use std::path::Path;
+
+    /// A store that does nothing in the background, and a topic in segments of 2 KiB of which some are full.
+    fn with_full_segments(count: usize) -> (Store, Topic, Arc<Partition>) {
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let store = Store::builder_temporary().disk(disk).open().unwrap();
+        let topic = store.create_topic("t", TopicConfig::new().segment_bytes(2048)).unwrap();
+        let partition = topic.state.open_partition(0).unwrap();
+        while partition.segment_count() <= count {
+            store.producer().send(&topic, Record::new(&[7; 100])).unwrap();
+        }
+        (store, topic, partition)
+    }
+
+    fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .map(|entry| {
+                (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+            })
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// The queue of a deleted log named files by paths: sealed later, it would have written its indexes into the
+    /// directory of a topic that was created anew, whose first segment would then have passed for sealed.
+    #[test]
+    fn a_deleted_log_writes_nothing_into_the_directory_of_its_successor() {
+        let (store, _topic, old) = with_full_segments(2);
+        assert!(old.unsealed.queue.lock().oldest().is_some());
+        store.delete_topic("t").unwrap();
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        store.producer().send(&topic, Record::new("new")).unwrap();
+        let before = files(&store.path().join("t-0"));
+        old.seal_followed().unwrap();
+        assert_eq!(files(&store.path().join("t-0")), before);
+    }
+
+    #[test]
+    fn a_close_seals_what_was_followed_though_the_last_segment_is_not_open() {
+        let (store, topic, partition) = with_full_segments(2);
+        // As after a roll of an empty segment whose file could not be opened again.
+        partition.writer.lock().live = None;
+        partition.close().unwrap();
+        assert!(partition.unsealed.queue.lock().oldest().is_none());
+        let sealed = files(partition.directory());
+        let index = |name: &str| sealed.iter().find(|(n, _)| n == name).unwrap().1.len();
+        assert!(index("00000000000000000000.timeindex") > 0);
+        drop((topic, store));
+    }
+
+    #[test]
+    fn no_more_is_left_unsealed_than_a_roll_waits_for() {
+        let (_store, _topic, partition) = with_full_segments(20);
+        let queue = partition.unsealed.queue.lock();
+        assert!(queue.len() > 0 && queue.len() <= UNSEALED_LEN_MAX + 2048, "{}", queue.len());
+    }
+}

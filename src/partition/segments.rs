@@ -107,6 +107,11 @@ impl Segments {
     pub(crate) fn retire(&self, directory: &Path) {
         self.is_retired.store(true, Ordering::Relaxed);
         self.held.let_go_of(directory);
+        self.change(|list| {
+            for segment in list.iter_mut().filter(|segment| segment.live.is_some()) {
+                *segment = Arc::new(Segment::cold(segment.base_offset));
+            }
+        });
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Vec<Arc<Segment>>> {
@@ -145,7 +150,7 @@ impl Segments {
         });
     }
 
-    /// Adds a live segment behind the last, which stays live until it is sealed.
+    /// Adds a live segment behind the last, which stays live until it is cooled.
     pub(crate) fn push_live(&self, open: Arc<OpenSegment>, file: Arc<DiskFile>) {
         self.change(|list| list.push(Arc::new(Segment::live(open, file))));
     }
@@ -156,15 +161,6 @@ impl Segments {
             if let Ok(index) = list.binary_search_by_key(&base_offset, |s| s.base_offset) {
                 list[index] = Arc::new(Segment::cold(base_offset));
             }
-        });
-    }
-
-    /// Cools the last segment and adds a live one behind it.
-    pub(crate) fn roll(&self, open: Arc<OpenSegment>, file: Arc<DiskFile>) {
-        self.change(|list| {
-            let last = list.pop().expect("segments are never empty");
-            list.push(Arc::new(Segment::cold(last.base_offset)));
-            list.push(Arc::new(Segment::live(open, file)));
         });
     }
 

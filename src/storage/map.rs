@@ -662,6 +662,29 @@ mod tests {
     }
 
     #[test]
+    fn zeros_that_cannot_be_written_are_no_failure_of_the_append() {
+        let run = |disk: &Disk| {
+            let directory = tempfile::tempdir().unwrap();
+            let mut tail = tail(disk, directory.path(), 4 << 20);
+            let mut expected = Vec::new();
+            for n in 0..200_u8 {
+                tail.append(&[n; 10 << 10], Door::Store).unwrap();
+                expected.extend_from_slice(&[n; 10 << 10]);
+            }
+            assert!(tail.mapping().view(tail.end()).from(0) == expected);
+        };
+        let disk = Disk::failing_once(u64::MAX, 0);
+        run(&disk);
+        let trace = disk.script().trace();
+        let prepares = (1..).zip(&trace).filter(|(_, effect)| effect.starts_with("prepare"));
+        let prepares: Vec<u64> = prepares.map(|(n, _)| n).collect();
+        assert!(prepares.len() > 2, "{prepares:?}");
+        for n in prepares {
+            run(&Disk::failing_once(n, libc::EIO));
+        }
+    }
+
+    #[test]
     fn a_full_disk_is_an_error_that_changes_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::failing_once(u64::MAX, 0);

@@ -402,3 +402,31 @@ fn a_topic_may_be_created_again_at_once_and_is_another_one() {
     assert_eq!(store.topic("t").unwrap().partition(0).unwrap().watermarks().unwrap(), (0, 1));
     assert_eq!(store.health().findings, []);
 }
+
+/// A producer may outlive many topics; what it keeps of them must not keep their space.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_deleted_topics_files_are_let_go_though_its_producer_lives() {
+    let store = Store::builder_temporary().durability(Durability::Buffered).open().unwrap();
+    let producer = store.producer();
+    let config = TopicConfig::new().segment_bytes(4096);
+    let topic = store.create_topic("doomed", config).unwrap();
+    for n in 0..200 {
+        producer.send(&topic, &format!("{n:0100}")).unwrap();
+    }
+    let root = store.path().to_str().unwrap().to_owned();
+    let held = || {
+        let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+        let descriptors = descriptors.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+        let mut held: Vec<String> =
+            descriptors.map(|path| path.to_string_lossy().into_owned()).collect();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        held.extend(maps.lines().map(str::to_owned));
+        held.retain(|name| name.contains(&root) && name.contains("doomed-0"));
+        held
+    };
+    assert!(!held().is_empty());
+    store.delete_topic("doomed").unwrap();
+    assert_eq!(held(), Vec::<String>::new());
+    assert!(matches!(producer.send(&topic, "late"), Err(Error::TopicDeleted { .. })));
+}
