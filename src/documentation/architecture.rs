@@ -85,6 +85,23 @@
 //! | `topics/loading.rs` | from what lies in a directory to the registry's list |
 //! | `topics/surroundings.rs` | what a directory says of itself when it is opened |
 //!
+//! **Coordinator**: who may do what. It keeps its papers in topics; this floor does not know that files exist.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `coordinator/mod.rs` | what is coordinated |
+//! | `coordinator/assignors/mod.rs` | which member of a group reads which partition: five pure functions |
+//! | `coordinator/assignors/input.rs` | `Input`: what an assignor is told; the order of members |
+//! | `coordinator/assignors/layout.rs` | `Layout`: the partitions numbered through, and who may take them |
+//! | `coordinator/assignors/claims.rs` | `Claims`: who owns what, from what members say of themselves |
+//! | `coordinator/assignors/range.rs` | stretches of each topic |
+//! | `coordinator/assignors/round_robin.rs` | partitions in turn |
+//! | `coordinator/assignors/sticky.rs` | balance and little moving, at once or in two rounds |
+//! | `coordinator/assignors/sticky_mixed.rs` | the same where members subscribe to different topics |
+//! | `coordinator/assignors/uniform.rs` | balance and little moving, as Kafka's broker has it |
+//! | `coordinator/assignors/examples.rs` | tests only: groups as text, and what Kafka makes of them |
+//! | `coordinator/assignors/properties.rs` | tests only: what holds of every assignor |
+//!
 //! **Maintenance**: the background thread.
 //!
 //! | file | holds |
@@ -281,6 +298,8 @@
 //! | one outcome | `stage.rs` | every batch that was opened gets an outcome, and a refusal is told |
 //! | nothing left behind | `accumulator.rs` | what was staged is appended, or refused with an error, before a close returns |
 //! | no lost wake-up | `partition/watermarks.rs` | an appender and a waiter cannot both miss the other |
+//! | one reader | `coordinator/assignors/mod.rs` | every partition somebody subscribes to is given to exactly one subscriber |
+//! | downhill | `coordinator/assignors/sticky_mixed.rs` | a partition moves only to one who has at least two fewer, so moving ends |
 //! | never idle | `spin.rs` | a consumer stays awake for a moment only after it read something, and seldom in vain |
 //! | roll back, roll on | `topics/mod.rs` | an unfinished creation is undone, an unfinished deletion finished |
 //! | one cause, one problem | `inspect/check/mod.rs` | what follows from reported damage is not reported again |

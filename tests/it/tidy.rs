@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("files", &["storage"]),
     ("one log", &["partition"]),
     ("topics", &["topic", "topic_state", "topics"]),
+    ("coordinator", &["coordinator"]),
     ("maintenance", &["maintenance", "sync_workers"]),
     (
         "handles",
