@@ -30,7 +30,11 @@
 //! | `format/header.rs` | `BatchHeader`: the 61 bytes, positions once, read and written side by side |
 //! | `format/encode.rs` | `BatchBuilder`: records in, sealed batch out |
 //! | `format/decode.rs` | `Batch`: bytes in, verified batch and its records out |
-//! | `format/varint.rs` | zigzag variable-length integers |
+//! | `format/varint.rs` | variable-length integers |
+//! | `format/fields.rs` | what Kafka's messages are made of: texts, bytes, arrays |
+//! | `format/group_records.rs` | the keys and values of `__consumer_offsets` |
+//! | `format/consumer_protocol.rs` | what members of a group say to each other: subscription, assignment |
+//! | `format/group_checks.rs` | tests only: what Kafka and another codec wrote, and what is not whole |
 //!
 //! **Files**: one kind of file each. This floor knows neither threads nor topics' contents nor what is committed.
 //!

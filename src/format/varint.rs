@@ -1,6 +1,6 @@
-//! Zigzag variable-length integers, as used inside records.
+//! Variable-length integers: zigzag ones, as used inside records, and unsigned ones, as used in flexible messages.
 //!
-//! Small magnitudes take few bytes, whatever their sign: 0 → `00`, −1 → `01`, 1 → `02`, 5 → `0a`.
+//! Under zigzag, small magnitudes take few bytes, whatever their sign: 0 → `00`, −1 → `01`, 1 → `02`, 5 → `0a`.
 //! Writers write the shortest form; readers also accept longer ones, as Kafka's do.
 
 /// Writes a 32-bit value at `at`, where there must be room for five bytes, and moves `at` behind it.
@@ -68,6 +68,13 @@ pub(crate) fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
         }
     };
     Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
+}
+
+/// Takes an unsigned 32-bit value off the front of `bytes`; `None` if it is cut off or does not fit.
+pub(crate) fn read_u32(bytes: &mut &[u8]) -> Option<u32> {
+    let (value, rest) = read_long(bytes, 5)?;
+    *bytes = rest;
+    u32::try_from(value).ok()
 }
 
 #[inline]
@@ -169,6 +176,15 @@ mod tests {
             read_i64(&mut &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2][..]),
             None
         );
+    }
+
+    #[test]
+    fn unsigned_values_have_no_zigzag() {
+        assert_eq!(read_u32(&mut &[0x05][..]), Some(5));
+        assert_eq!(read_u32(&mut &[0xac, 0x02][..]), Some(300));
+        assert_eq!(read_u32(&mut &[0xff, 0xff, 0xff, 0xff, 0x0f][..]), Some(u32::MAX));
+        assert_eq!(read_u32(&mut &[0xff, 0xff, 0xff, 0xff, 0x1f][..]), None);
+        assert_eq!(read_u32(&mut &[0x80][..]), None);
     }
 
     #[test]
