@@ -34,6 +34,11 @@ pub enum Start {
     Timestamp(i64),
     /// So many offsets before the end.
     Last(u64),
+    /// At the first record that is no older than this (KIP-1106); behind the last record if all are.
+    ByDuration(Duration),
+    /// Where the consumer's group stopped. If it has committed nothing of a partition that is an
+    /// [`Error::NoOffset`](crate::Error::NoOffset) (Kafka's `none`).
+    Committed,
 }
 
 /// What a consumer does when its position is below the log's start or above its end

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
@@ -36,6 +37,12 @@ impl Clock {
             None => tick::recent_ms(|| self.now_ms()),
             Some(_) => self.now_ms(),
         }
+    }
+
+    /// Gives the time that was so long ago, and not before 1970.
+    pub(crate) fn ms_before(&self, age: Duration) -> i64 {
+        let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        self.now_ms().saturating_sub(age_ms).max(0)
     }
 
     /// Gives the wall clock's time; a clock set before 1970 reads as 0.

@@ -255,6 +255,97 @@ pub enum Error {
         partition: u32,
     },
 
+    /// The consumer was given no group to commit to.
+    #[error("the consumer has no group")]
+    NoGroup,
+
+    /// Not a group id; nothing was done.
+    #[error("`{group}` is not a group id: {reason}")]
+    InvalidGroup {
+        /// The id, or how it begins.
+        group: String,
+        /// The rule it breaks.
+        reason: &'static str,
+    },
+
+    /// The group has neither members nor anything on record.
+    #[error("there is no group `{group}`")]
+    UnknownGroup {
+        /// The id that was looked up.
+        group: String,
+    },
+
+    /// The group has members, and what was asked for is done only without; nothing was changed.
+    #[error("group `{group}` has members")]
+    GroupNotEmpty {
+        /// The group.
+        group: String,
+    },
+
+    /// Members of the group read the topic, so what it committed of it stays; nothing was changed.
+    #[error("members of group `{group}` subscribe to topic `{topic}`")]
+    GroupSubscribed {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+    },
+
+    /// A live member of the group has this instance id; the new one was not taken in.
+    #[error("group `{group}` has a member with the instance id `{instance}`")]
+    InstanceInUse {
+        /// The group.
+        group: String,
+        /// The instance id.
+        instance: String,
+    },
+
+    /// The group's members use another assignor; the new one was not taken in.
+    #[error("group `{group}` uses the assignor {used}, not {asked}")]
+    InconsistentAssignor {
+        /// The group.
+        group: String,
+        /// The assignor that its members use.
+        used: String,
+        /// The one that was asked for.
+        asked: String,
+    },
+
+    /// The commit is not by whoever reads the partition for the group, so nothing of it was committed. Records that
+    /// were not committed are read again, by another member or by this one.
+    #[error("the commit of {topic}-{partition} for group `{group}` is refused: {reason}")]
+    CommitRefused {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+        /// Why.
+        reason: &'static str,
+    },
+
+    /// The group has committed nothing of the partition, and was to begin where it stopped
+    /// ([`Start::Committed`](crate::Start::Committed)).
+    #[error("group `{group}` has no offset for {topic}-{partition}")]
+    NoOffset {
+        /// The group.
+        group: String,
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: u32,
+    },
+
+    /// The text beside an offset is too long; nothing was committed.
+    #[error("the metadata of {len} bytes exceeds offset.metadata.max.bytes, {limit} bytes")]
+    MetadataTooLarge {
+        /// Its size.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+
     /// An argument that has no meaning.
     #[error("{argument} is invalid: {reason}")]
     InvalidArgument {
@@ -335,7 +426,11 @@ impl Error {
             Error::Timeout { .. } | Error::BufferFull { .. } => 7,
             Error::RecordTooLarge { key: "segment.bytes", .. } => 18,
             Error::RecordTooLarge { .. } => 10,
+            Error::MetadataTooLarge { .. } => 12,
             Error::InvalidTopic { .. } => 17,
+            Error::CommitRefused { .. } => 22,
+            Error::InconsistentAssignor { .. } => 23,
+            Error::NoGroup | Error::InvalidGroup { .. } => 24,
             Error::InvalidTimestamp { .. } => 32,
             Error::TopicExists { .. } => 36,
             Error::InvalidPartitions { .. } => 37,
@@ -344,9 +439,13 @@ impl Error {
             | Error::OutOfSpace { .. }
             | Error::Latched { .. }
             | Error::Unavailable { .. } => 56,
+            Error::GroupNotEmpty { .. } => 68,
+            Error::UnknownGroup { .. } => 69,
             Error::UnsupportedCompression { .. } => 76,
+            Error::GroupSubscribed { .. } => 86,
             Error::InvalidRecord { .. } => 87,
             Error::TopicDeleted { .. } => 100,
+            Error::InstanceInUse { .. } => 111,
             _ => return None,
         })
     }

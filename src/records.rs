@@ -13,6 +13,7 @@ use crate::format::decode::Batch;
 use crate::format::decode::RawHeaders;
 use crate::format::decode::RawRecord;
 use crate::format::decode::RawRecords;
+use crate::handed_out::Lease;
 use crate::partition::fetch::Fetched;
 use crate::record::Header;
 use crate::storage::map::View;
@@ -48,6 +49,8 @@ pub struct Records {
 pub(crate) struct Part {
     pub(crate) source: Arc<TopicPartition>,
     pub(crate) fetched: Fetched,
+    /// Where somebody waits for these records to be dropped.
+    pub(crate) lease: Option<Arc<Lease>>,
 }
 
 /// A record that was read, borrowed from its [`Records`].
@@ -88,6 +91,7 @@ pub struct OwnedMessage {
     timestamp_ms: i64,
     timestamp_type: TimestampType,
     leader_epoch: i32,
+    _lease: Option<Arc<Lease>>,
 }
 
 impl Records {
@@ -325,6 +329,7 @@ impl<'r> Message<'r> {
             timestamp_ms: self.raw.timestamp_ms,
             timestamp_type: self.timestamp_type,
             leader_epoch: self.leader_epoch,
+            _lease: self.part.lease.clone(),
         }
     }
 }

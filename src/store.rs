@@ -19,6 +19,9 @@ use crate::clock::Clock;
 use crate::config::Durability;
 use crate::config::TopicConfig;
 use crate::consumer_builder::ConsumerBuilder;
+use crate::consumer_group::ConsumerGroup;
+use crate::coordinator;
+use crate::coordinator::Coordinator;
 use crate::error::Error;
 use crate::error::Result;
 use crate::maintenance::Maintenance;
@@ -105,6 +108,7 @@ impl Health {
 /// What all handles of one open directory share.
 struct Shared {
     topics: Arc<Topics>,
+    coordinator: Arc<Coordinator>,
     /// Where producers stage records.
     accumulators: Arc<Accumulators>,
     maintenance: Mutex<Option<Maintenance>>,
@@ -194,6 +198,7 @@ impl Store {
         let maintenance = Maintenance::start(&topics, asked, CHECKPOINT_INTERVAL)?;
         Ok(Store {
             shared: Arc::new(Shared {
+                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics))),
                 topics,
                 accumulators: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),
@@ -221,6 +226,7 @@ impl Store {
     /// * [`Error::TopicExists`], [`Error::InvalidPartitions`], [`Error::InvalidConfig`].
     /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`].
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
+        refuse_internal(name)?;
         let state = self.shared.topics.create(name, config)?;
         Ok(self.handle(state))
     }
@@ -275,7 +281,14 @@ impl Store {
     /// # Ok::<(), ottla::Error>(())
     /// ```
     pub fn delete_topic(&self, name: &str) -> Result<()> {
-        self.shared.topics.delete(name)
+        refuse_internal(name)?;
+        // What groups committed of it goes first: a topic of the same name may follow at once, and nobody is to
+        // begin in its midst. If the deletion fails, they begin anew.
+        self.shared.topics.find(name)?;
+        self.shared.coordinator.forget_topic(name)?;
+        self.shared.topics.delete(name)?;
+        // What was committed meanwhile.
+        self.shared.coordinator.forget_topic(name)
     }
 
     /// Makes a producer with the store's durability.
@@ -297,7 +310,28 @@ impl Store {
 
     /// Begins to set up a consumer.
     pub fn consumer(&self) -> ConsumerBuilder {
-        ConsumerBuilder::new(Arc::clone(&self.shared.topics), self.keep_open())
+        ConsumerBuilder::new(Arc::clone(&self.shared.coordinator), self.keep_open())
+    }
+
+    /// Lists the groups that have members or anything on record, by id.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Closed`]; [`Error::Io`] if their papers cannot be read.
+    pub fn groups(&self) -> Result<Vec<ConsumerGroup>> {
+        let groups = self.shared.coordinator.all()?;
+        groups.iter().map(|group| self.group(group.id())).collect()
+    }
+
+    /// Gives a handle to a group, to look at it and to change what it committed. It need not exist.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::InvalidGroup`], [`Error::Closed`].
+    pub fn group(&self, id: &str) -> Result<ConsumerGroup> {
+        coordinator::check_group_id(id)?;
+        self.shared.topics.refuse_if_closed()?;
+        Ok(ConsumerGroup::new(id, Arc::clone(&self.shared.coordinator), self.keep_open()))
     }
 
     /// Blocks until everything that was sent before is on stable storage, whoever sent it; what producers
@@ -403,6 +437,7 @@ impl StoreBuilder {
         let maintenance = Maintenance::start(&topics, asked, self.checkpoint_interval)?;
         Ok(Store {
             shared: Arc::new(Shared {
+                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics))),
                 topics,
                 accumulators: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),
@@ -436,7 +471,8 @@ impl Shared {
         }
         // While partitions still take appends, and though some may not.
         let refused = self.accumulators.close();
-        self.topics.close().and(refused)
+        let recorded = self.coordinator.close();
+        self.topics.close().and(refused).and(recorded)
     }
 }
 
@@ -448,6 +484,14 @@ impl Drop for Shared {
             drop(fs::remove_dir_all(self.topics.root()));
         }
     }
+}
+
+fn refuse_internal(name: &str) -> Result<()> {
+    if coordinator::is_internal(name) {
+        let reason = "groups and transactions keep their papers in it".to_owned();
+        return Err(Error::InvalidTopic { name: name.to_owned(), reason });
+    }
+    Ok(())
 }
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);

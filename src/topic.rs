@@ -228,6 +228,15 @@ impl PartialEq for Topic {
 impl Eq for Topic {}
 
 impl TopicPartition {
+    pub(crate) fn new(
+        state: Arc<TopicState>,
+        topics: Arc<Topics>,
+        keep_open: KeepOpen,
+        partition: u32,
+    ) -> TopicPartition {
+        TopicPartition { topic: Topic::new(state, topics, keep_open), partition }
+    }
+
     /// Gives the topic.
     pub fn topic(&self) -> &Topic {
         &self.topic

@@ -17,6 +17,7 @@
 //! | `error.rs` | `Error`, `Result`: what went wrong and what the caller can do |
 //! | `config.rs` | every knob with unit, default, effect; Kafka's property names |
 //! | `producer_config.rs` | a producer's knobs, by Kafka's names too |
+//! | `consumer_config.rs` | a consumer's knobs by Kafka's names |
 //! | `record.rs` | `Record`, `Header`: what a producer hands in, borrowed |
 //! | `name.rs` | `TopicName`: valid once built |
 //! | `clock.rs` | `Clock`: the only reader of the wall clock |
@@ -68,6 +69,7 @@
 //! | `partition/segments.rs` | `Segments`: the snapshot that readers use |
 //! | `partition/open_segments.rs` | which cold segments stay open though nobody reads them at this moment |
 //! | `partition/fetch.rs` | what one read brings: whole, verified batches of one segment |
+//! | `partition/walk.rs` | a walk over a whole log, control batches and damage included |
 //! | `partition/watermarks.rs` | log start, log end, durable end; the doorbells |
 //! | `partition/shown.rs` | `Shown`: what is looked at again and again, in a cache line of its own |
 //! | `partition/sync.rs` | `SyncGate`: group commit |
@@ -86,6 +88,7 @@
 //! | `topic.rs` | `Topic`, `TopicPartition`: what users hold of a topic |
 //! | `topic_state.rs` | what everyone who holds a topic shares |
 //! | `topics/mod.rs` | `Topics`, the registry of a directory: create, open, alter, delete, close |
+//! | `topics/findings.rs` | what was found and what has failed |
 //! | `topics/loading.rs` | from what lies in a directory to the registry's list |
 //! | `topics/surroundings.rs` | what a directory says of itself when it is opened |
 //!
@@ -93,7 +96,15 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `coordinator/mod.rs` | what is coordinated |
+//! | `coordinator/mod.rs` | `Coordinator`: the groups of a directory; found, made, closed |
+//! | `coordinator/group.rs` | `Group`: its members' state behind a lock, what it committed, whom to ring |
+//! | `coordinator/group_state.rs` | `GroupState`: who holds what, who is to have what; pure |
+//! | `coordinator/assignor.rs` | `Assignor`: which algorithm, or one's own |
+//! | `coordinator/subscription.rs` | `Subscription`: which topics a member wants |
+//! | `coordinator/committed.rs` | `OffsetAndMetadata`; what one group has committed |
+//! | `coordinator/offsets_log.rs` | `OffsetsLog`: the topic `__consumer_offsets` |
+//! | `coordinator/papers.rs` | what is put on record of members, and what is made of it |
+//! | `coordinator/load.rs` | from the log of papers to the groups |
 //! | `coordinator/assignors/mod.rs` | which member of a group reads which partition: five pure functions |
 //! | `coordinator/assignors/input.rs` | `Input`: what an assignor is told; the order of members |
 //! | `coordinator/assignors/layout.rs` | `Layout`: the partitions numbered through, and who may take them |
@@ -128,8 +139,18 @@
 //! | `delivery.rs` | `Delivery`: the pending result of a send |
 //! | `partitioner.rs` | which partition a record goes to |
 //! | `assignment.rs` | `Start`, `OffsetReset`, `Isolation`: what a consumer is told before it reads |
-//! | `consumer_builder.rs` | `ConsumerBuilder`: limits, isolation, at last the partitions |
-//! | `consumer.rs` | `Consumer`: poll, seek, wait |
+//! | `consumer_builder.rs` | `ConsumerBuilder`: limits, isolation, the group; at last the partitions |
+//! | `consumer/mod.rs` | `Consumer`: poll, pause; whom to tell when partitions come and go |
+//! | `consumer/positions.rs` | which partitions are read, and where it stands in each |
+//! | `consumer/waiting.rs` | how it waits, as a thread or as a task |
+//! | `consumer/iter.rs` | the consumer as an iterator |
+//! | `consumer/membership.rs` | `Membership`: its place in a group |
+//! | `consumer/member.rs` | how it joins, lets go, takes and leaves |
+//! | `consumer/member_id.rs` | ids of members |
+//! | `consumer/rebalance.rs` | `Rebalance`: what may be done while partitions come and go |
+//! | `consumer/commits.rs` | committing, and asking for what was committed |
+//! | `consumer_group.rs` | `ConsumerGroup`: a group seen from outside, and changed |
+//! | `handed_out.rs` | `HandedOut`: what of a partition is in the application's hands |
 //! | `spin.rs` | `Spin`: whether to look again for a moment before sleeping, learnt from how it went |
 //! | `wakeup.rs` | `Wakeup`: what ends a consumer's wait from another thread |
 //! | `records.rs` | `Records`, `Message`: what a poll returns, borrowed |
@@ -188,6 +209,18 @@
 //! records.rs         iterating borrows from the mapping and cannot fail
 //! ```
 //!
+//! Where the consumer is a member of a group, it looks first whether its group wants something of it: two loads of
+//! atomics, most times.
+//!
+//! ```text
+//! consumer/member.rs     lets go of what is to go, takes what is to come, tells the application
+//! coordinator/group.rs   the group's lock for each step; whoever has something to do is rung
+//! coordinator/group_state.rs   who may hold what
+//! consumer/commits.rs    what was dealt with: first everything below it is made durable,
+//! coordinator/offsets_log.rs   then it is appended to `__consumer_offsets`,
+//! partition/sync.rs      and made durable by one sync for all who commit
+//! ```
+//!
 //! [`Records`](crate::Records) own what they point into. They outlive the next poll, the consumer and the segment's
 //! file, and they keep the directory locked: another writer might cut what they show.
 //!
@@ -233,6 +266,11 @@
 //! and is all that an append pays while nobody sleeps. What a consumer looks at again and again lies in one cache
 //! line of the partition, apart from what appends write; what its records hold is counted where no appender counts.
 //!
+//! A group has no thread. Whoever changes it, by joining, leaving, letting go or creating a topic, has it assigned
+//! anew on its own thread and rings those members that have something to do; these do it within their polls. A
+//! member that waits is woken by the same bell as for records. What one may have to do though nobody rings (commit by
+//! itself, put out another that does not poll) bounds its wait.
+//!
 //! A producer that stages has an agenda: which of its stages is to be looked at, and when. It tells the background
 //! thread the earliest time, and tells it again only if an earlier one comes up, which with a constant linger is
 //! only after a pause. Called, the thread seals and appends what is due. Stages it finds with a younger batch, because
@@ -257,7 +295,12 @@
 //! | 1, within it | the catalog, the recovery points | one replacement of their file, its syncs included |
 //! | 1, within it | `Topics::list` | one look, one replacement |
 //! | 1 | `Accumulators::registered`, `PerPartition::making` | one entry, one stage |
+//! | 1 | `Coordinator::groups` | one look or entry; once, the reading of all papers |
+//! | 1, within it or alone | `Group::papers` | one append to `__consumer_offsets` and what follows from it in memory |
+//! | 1, within it | `OffsetsLog::topic` | one look; once, the creation of the topic |
 //! | 2 | `Stage::staging` | the encoding of one record, one change of the line |
+//! | 2 | `Group::shared` | one step of a group's state, one look |
+//! | 3 | `Coordinator::universe` | one look; the listing of the topics when they have changed |
 //! | 3 | `StageContext::agenda` | one entry |
 //! | 3 | the turn of `Unsealed` | the sealing of segments, syncs included; only those take it who wait for durability, close, or roll with too much unsealed |
 //! | 4 | `Partition::writer` | one append |
@@ -269,6 +312,7 @@
 //! | 7 | `SyncGate` | one look; a sync runs without it |
 //! | 7 | `Doorbell::sleeper` | one look; the sleep runs without it |
 //! | 7 | `Runway::front` | one look; pieces of zeros are written without it, and an append may wait for one |
+//! | 8 | `HandedOut::hands` | one entry, one look |
 //! | 8 | `StageContext::failures`, a staged batch's tasks, `Topics::findings` | one look, one entry |
 //! | 9 | `BufferPool`, a topic's settings and partitions, a producer's stages of further topics | one look, one replacement |
 //!
@@ -305,6 +349,14 @@
 //! | one reader | `coordinator/assignors/mod.rs` | every partition somebody subscribes to is given to exactly one subscriber |
 //! | downhill | `coordinator/assignors/sticky_mixed.rs` | a partition moves only to one who has at least two fewer, so moving ends |
 //! | never idle | `spin.rs` | a consumer stays awake for a moment only after it read something, and seldom in vain |
+//! | one owner | `coordinator/group_state.rs` | at every moment a partition is held by at most one member of a group |
+//! | comes to rest | `coordinator/group_state.rs` | once each member has done what it can, each holds what it is to have, and nothing moves |
+//! | no needless move | `coordinator/group_state.rs` | what a member holds and is to keep it never lets go of |
+//! | told | `coordinator/group.rs` | a member that goes to sleep unmarked has nothing to do |
+//! | one order | `coordinator/group.rs` | what is on record of a group stands in memory in the order of the log |
+//! | never ahead | `coordinator/group.rs` | a commit is appended only after everything below it is durable |
+//! | kept until done | `consumer/member.rs` | a partition is let go of only when the application has done with it |
+//! | finished | `handed_out.rs` | below what is finished, no record is in anybody's hands |
 //! | roll back, roll on | `topics/mod.rs` | an unfinished creation is undone, an unfinished deletion finished |
 //! | one cause, one problem | `inspect/check/mod.rs` | what follows from reported damage is not reported again |
 //!

@@ -12,6 +12,11 @@
 //!   group commit; deliveries that can be waited for or awaited.
 //! * **Consuming.** Assignment with a start for each partition, poll, iterator, `recv` for tasks, seek, pause,
 //!   look-up by time, wake-up; records without a copy; an isolation that shows only what is durable.
+//! * **Consumer groups.** Members on any threads share a group's partitions and hand over among themselves, one by one,
+//!   within their polls; Kafka's five assignors or one's own, static members, listeners; topics by name, pattern or
+//!   function, noticed as they come and go. Commits by position, message or offset, by hand or by themselves; durable,
+//!   and never ahead of the records below them. Groups are listed, described with their lag, reset and deleted; all of
+//!   it lies in `__consumer_offsets`, in Kafka's formats. `ConsumerBuilder::set` takes Kafka's consumer properties.
 //! * **Linger.** A producer may stage records in memory and append them batch by batch: `linger`, `batch_bytes`,
 //!   `buffer_memory`, `max_block`, and Kafka's names for them.
 //! * **Speed.** Space is prepared ahead of appenders, full segments are sealed in the background, syncs of several
@@ -23,7 +28,6 @@
 //!
 //! There is not, yet:
 //!
-//! * consumer groups and committed offsets;
 //! * idempotent producers and transactions. Those that Kafka wrote are read as `read_uncommitted` reads them:
 //!   markers are passed over, records of aborted transactions are returned;
 //! * retention and compaction: nothing is deleted but by

@@ -92,6 +92,55 @@
 //! `an_append_that_panics_leaves_nobody_waiting`, `what_is_staged_for_a_deleted_topic_goes_with_it`,
 //! `many_threads_keep_their_order_and_every_delivery_tells_the_right_offset`.
 //!
+//! # What a group can rely on
+//!
+//! Every record of a topic is handed to a group at least once, in the order of its partition, whatever members come,
+//! go, panic or are killed; and to one member at a time.
+//!
+//! * **Never skipped.** A group goes on where it has committed, and a commit never stands for a record that was not
+//!   handed out. [`commit`](crate::Consumer::commit) returns when the commit is on stable storage, and it is appended
+//!   only after every record below it is: so no power cut leaves a group behind records that are gone, in front of
+//!   others that got their offsets. Where nothing was committed yet, the group begins where its subscription fixed
+//!   it, not where the log ended when somebody first polled.
+//! * **Twice only for a reason.** A record is handed out again if its member ended, was put out or let go of the
+//!   partition without having committed it. Between members that commit what they did before they poll again, close,
+//!   or return from `on_revoked`, nothing is handed out twice.
+//! * **One at a time.** A partition goes to another member only after the one that had it has let go: it has dropped
+//!   every record of it, or its `on_revoked` has returned; or it has ended, or was put out because it did not poll for
+//!   longer than it had said. One that was put out may still be at work with what it was handed; its commits are refused.
+//! * **By itself** ([`auto_commit`](crate::ConsumerBuilder::auto_commit)) only that is committed which the application
+//!   has dropped, all copies of it; and what an unwinding thread drops is not counted.
+//! * Commits do not expire. Those of a topic go when it is deleted.
+//!
+//! What is on record in `__consumer_offsets` and cannot be understood, because it is damaged or of a later version, is
+//! passed over and shown in [`Store::health`](crate::Store::health); the group then stands where it stood before that
+//! record.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ottla::{Store, TopicConfig};
+//!
+//! let store = Store::temporary()?;
+//! let topic = store.create_topic("jobs", TopicConfig::new())?;
+//! store.producer().send_batch(&topic.partition(0)?, ["a", "b"].map(ottla::Record::new))?;
+//! let mut worker = store.consumer().max_poll_records(1).subscribe("workers", &topic)?;
+//! assert_eq!(worker.poll(Duration::ZERO)?.count(), 1); // a
+//! worker.commit()?;
+//! assert_eq!(worker.poll(Duration::ZERO)?.count(), 1); // b, which is not committed
+//! drop(worker);
+//! let mut other = store.consumer().subscribe("workers", &topic)?;
+//! let again = other.poll(Duration::ZERO)?;
+//! assert_eq!(again.iter().next().and_then(|message| message.value()), Some(&b"b"[..]));
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
+//! Tests: `members_share_the_partitions_and_hand_over_only_what_must_move`,
+//! `a_panicking_member_is_replaced_and_nothing_it_was_at_is_skipped`,
+//! `a_partition_stays_with_its_member_until_its_records_are_dropped`,
+//! `listeners_hear_in_kafkas_order_and_may_commit_what_goes`, `nobody_commits_what_is_not_his`,
+//! `commits_survive_the_process_and_are_where_the_group_goes_on`,
+//! `where_a_new_group_begins_is_fixed_by_the_subscription`, `a_deleted_topics_offsets_go_with_it`.
+//!
 //! # What is assumed, and what is not
 //!
 //! Assumed: a sync that succeeded has made its bytes durable; a write does not harm bytes beside it; a single byte is

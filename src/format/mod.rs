@@ -20,15 +20,12 @@
 //! What the records of Kafka's internal topics hold stands in files of its own: `group_records.rs`,
 //! `consumer_protocol.rs`.
 
-#[allow(dead_code, reason = "the coordinator that calls it is being built")]
 pub(crate) mod consumer_protocol;
 pub(crate) mod decode;
 pub(crate) mod encode;
-#[allow(dead_code, reason = "the coordinator that calls it is being built")]
 pub(crate) mod fields;
 #[cfg(test)]
 mod group_checks;
-#[allow(dead_code, reason = "the coordinator that calls it is being built")]
 pub(crate) mod group_records;
 pub(crate) mod header;
 pub(crate) mod varint;

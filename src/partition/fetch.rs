@@ -114,6 +114,13 @@ impl Fetched {
         self.range.len()
     }
 
+    /// Gives offset and timestamp of the first record that was asked for.
+    pub(crate) fn first_record(&self) -> Option<(i64, i64)> {
+        let batch = Batch::verified(self.bytes())?;
+        let first = self.records_of_first(&batch).next()?;
+        Some((first.offset, first.timestamp_ms))
+    }
+
     /// Gives the records of the first batch that were asked for; those behind the last one are not cut off.
     pub(crate) fn records_of_first<'b>(&self, first: &Batch<'b>) -> RawRecords<'b> {
         first.records().resumed(self.first.count, self.first.len)

@@ -23,6 +23,7 @@ pub(crate) mod segments;
 pub(crate) mod shown;
 pub(crate) mod sync;
 pub(crate) mod unsealed;
+pub(crate) mod walk;
 pub(crate) mod watermarks;
 pub(crate) mod writer;
 

@@ -127,6 +127,40 @@ fn claim(file: &DiskFile, kind: libc::c_int) -> io::Result<()> {
     if outcome == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Tells whether somebody has the data directory `root` open for writing.
+pub(crate) fn is_held(disk: &Disk, root: &Path) -> Result<bool> {
+    let path = root.join(file_name::LOCK);
+    let file = match disk.open(&path, Access::Read) {
+        Err(error) if error.is_not_found() => return Ok(false),
+        other => other?,
+    };
+    #[cfg(target_os = "linux")]
+    const COMMAND: libc::c_int = libc::F_OFD_GETLK;
+    #[cfg(not(target_os = "linux"))]
+    const COMMAND: libc::c_int = libc::F_GETLK;
+    #[cfg(not(target_os = "linux"))]
+    if process_wide::is_claimed(root) {
+        return Ok(true);
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "the constants are 0, 1 or 2")]
+    let mut range = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: `fcntl` reads and writes one `flock` through the pointer, which points at a whole, initialised one
+    // that is borrowed mutably for the call; the descriptor is open because `file` is borrowed.
+    let outcome = unsafe { libc::fcntl(file.file().as_raw_fd(), COMMAND, &raw mut range) };
+    if outcome == -1 {
+        return Err(Error::io("look at the lock of", &path, io::Error::last_os_error()));
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "the constants are 0, 1 or 2")]
+    let unlocked = libc::F_UNLCK as libc::c_short;
+    Ok(range.l_type != unlocked)
+}
+
 #[cfg(not(target_os = "linux"))]
 mod process_wide {
     //! A POSIX lock does not exclude its own process, so the process keeps a list.
@@ -154,6 +188,10 @@ mod process_wide {
             held.push(path.clone());
             Ok(Entry(path))
         }
+    }
+
+    pub(super) fn is_claimed(root: &Path) -> bool {
+        root.canonicalize().is_ok_and(|path| HELD.lock().contains(&path))
     }
 
     impl Drop for Entry {

@@ -6,6 +6,7 @@
 //! **Invariant (roll back, roll on).** A creation that had not returned is undone by the next open, a
 //! deletion that had begun is finished by it.
 
+pub(crate) mod findings;
 pub(crate) mod loading;
 pub(crate) mod surroundings;
 
@@ -17,6 +18,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::Sender;
@@ -42,6 +44,7 @@ use crate::storage::checkpoint::OffsetCheckpoint;
 use crate::storage::disk::Disk;
 use crate::storage::file_name;
 use crate::storage::file_name::RootDirectory;
+use crate::storage::lock;
 use crate::storage::lock::DirectoryLock;
 use crate::topic_state::Settings;
 use crate::topic_state::Slot;
@@ -67,6 +70,10 @@ pub(crate) struct Topics {
     is_closed: AtomicBool,
     /// Rung when the store is closed, for those who wait for no partition.
     closing: Doorbells,
+    /// Grows with every change to the list, behind the change. Stored with Release, loaded with Acquire.
+    version: AtomicU64,
+    /// Rung behind every change to the list, for those who wait for a topic or a partition to come.
+    changing: Doorbells,
 }
 
 #[derive(Debug)]
@@ -111,6 +118,8 @@ impl Topics {
             open_segments: Arc::default(),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
+            version: AtomicU64::new(1),
+            changing: Doorbells::default(),
         };
         topics.finish_interrupted()?;
         topics.adopt_and_open(&surroundings)?;
@@ -140,6 +149,8 @@ impl Topics {
             open_segments: Arc::default(),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
+            version: AtomicU64::new(1),
+            changing: Doorbells::default(),
         };
         topics.look_again()?;
         Ok(topics)
@@ -194,6 +205,7 @@ impl Topics {
         let settings = Settings { overrides, log: Arc::clone(&log) };
         let state = Arc::new(TopicState::new(name.clone(), id, settings, slots.into()));
         self.list.write().insert(name, Arc::clone(&state));
+        self.announce_change();
         Ok(state)
     }
 
@@ -214,6 +226,7 @@ impl Topics {
         for (_, partition) in state.open_partitions() {
             partition.mark_deleted();
         }
+        self.announce_change();
         self.finish_deletion(writing, &name)
     }
 
@@ -268,6 +281,7 @@ impl Topics {
             .inspect_err(|_| self.undo_creation(writing, &state.name, present..count))?;
         let present = state.partitions.read().clone();
         state.replace_partitions(present.iter().cloned().chain(fresh).collect());
+        self.announce_change();
         Ok(())
     }
 
@@ -292,6 +306,16 @@ impl Topics {
             self.look_again()?;
         }
         Ok(self.list.read().values().cloned().collect())
+    }
+
+    /// Tells whether anybody, this one or another process, has the directory open for writing.
+    pub(crate) fn has_a_writer(&self) -> Result<bool> {
+        Ok(self.writing.is_some() || lock::is_held(&self.disk, &self.root)?)
+    }
+
+    /// Lists the topics as they are known, in the order of their names.
+    pub(crate) fn listed(&self) -> Vec<Arc<TopicState>> {
+        self.list.read().values().cloned().collect()
     }
 
     /// Gives every partition that is open, with its topic's name and its number.
@@ -388,6 +412,22 @@ impl Topics {
         if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
+    /// Gives a number that is another one once topics or partitions have come or gone.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Gives the doorbells of those who wait for topics or partitions to come or go.
+    pub(crate) fn changing(&self) -> &Doorbells {
+        &self.changing
+    }
+
+    fn announce_change(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+        self.changing.ring();
+    }
+
     /// Asks the background thread for something.
     pub(crate) fn ask(&self, attention: Attention) {
         // It is gone only once the store is closing, and then nothing is left to its care.
@@ -404,39 +444,6 @@ impl Topics {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
-    }
-
-    pub(crate) fn findings(&self) -> Vec<Finding> {
-        let mut findings = self.findings.lock().clone();
-        for (_, _, partition) in self.all_open() {
-            let path = partition.directory().to_path_buf();
-            let is_told = |f: &Finding| matches!(f, Finding::Latched { path: p, .. } if *p == path);
-            if let Some(reason) = partition.latch_reason() {
-                if !findings.iter().any(is_told) {
-                    findings.push(Finding::Latched { path, reason: reason.to_string() });
-                }
-            }
-        }
-        findings
-    }
-
-    pub(crate) fn note(&self, finding: Finding) {
-        self.findings.lock().push(finding);
-    }
-
-    pub(crate) fn note_panic(&self) {
-        let path = self.root.clone();
-        self.note(Finding::Nuisance { path, reason: "a background chore panicked".into() });
-    }
-
-    /// Notes a chore's failure, unless the same one is on record.
-    pub(crate) fn note_once(&self, what: &str, error: &Error) {
-        let reason = format!("{what}: {error}");
-        let finding = Finding::Nuisance { path: self.root.clone(), reason };
-        let mut findings = self.findings.lock();
-        if !findings.contains(&finding) {
-            findings.push(finding);
-        }
     }
 
     pub(crate) fn refuse_writing(&self, action: &'static str) -> Result<()> {

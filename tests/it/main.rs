@@ -6,6 +6,7 @@ mod differential;
 mod disk_full;
 mod errors;
 mod golden;
+mod groups;
 mod killing;
 mod limits;
 mod lingering;

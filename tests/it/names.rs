@@ -108,7 +108,6 @@ fn every_legal_name_is_accepted_and_survives_reopening() {
         "orders-1-delete",
         "a.0123456789abcdef0123456789abcdef-delete",
         "x.log",
-        "__consumer_offsets",
         "ottla.topics",
         &long,
     ];

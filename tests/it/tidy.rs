@@ -11,7 +11,19 @@ use std::path::Path;
 
 /// The floors of the architecture page, the lowest first, by module.
 const FLOORS: &[(&str, &[&str])] = &[
-    ("words", &["error", "config", "producer_config", "record", "name", "clock", "due"]),
+    (
+        "words",
+        &[
+            "error",
+            "config",
+            "producer_config",
+            "consumer_config",
+            "record",
+            "name",
+            "clock",
+            "due",
+        ],
+    ),
     ("bytes", &["format"]),
     ("files", &["storage"]),
     ("one log", &["partition"]),
@@ -34,6 +46,8 @@ const FLOORS: &[(&str, &[&str])] = &[
             "assignment",
             "consumer_builder",
             "consumer",
+            "consumer_group",
+            "handed_out",
             "spin",
             "wakeup",
             "records",
@@ -61,6 +75,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     // Two error numbers that the standard library has no kind for.
     ("libc", &["error.rs", "storage/disk.rs", "storage/lock.rs"]),
     ("rustix", &["clock.rs", "storage/disk.rs"]),
+    ("regex_lite", &["coordinator/subscription.rs"]),
     ("thiserror", &["error.rs"]),
     // Partitions speak to the background thread.
     (

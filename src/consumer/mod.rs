@@ -3,26 +3,37 @@
 //! A [`Consumer`] is one reader's position in some partitions. It belongs to one thread at a time, which
 //! the compiler sees to; [`Wakeup`] is the one thing others may hold.
 
+pub(crate) mod commits;
+pub(crate) mod iter;
+mod member;
+mod member_id;
+pub(crate) mod membership;
+mod positions;
+mod rebalance;
+mod waiting;
+
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::assignment::Assignment;
 use crate::assignment::Isolation;
 use crate::assignment::OffsetReset;
 use crate::assignment::Start;
+use crate::consumer::membership::Ending;
+use crate::consumer::membership::GroupSettings;
+use crate::consumer::membership::Membership;
+use crate::coordinator::Coordinator;
+use crate::coordinator::assignors::Place;
 use crate::error::Error;
 use crate::error::Result;
+use crate::handed_out::HandedOut;
 use crate::partition::Partition;
 use crate::partition::fetch::Cursor;
 use crate::partition::fetch::Limits;
 use crate::partition::fetch::ReadOutcome;
-use crate::partition::watermarks;
 use crate::partition::watermarks::Doorbell;
 use crate::records::OwnedMessage;
 use crate::records::Part;
@@ -64,8 +75,11 @@ use crate::wakeup::Wakeup;
 /// ```
 pub struct Consumer {
     topics: Arc<Topics>,
-    _keep_open: KeepOpen,
+    keep_open: KeepOpen,
     settings: Settings,
+    /// Its place in a group, if it has one.
+    membership: Option<Box<Membership>>,
+    listeners: Listeners,
     assigned: Vec<Assigned>,
     /// Which partition the next poll asks first.
     next: usize,
@@ -85,6 +99,62 @@ struct Assigned {
     open: Arc<Partition>,
     cursor: Cursor,
     is_paused: bool,
+    /// The group wants it back; no more is handed out.
+    is_leaving: bool,
+    /// Where it stands in the group that gave it.
+    place: Option<Place>,
+    /// What the application has of it, where that counts.
+    handed_out: Option<Arc<HandedOut>>,
+}
+
+impl Assigned {
+    fn is_in_hands(&self) -> bool {
+        self.handed_out.as_ref().is_some_and(|handed_out| handed_out.is_out())
+    }
+
+    fn is_read(&self) -> bool {
+        !self.is_paused && !self.is_leaving
+    }
+}
+
+/// A function of the application's that is told of partitions.
+pub(crate) type Listener =
+    Arc<dyn Fn(&mut Rebalance<'_>, &[TopicPartition]) -> Result<()> + Send + Sync>;
+
+/// Whom to tell when partitions come and go.
+#[derive(Clone, Default)]
+pub(crate) struct Listeners {
+    pub(crate) assigned: Option<Listener>,
+    pub(crate) revoked: Option<Listener>,
+    pub(crate) lost: Option<Listener>,
+}
+
+/// The consumer, as far as it may be used while partitions come and go: everything but reading.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::Mutex;
+/// use ottla::{Store, TopicConfig};
+///
+/// let store = Store::temporary()?;
+/// let topic = store.create_topic("t", TopicConfig::new().partitions(2))?;
+/// let told = Arc::new(Mutex::new(Vec::new()));
+/// let tell = Arc::clone(&told);
+/// let mut consumer = store
+///     .consumer()
+///     .on_assigned(move |rebalance, partitions| {
+///         let positions = partitions.iter().map(|partition| rebalance.position(partition));
+///         tell.lock().unwrap().extend(positions.collect::<ottla::Result<Vec<_>>>()?);
+///         Ok(())
+///     })
+///     .on_revoked(|rebalance, _| rebalance.commit())
+///     .subscribe("g", &topic)?;
+/// consumer.poll(std::time::Duration::ZERO)?;
+/// assert_eq!(*told.lock().unwrap(), [0, 0]);
+/// # Ok::<(), ottla::Error>(())
+/// ```
+pub struct Rebalance<'c> {
+    pub(crate) consumer: &'c mut Consumer,
 }
 
 /// How a consumer reads, as its builder was told.
@@ -103,60 +173,34 @@ pub(crate) struct Settings {
 
 impl Consumer {
     /// Makes a consumer that reads nothing yet.
-    pub(crate) fn new(topics: Arc<Topics>, keep_open: KeepOpen, settings: Settings) -> Consumer {
-        Consumer {
+    pub(crate) fn new(
+        topics: Arc<Topics>,
+        keep_open: KeepOpen,
+        settings: Settings,
+        group: Option<(Arc<Coordinator>, Arc<str>, GroupSettings)>,
+        listeners: Listeners,
+    ) -> Result<Consumer> {
+        let bell = Arc::new(Doorbell::default());
+        let membership = match group {
+            Some((coordinator, group, settings)) => {
+                Some(Box::new(Membership::new(coordinator, &group, settings, &bell)?))
+            }
+            None => None,
+        };
+        Ok(Consumer {
             topics,
-            _keep_open: keep_open,
+            keep_open,
             settings,
+            membership,
+            listeners,
             assigned: Vec::new(),
             next: 0,
             has_just_read: false,
             spin: Spin::new(settings.spin),
-            bell: Arc::new(Doorbell::default()),
+            bell,
             wakeup: Arc::new(AtomicBool::new(false)),
             buffer: VecDeque::new(),
-        }
-    }
-
-    /// Reads these partitions from now on, and no others. Partitions that stay keep neither position nor
-    /// pause.
-    ///
-    /// # Errors
-    ///
-    /// * As [`ConsumerBuilder::assign`](crate::ConsumerBuilder::assign); the old assignment stays.
-    pub fn assign<A: Into<Assignment>>(
-        &mut self,
-        partitions: impl IntoIterator<Item = A>,
-    ) -> Result<()> {
-        self.topics.refuse_if_closed()?;
-        let mut assigned: Vec<Assigned> = Vec::new();
-        for assignment in partitions {
-            let Assignment { partition: source, start } = assignment.into();
-            if assigned.iter().any(|other| *other.source == source) {
-                let reason = "a partition is given twice";
-                return Err(Error::InvalidArgument { argument: "partitions", reason });
-            }
-            let open = source.open()?;
-            open.refresh()?;
-            let position = self.start_position(&open, start.unwrap_or(self.settings.start))?;
-            assigned.push(Assigned {
-                source: Arc::new(source),
-                open,
-                cursor: Cursor::at(position),
-                is_paused: false,
-            });
-        }
-        for old in &self.assigned {
-            old.open.doorbells().take_down(&self.bell);
-        }
-        for new in &assigned {
-            new.open.doorbells().hang(&self.bell);
-        }
-        self.topics.closing().hang(&self.bell);
-        self.assigned = assigned;
-        self.next = 0;
-        self.buffer.clear();
-        Ok(())
+        })
     }
 
     /// Gives the partitions that are read.
@@ -178,6 +222,7 @@ impl Consumer {
     /// * [`Error::Wakeup`] after [`Wakeup::wake`]; nothing was read.
     /// * [`Error::TopicDeleted`], [`Error::Closed`].
     pub fn poll(&mut self, timeout: Duration) -> Result<Records> {
+        let _polling = self.polling();
         self.put_back_buffer();
         let records = self.look()?;
         if !records.is_empty() || timeout.is_zero() {
@@ -193,79 +238,6 @@ impl Consumer {
                 return Ok(records);
             }
         }
-    }
-
-    /// Returns the next record as soon as there is one, for tasks of any runtime.
-    ///
-    /// Cancel safe: a future that is dropped has taken nothing. Reading from the disk happens on the
-    /// polling thread.
-    ///
-    /// # Errors
-    ///
-    /// * As [`poll`](Self::poll).
-    pub async fn recv(&mut self) -> Result<OwnedMessage> {
-        poll_fn(|context| {
-            loop {
-                match self.next_buffered() {
-                    Ok(Some(message)) => return Poll::Ready(Ok(message)),
-                    Err(error) => return Poll::Ready(Err(error)),
-                    Ok(None) => {}
-                }
-                self.bell.reset();
-                if !self.bell.wake_task(context.waker()) {
-                    continue;
-                }
-                self.arm();
-                if !self.has_news() {
-                    return Poll::Pending;
-                }
-            }
-        })
-        .await
-    }
-
-    /// Goes on at another offset of a partition with the next poll. Whether it is in range shows then.
-    ///
-    /// # Errors
-    ///
-    /// * [`Error::NotAssigned`]; [`Error::InvalidArgument`] if the offset is negative.
-    pub fn seek(&mut self, partition: &TopicPartition, offset: i64) -> Result<()> {
-        self.seek_to(partition, Start::Offset(offset))
-    }
-
-    /// Goes on elsewhere in a partition with the next poll.
-    ///
-    /// # Errors
-    ///
-    /// * As [`seek`](Self::seek); [`Error::Corrupt`] if damage hides a timestamp.
-    pub fn seek_to(&mut self, partition: &TopicPartition, start: Start) -> Result<()> {
-        let index = self.index_of(partition)?;
-        self.assigned[index].open.refresh()?;
-        let position = self.start_position(&self.assigned[index].open, start)?;
-        self.buffer.retain(|message| message.topic_partition() != partition);
-        self.assigned[index].cursor = Cursor::at(position);
-        Ok(())
-    }
-
-    /// Gives the offset of the next record to be handed out of a partition.
-    ///
-    /// # Errors
-    ///
-    /// * [`Error::NotAssigned`].
-    pub fn position(&self, partition: &TopicPartition) -> Result<i64> {
-        let index = self.index_of(partition)?;
-        let buffered = self.buffer.iter().find(|m| m.topic_partition() == partition);
-        Ok(buffered.map_or(self.assigned[index].cursor.position, OwnedMessage::offset))
-    }
-
-    /// Gives the number of offsets between the position and the end that this consumer can see.
-    ///
-    /// # Errors
-    ///
-    /// * [`Error::NotAssigned`].
-    pub fn lag(&self, partition: &TopicPartition) -> Result<i64> {
-        let assigned = &self.assigned[self.index_of(partition)?];
-        Ok((self.bound(&assigned.open) - self.position(partition)?).max(0))
     }
 
     /// Stops returning records of these partitions; they stay assigned and keep their positions.
@@ -327,6 +299,9 @@ impl Consumer {
     /// Reads what is there, unless the consumer was woken up.
     fn look(&mut self) -> Result<Records> {
         self.refuse_if_woken()?;
+        if self.membership.is_some() {
+            self.take_part()?;
+        }
         let records = self.collect()?;
         self.has_just_read |= !records.is_empty();
         Ok(records)
@@ -341,7 +316,7 @@ impl Consumer {
         let count = self.assigned.len();
         let first = self.next;
         for index in (0..count).map(|step| (first + step) % count) {
-            if self.assigned[index].is_paused {
+            if !self.assigned[index].is_read() {
                 continue;
             }
             if room.records == 0 || (room.bytes == 0 && !parts.is_empty()) {
@@ -377,6 +352,10 @@ impl Consumer {
         let assigned = &mut self.assigned[index];
         assigned.open.refresh()?;
         if assigned.open.is_deleted() {
+            // One that the group gave, the group takes away.
+            if assigned.place.is_some() {
+                return Ok(None);
+            }
             let name = assigned.source.topic().name().to_owned();
             return Err(Error::TopicDeleted { name });
         }
@@ -385,9 +364,11 @@ impl Consumer {
         }
         loop {
             let bound = self.settings.isolation.bound(&assigned.open);
+            let first = assigned.cursor.position;
             match assigned.open.read(&mut assigned.cursor, limits, bound, self.settings.checks)? {
                 ReadOutcome::Records(fetched) => {
-                    return Ok(Some(Part { source: assigned.source.clone(), fetched }));
+                    let lease = assigned.handed_out.as_ref().map(|out| out.lease(first));
+                    return Ok(Some(Part { source: assigned.source.clone(), fetched, lease }));
                 }
                 ReadOutcome::AtEnd => return Ok(None),
                 ReadOutcome::OutOfRange { start, end } => {
@@ -396,8 +377,7 @@ impl Consumer {
                         OffsetReset::Earliest => start,
                         OffsetReset::Latest => end,
                         OffsetReset::ByDuration(age) => {
-                            let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
-                            let since_ms = self.topics.clock().now_ms().saturating_sub(age_ms);
+                            let since_ms = self.topics.clock().ms_before(age);
                             assigned.open.offset_for_time(since_ms)?.map_or(end, |(o, _)| o)
                         }
                         OffsetReset::Error => {
@@ -418,6 +398,10 @@ impl Consumer {
 
     fn next_buffered(&mut self) -> Result<Option<OwnedMessage>> {
         self.refuse_if_woken()?;
+        if self.membership.as_ref().is_some_and(|membership| membership.has_news()) {
+            // What is here may be another's by now.
+            self.put_back_buffer();
+        }
         if self.buffer.is_empty() {
             let records = self.look()?;
             self.buffer.extend(records.iter().map(|message| message.detach()));
@@ -438,47 +422,6 @@ impl Consumer {
                 assigned.cursor = Cursor::at(message.offset());
             }
         }
-    }
-
-    /// Waits for the bell: looks again for a moment if records have just come, then sleeps.
-    fn wait(&mut self, deadline: Option<Instant>) {
-        if std::mem::take(&mut self.has_just_read) {
-            let mut spin = std::mem::take(&mut self.spin);
-            let has_news = spin.until(|| self.has_news());
-            self.spin = spin;
-            if has_news {
-                return;
-            }
-        }
-        self.bell.reset();
-        self.arm();
-        if !self.has_news() {
-            self.bell.wait_until(deadline);
-        }
-    }
-
-    fn arm(&self) {
-        let unpaused = || self.assigned.iter().filter(|assigned| !assigned.is_paused);
-        for assigned in unpaused() {
-            assigned.open.doorbells().arm();
-        }
-        watermarks::armed();
-        // Where another process appends, it does so to all partitions of the store.
-        if self.assigned.first().is_some_and(|assigned| assigned.open.is_followed()) {
-            for assigned in unpaused() {
-                assigned.open.watch();
-            }
-        }
-    }
-
-    /// Tells whether a read would bring something, or an error.
-    fn has_news(&self) -> bool {
-        // SeqCst: pairs with `Wakeup::wake`.
-        self.wakeup.load(Ordering::SeqCst)
-            || self.topics.refuse_if_closed().is_err()
-            || self.assigned.iter().filter(|a| !a.is_paused).any(|assigned| {
-                assigned.cursor.position < self.bound(&assigned.open) || assigned.open.is_deleted()
-            })
     }
 
     fn bound(&self, open: &Partition) -> i64 {
@@ -516,31 +459,17 @@ impl Consumer {
         }
         Ok(())
     }
-
-    fn start_position(&self, open: &Partition, start: Start) -> Result<i64> {
-        let log_start = open.watermarks().log_start();
-        let end = self.bound(open).max(log_start);
-        Ok(match start {
-            Start::Earliest => log_start,
-            Start::Latest => end,
-            Start::Offset(offset) if offset < 0 => {
-                let reason = "it is negative";
-                return Err(Error::InvalidArgument { argument: "offset", reason });
-            }
-            Start::Offset(offset) => offset,
-            Start::Timestamp(timestamp_ms) => {
-                open.offset_for_time(timestamp_ms)?.map_or(end, |(offset, _)| offset)
-            }
-            Start::Last(count) => {
-                let count = i64::try_from(count).unwrap_or(i64::MAX);
-                end.saturating_sub(count).max(log_start)
-            }
-        })
-    }
 }
 
 impl Drop for Consumer {
     fn drop(&mut self) {
+        if self.membership.is_some() {
+            self.put_back_buffer();
+            let is_unwinding = std::thread::panicking();
+            let ending = if is_unwinding { Ending::Unwinding } else { Ending::Orderly };
+            // Nobody is left to tell: what was not committed is read again.
+            drop(self.end_membership(ending));
+        }
         self.topics.closing().take_down(&self.bell);
         for assigned in &self.assigned {
             assigned.open.doorbells().take_down(&self.bell);
@@ -552,43 +481,5 @@ impl std::fmt::Debug for Consumer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let positions = self.assigned.iter().map(|a| format!("{}@{}", a.source, a.cursor.position));
         f.debug_list().entries(positions).finish()
-    }
-}
-
-impl<'c> IntoIterator for &'c mut Consumer {
-    type Item = Result<OwnedMessage>;
-    type IntoIter = ConsumerIter<'c>;
-
-    fn into_iter(self) -> ConsumerIter<'c> {
-        ConsumerIter { consumer: self }
-    }
-}
-
-/// Iterates over records as they come, waiting for more.
-///
-/// Ends when nothing came for [`iterator_timeout`](crate::ConsumerBuilder::iterator_timeout); by default it does
-/// not end. Errors are items, and iterating may go on after them.
-#[derive(Debug)]
-pub struct ConsumerIter<'c> {
-    consumer: &'c mut Consumer,
-}
-
-impl Iterator for ConsumerIter<'_> {
-    type Item = Result<OwnedMessage>;
-
-    fn next(&mut self) -> Option<Result<OwnedMessage>> {
-        let timeout = self.consumer.settings.iterator_timeout;
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        loop {
-            match self.consumer.next_buffered() {
-                Ok(Some(message)) => return Some(Ok(message)),
-                Err(error) => return Some(Err(error)),
-                Ok(None) => {}
-            }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return None;
-            }
-            self.consumer.wait(deadline);
-        }
     }
 }

@@ -1,0 +1,430 @@
+//! A consumer as a member of a group: it joins, lets go, takes, and leaves.
+//!
+//! All of it happens on the consumer's own thread, within a poll or what ends the consumer, in Kafka's order: what
+//! goes is committed if the consumer commits by itself, then the application is told, then it goes; what comes is
+//! taken, then the application is told. The application's functions run under no lock.
+//!
+//! **Invariant (kept until done).** A partition is let go of only when the application has done with it: when the
+//! function that it gave for the purpose has returned, or, if it gave none, when it has dropped all records of it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::assignment::Start;
+use crate::consumer::Assigned;
+use crate::consumer::Consumer;
+use crate::consumer::Rebalance;
+use crate::consumer::member_id;
+use crate::consumer::membership::Ending;
+use crate::consumer::membership::Joined;
+use crate::coordinator::Coordinator;
+use crate::coordinator::assignors::Place;
+use crate::coordinator::group::Commit;
+use crate::coordinator::group::Group;
+use crate::coordinator::group::Signal;
+use crate::coordinator::group_state::GroupPartition;
+use crate::coordinator::group_state::MemberKey;
+use crate::coordinator::group_state::NewMember;
+use crate::coordinator::subscription::Subscription;
+use crate::error::Error;
+use crate::error::Result;
+use crate::handed_out::HandedOut;
+use crate::partition::Partition;
+use crate::partition::fetch::Cursor;
+use crate::topic::TopicPartition;
+
+impl Consumer {
+    /// Reads topics as a member of the group, instead of what was read before.
+    ///
+    /// The group must have been named by [`ConsumerBuilder::group`](crate::ConsumerBuilder::group) or
+    /// [`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe). A member that subscribes to other topics
+    /// keeps what it has of those that it goes on to want; what is to go, goes with the next poll.
+    ///
+    /// # Errors
+    ///
+    /// * As [`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe).
+    pub fn subscribe(&mut self, topics: impl Into<Subscription>) -> Result<()> {
+        let subscription = topics.into();
+        let membership = self.membership.as_mut().ok_or(Error::NoGroup)?;
+        if subscription.is_empty() {
+            return self.unsubscribe();
+        }
+        let subscription = Arc::new(subscription);
+        if let Some(joined) = &mut membership.joined {
+            joined.subscription = Arc::clone(&subscription);
+            // Put out meanwhile: it joins again with the next poll.
+            if membership.group.resubscribe(joined.key, subscription) {
+                membership.coordinator.settle(&membership.group);
+            }
+        } else {
+            self.assign(std::iter::empty::<TopicPartition>())?;
+            self.join(subscription)?;
+        }
+        self.fix_start()
+    }
+
+    /// Leaves the group; nothing is read any more. What was dealt with is committed if the consumer commits by
+    /// itself, and the application is told what goes.
+    ///
+    /// # Errors
+    ///
+    /// * As a commit, and what the application's function returned. The consumer has left in any case.
+    pub fn unsubscribe(&mut self) -> Result<()> {
+        self.put_back_buffer();
+        self.end_membership(Ending::Orderly)
+    }
+
+    /// Ends the consumer: commits what was dealt with, if it commits by itself or on close, tells the application
+    /// what goes, and leaves the group, which shares out its partitions at once.
+    ///
+    /// Dropping does the same, but cannot report errors; and if the thread is unwinding it only leaves.
+    ///
+    /// # Errors
+    ///
+    /// * As a commit, and what the application's function returned. The consumer has left in any case.
+    pub fn close(mut self) -> Result<()> {
+        self.unsubscribe()
+    }
+
+    /// Gives the id of this member, which is new for each; `None` if it is no member.
+    pub fn member_id(&self) -> Option<&str> {
+        Some(&self.membership.as_ref()?.joined.as_ref()?.id)
+    }
+
+    /// Gives the group, if one was named.
+    pub fn group_id(&self) -> Option<&str> {
+        self.membership.as_ref().map(|membership| &**membership.group.id())
+    }
+
+    /// Gives the generation of the assignment that this member has; −1 if it is no member or has none yet.
+    pub fn generation(&self) -> i32 {
+        let joined = self.membership.as_ref().and_then(|membership| membership.joined.as_ref());
+        joined.map_or(-1, |joined| joined.generation)
+    }
+
+    fn join(&mut self, subscription: Arc<Subscription>) -> Result<()> {
+        let bell = Arc::clone(&self.bell);
+        let membership = self.membership.as_mut().ok_or(Error::NoGroup)?;
+        let coordinator = &membership.coordinator;
+        coordinator.topics().refuse_writing("join a group")?;
+        let settings = &membership.settings;
+        settings.check()?;
+        let signal = Arc::new(Signal::new(Arc::clone(&bell), settings.max_poll_interval));
+        let front = settings.instance_id.as_ref().unwrap_or(&settings.client_id);
+        let id: Arc<str> = member_id::new(front).into();
+        let new = || NewMember {
+            id: Arc::clone(&id),
+            instance_id: settings.instance_id.clone(),
+            client_id: Arc::clone(&settings.client_id),
+            subscription: Arc::clone(&subscription),
+        };
+        let seen_version = coordinator.topics().version();
+        let group_id = Arc::clone(membership.group.id());
+        let (group, key) = coordinator.join(&group_id, new, &settings.assignor, &signal)?;
+        coordinator.topics().changing().hang(&bell);
+        membership.group = group;
+        membership.joined = Some(Joined {
+            key,
+            id,
+            signal,
+            subscription,
+            seen_version,
+            generation: -1,
+            look_again: None,
+        });
+        Ok(())
+    }
+
+    /// Puts on record where the group begins in topics of which it knows nothing, so that it is fixed by the
+    /// subscription and not by who polls when.
+    fn fix_start(&mut self) -> Result<()> {
+        let membership = self.membership.as_ref().ok_or(Error::NoGroup)?;
+        let Some(joined) = &membership.joined else { return Ok(()) };
+        // The log's start stays what it is by itself.
+        if self.settings.start == Start::Earliest {
+            return Ok(());
+        }
+        let group = Arc::clone(&membership.group);
+        let wanted = group.look(|shared| {
+            let member = shared.state.member(joined.key);
+            member.map_or_else(Vec::new, |member| shared.state.wanted_by(member))
+        });
+        let coordinator = Arc::clone(&membership.coordinator);
+        let mut written = Vec::new();
+        for topic in wanted {
+            let Ok(state) = coordinator.topics().find(topic.as_str()) else { continue };
+            if group.look(|shared| shared.offsets.of(&topic).next().is_some()) {
+                continue;
+            }
+            let begin = |(number, log): (u32, Arc<Partition>)| {
+                let offset = self.start_position(&log, self.settings.start)?;
+                Ok(Commit { topic: topic.clone(), number, log, noted: offset.into() })
+            };
+            if self.settings.start == Start::Committed {
+                let (group, topic) = (group.id().to_string(), topic.to_string());
+                drop(self.end_membership(Ending::Orderly));
+                return Err(Error::NoOffset { group, topic, partition: 0 });
+            }
+            let commits = state.open_partitions().into_iter().map(begin);
+            let commits = commits.collect::<Result<Vec<_>>>()?;
+            written.extend(group.commit_first(coordinator.log(), &topic, &commits)?);
+        }
+        written.into_iter().try_for_each(|written| written.wait())
+    }
+
+    /// Does what the group asks of its member, and commits by itself if it is time.
+    ///
+    /// # Errors
+    ///
+    /// * The first error of a commit, of a partition that cannot be opened, or of the application's functions; what
+    ///   was to be done was done in any case.
+    pub(crate) fn take_part(&mut self) -> Result<()> {
+        let Some(membership) = &mut self.membership else { return Ok(()) };
+        if let Some(joined) = &mut membership.joined {
+            let version = membership.coordinator.topics().version();
+            if joined.seen_version != version {
+                joined.seen_version = version;
+                membership.coordinator.settle(&membership.group);
+            }
+            let is_leaving_done = || {
+                let mut leaving = self.assigned.iter().filter(|assigned| assigned.is_leaving);
+                leaving.any(|assigned| !assigned.is_in_hands())
+            };
+            let is_due = joined.look_again.is_some_and(|at| at <= Instant::now());
+            if joined.signal.take() || is_due || is_leaving_done() {
+                self.reconcile()?;
+            }
+        }
+        self.commit_if_due()
+    }
+
+    /// Lets go of what is to go and takes what is to come, until nothing more can be done.
+    fn reconcile(&mut self) -> Result<()> {
+        let Some((group, coordinator, key, _remark)) = self.joined_parts() else { return Ok(()) };
+        let listeners = self.listeners.clone();
+        let mut first_error: Result<()> = Ok(());
+        let mut note = |result: Result<()>| {
+            if first_error.is_ok() {
+                first_error = result;
+            }
+        };
+        let mut key = key;
+        let mut group = group;
+        loop {
+            let Some(plan) = group.plan(key) else {
+                // Put out: what it had may be others' by now.
+                let all: Vec<_> = self.assigned.iter().map(|a| (*a.source).clone()).collect();
+                if !all.is_empty() {
+                    note(listeners.lost(&mut Rebalance { consumer: self }, &all));
+                }
+                self.drop_assigned(|_| true);
+                let Some(subscription) = self.membership.as_mut().and_then(|m| m.joined.take())
+                else {
+                    break;
+                };
+                self.join(subscription.subscription)?;
+                let Some(parts) = self.joined_parts() else { break };
+                (group, _, key, _) = parts;
+                continue;
+            };
+            if let Some(joined) = self.membership.as_mut().and_then(|m| m.joined.as_mut()) {
+                joined.generation = plan.generation;
+            }
+            if !plan.lost.is_empty() {
+                group.acknowledge_lost(key);
+                let lost = self.handles_of(&plan.lost);
+                if !lost.is_empty() {
+                    note(listeners.lost(&mut Rebalance { consumer: self }, &lost));
+                }
+                self.drop_assigned(|assigned| lost.contains(&assigned.source));
+                continue;
+            }
+            for assigned in &mut self.assigned {
+                assigned.is_leaving = assigned.place.is_some_and(|place| {
+                    plan.revoke.iter().any(|partition| partition.place == place)
+                });
+            }
+            let ready: Vec<GroupPartition> = plan
+                .revoke
+                .into_iter()
+                .filter(|partition| listeners.hears_revoked() || !self.is_in_hands(partition.place))
+                .collect();
+            if !ready.is_empty() {
+                let going = self.handles_of(&ready);
+                if self.membership.as_ref().is_some_and(|m| m.settings.auto_commit.is_some()) {
+                    note(self.commit_finished(|assigned| going.contains(&assigned.source)));
+                }
+                if !going.is_empty() {
+                    note(listeners.revoked(&mut Rebalance { consumer: self }, &going));
+                }
+                let places: Vec<Place> = ready.iter().map(|partition| partition.place).collect();
+                self.drop_assigned(|a| a.place.is_some_and(|place| places.contains(&place)));
+                if group.release(key, &places) {
+                    coordinator.settle(&group);
+                } else {
+                    group.ring_those_with_work();
+                }
+                continue;
+            }
+            if plan.take.is_empty() {
+                break;
+            }
+            let taken = group.take(key, &plan.take);
+            let mut come = Vec::with_capacity(taken.len());
+            for partition in &taken {
+                match self.begin(&group, partition) {
+                    Ok(handle) => come.push(handle),
+                    Err(error) => note(Err(error)),
+                }
+            }
+            if !come.is_empty() {
+                note(listeners.assigned(&mut Rebalance { consumer: self }, &come));
+            }
+        }
+        coordinator.record(&group);
+        self.look_for_the_silent(&group, &coordinator, key);
+        first_error
+    }
+
+    /// Sees to it that a member which holds what this one waits for, and does not poll, is put out in time.
+    fn look_for_the_silent(&mut self, group: &Group, coordinator: &Coordinator, key: MemberKey) {
+        let (has_put_out, next) = group.put_out_the_silent(key);
+        if has_put_out {
+            coordinator.settle(group);
+        }
+        if let Some(joined) = self.membership.as_mut().and_then(|m| m.joined.as_mut()) {
+            joined.look_again = next.and_then(|next| Instant::now().checked_add(next));
+        }
+    }
+
+    /// Begins to read a partition that the group gave: where it stopped, or at the partition's start.
+    fn begin(&mut self, group: &Group, partition: &GroupPartition) -> Result<TopicPartition> {
+        let topics = Arc::clone(&self.topics);
+        let state = topics.find(partition.topic.as_str())?;
+        let number = partition.place.number;
+        let source = TopicPartition::new(state, topics, Arc::clone(&self.keep_open), number);
+        let open = source.open()?;
+        let committed = group.committed(&partition.topic, number);
+        let start = open.watermarks().log_start();
+        let position = committed.as_ref().map_or(start, |noted| noted.offset());
+        open.doorbells().hang(&self.bell);
+        self.assigned.push(Assigned {
+            source: Arc::new(source.clone()),
+            open,
+            cursor: Cursor::at(position),
+            is_paused: false,
+            is_leaving: false,
+            place: Some(partition.place),
+            handed_out: Some(Arc::new(HandedOut::new(Arc::clone(&self.bell)))),
+        });
+        if committed.is_none() && self.settings.start == Start::Committed {
+            let (group, topic) = (group.id().to_string(), partition.topic.to_string());
+            return Err(Error::NoOffset { group, topic, partition: number });
+        }
+        Ok(source)
+    }
+
+    /// Leaves the group.
+    pub(crate) fn end_membership(&mut self, ending: Ending) -> Result<()> {
+        let Some((group, coordinator, key, _)) = self.joined_parts() else {
+            if self.membership.is_some() {
+                let committed = self.commit_at_the_end(ending);
+                self.drop_assigned(|_| true);
+                return committed;
+            }
+            return Ok(());
+        };
+        let mut first_error = self.commit_at_the_end(ending);
+        let going: Vec<_> = self.assigned.iter().map(|a| (*a.source).clone()).collect();
+        if ending == Ending::Orderly && !going.is_empty() {
+            let listeners = self.listeners.clone();
+            let is_member = group.plan(key).is_some();
+            let mut rebalance = Rebalance { consumer: self };
+            let told = match is_member {
+                true => listeners.revoked(&mut rebalance, &going),
+                false => listeners.lost(&mut rebalance, &going),
+            };
+            first_error = first_error.and(told);
+        }
+        self.topics.changing().take_down(&self.bell);
+        self.drop_assigned(|_| true);
+        if let Some(membership) = &mut self.membership {
+            membership.joined = None;
+        }
+        group.leave(key);
+        coordinator.settle(&group);
+        first_error
+    }
+
+    fn commit_at_the_end(&mut self, ending: Ending) -> Result<()> {
+        let Some(membership) = &self.membership else { return Ok(()) };
+        let settings = &membership.settings;
+        let commits = settings.auto_commit.is_some() || settings.commits_on_close;
+        if ending == Ending::Unwinding || !commits || self.assigned.is_empty() {
+            return Ok(());
+        }
+        self.commit_finished(|_| true)
+    }
+
+    /// Commits by itself what was dealt with, if it is time.
+    fn commit_if_due(&mut self) -> Result<()> {
+        let Some(membership) = &mut self.membership else { return Ok(()) };
+        let (Some(due), Some(every)) = (membership.commit_due, membership.settings.auto_commit)
+        else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        if now < due {
+            return Ok(());
+        }
+        membership.commit_due = now.checked_add(every);
+        self.commit_durable_finished()
+    }
+
+    fn joined_parts(&self) -> Option<(Arc<Group>, Arc<Coordinator>, MemberKey, MarkAtEnd)> {
+        let membership = self.membership.as_ref()?;
+        let joined = membership.joined.as_ref()?;
+        let (group, coordinator) =
+            (Arc::clone(&membership.group), Arc::clone(&membership.coordinator));
+        Some((group, coordinator, joined.key, MarkAtEnd(Arc::clone(&joined.signal))))
+    }
+
+    /// Gives the handles of those partitions that are being read.
+    fn handles_of(&self, partitions: &[GroupPartition]) -> Vec<TopicPartition> {
+        let is_one = |assigned: &&Assigned| {
+            partitions.iter().any(|partition| assigned.place == Some(partition.place))
+        };
+        self.assigned.iter().filter(is_one).map(|a| (*a.source).clone()).collect()
+    }
+
+    fn is_in_hands(&self, place: Place) -> bool {
+        let assigned = self.assigned.iter().find(|assigned| assigned.place == Some(place));
+        assigned.is_some_and(Assigned::is_in_hands)
+    }
+
+    /// Stops reading partitions.
+    fn drop_assigned(&mut self, is_meant: impl Fn(&Assigned) -> bool) {
+        let bell = Arc::clone(&self.bell);
+        let buffer = &mut self.buffer;
+        self.assigned.retain(|assigned| {
+            if !is_meant(assigned) {
+                return true;
+            }
+            assigned.open.doorbells().take_down(&bell);
+            buffer.retain(|message| *message.topic_partition() != *assigned.source);
+            false
+        });
+        self.next = 0;
+    }
+}
+
+/// Marks the member again if the application's function unwinds: what was to be done is not.
+struct MarkAtEnd(Arc<Signal>);
+
+impl Drop for MarkAtEnd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.mark();
+        }
+    }
+}

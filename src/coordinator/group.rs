@@ -1,0 +1,527 @@
+//! One group, shared by its members: their state behind a lock, what they committed, whom to ring.
+//!
+//! Members call in from their own threads; there is no thread of the group's. Whoever changes something also has
+//! it assigned anew and rings those who have something to do.
+//!
+//! **Invariant (told).** A member that has something to do is marked and rung: marking comes behind the change,
+//! and a member takes its mark off before it looks. So a member that goes to sleep unmarked has nothing to do.
+//!
+//! **Invariant (one order).** What is on record of a group stands in memory in the order of the log: both are
+//! written under [`Group::papers`].
+//!
+//! **Invariant (never ahead).** A commit is appended only after everything below its offset is durable. So no
+//! power cut leaves a group behind records that are gone, whose offsets others will get.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::coordinator::assignor::Assignor;
+use crate::coordinator::assignors::Place;
+use crate::coordinator::committed::Committed;
+use crate::coordinator::committed::OffsetAndMetadata;
+use crate::coordinator::committed::Offsets;
+use crate::coordinator::group_state::GroupPartition;
+use crate::coordinator::group_state::GroupState;
+use crate::coordinator::group_state::MemberKey;
+use crate::coordinator::group_state::NewMember;
+use crate::coordinator::group_state::Plan;
+use crate::coordinator::group_state::Universe;
+use crate::coordinator::offsets_log::Entry;
+use crate::coordinator::offsets_log::OffsetsLog;
+use crate::coordinator::offsets_log::Written;
+use crate::coordinator::papers;
+use crate::coordinator::subscription::Subscription;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::group_records::GroupValue;
+use crate::name::TopicName;
+use crate::partition::Partition;
+use crate::partition::watermarks::Doorbell;
+
+/// One group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    id: Arc<str>,
+    /// Held while something is put on record, the append included, and no sync but that of a full segment.
+    /// Lock rank 1.
+    papers: Mutex<Papers>,
+    /// Lock rank 2: held for one step of [`GroupState`], or one look.
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Papers {
+    /// The generation whose members are on record.
+    recorded: Option<i32>,
+}
+
+/// What the members of a group share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) state: GroupState,
+    pub(crate) assignor: Option<Assignor>,
+    pub(crate) offsets: Offsets,
+    signals: HashMap<MemberKey, Arc<Signal>>,
+    /// It was deleted: who finds it so makes a new one.
+    is_gone: bool,
+    /// Since when it has been as it is, for the record.
+    pub(crate) since_ms: i64,
+    /// Its members as they were put on record by an earlier life, or by another process.
+    pub(crate) on_record: Option<GroupValue>,
+}
+
+/// How a member is told that it has something to do.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    /// Stored with Release behind a change, taken with Acquire before a look.
+    pending: AtomicBool,
+    bell: Arc<Doorbell>,
+    begun: Instant,
+    /// When it polled last, in milliseconds since `begun`; how long it may go without, `u64::MAX` is for ever.
+    polled_ms: AtomicU64,
+    interval_ms: u64,
+}
+
+/// Who commits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committer {
+    Member(MemberKey),
+    /// One who is no member: allowed while there are none.
+    Outsider,
+}
+
+/// One commit to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Commit {
+    pub(crate) topic: TopicName,
+    pub(crate) number: u32,
+    pub(crate) log: Arc<Partition>,
+    pub(crate) noted: OffsetAndMetadata,
+}
+
+impl Signal {
+    pub(crate) fn new(bell: Arc<Doorbell>, max_poll_interval: Option<Duration>) -> Signal {
+        let interval = max_poll_interval.map(|interval| interval.as_millis());
+        let interval_ms = interval.map_or(u64::MAX, |ms| u64::try_from(ms).unwrap_or(u64::MAX));
+        let pending = AtomicBool::new(true);
+        let polled_ms = AtomicU64::new(0);
+        Signal { pending, bell, begun: Instant::now(), polled_ms, interval_ms }
+    }
+
+    #[inline]
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    /// Takes the mark off; what it was for is looked at after this.
+    pub(crate) fn take(&self) -> bool {
+        self.pending.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn mark(&self) {
+        self.pending.store(true, Ordering::Release);
+    }
+
+    /// Notes that the member polls; it is `in_poll` for as long as the call lasts.
+    pub(crate) fn note_poll(&self, is_in_poll: bool) {
+        if self.interval_ms != u64::MAX {
+            let at = if is_in_poll { u64::MAX } else { self.now_ms() };
+            // Relaxed: who asks compares it with a clock.
+            self.polled_ms.store(at, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives how long until the member has not polled for too long; `None` if it is polling, or may take for ever.
+    fn patience_left(&self) -> Option<Duration> {
+        let polled_ms = self.polled_ms.load(Ordering::Relaxed);
+        if self.interval_ms == u64::MAX || polled_ms == u64::MAX {
+            return None;
+        }
+        let until = polled_ms.saturating_add(self.interval_ms);
+        Some(Duration::from_millis(until.saturating_sub(self.now_ms())))
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
+    }
+}
+
+impl Group {
+    pub(crate) fn new(id: Arc<str>, shared: Shared) -> Group {
+        Group { id, papers: Mutex::default(), shared: Mutex::new(shared) }
+    }
+
+    pub(crate) fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// Looks at the state.
+    pub(crate) fn look<Seen>(&self, look: impl FnOnce(&Shared) -> Seen) -> Seen {
+        look(&self.shared.lock())
+    }
+
+    /// Takes a member in; `None` if the group was deleted meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::InstanceInUse`], [`Error::InconsistentAssignor`]: the group is as it was.
+    pub(crate) fn join(
+        &self,
+        new: NewMember,
+        assignor: &Assignor,
+        signal: &Arc<Signal>,
+    ) -> Result<Option<MemberKey>> {
+        let mut shared = self.shared.lock();
+        if shared.is_gone {
+            return Ok(None);
+        }
+        if let Some(wanted) = &new.instance_id {
+            if shared.state.members().any(|(_, m)| m.instance_id.as_ref() == Some(wanted)) {
+                let (group, instance) = (self.id.to_string(), wanted.to_string());
+                return Err(Error::InstanceInUse { group, instance });
+            }
+        }
+        match &shared.assignor {
+            Some(used) if !shared.state.is_empty() && !used.is_same_as(assignor) => {
+                let (group, used) = (self.id.to_string(), used.name().to_owned());
+                let asked = assignor.name().to_owned();
+                return Err(Error::InconsistentAssignor { group, used, asked });
+            }
+            _ => shared.assignor = Some(assignor.clone()),
+        }
+        let key = shared.state.join(new);
+        shared.signals.insert(key, Arc::clone(signal));
+        Ok(Some(key))
+    }
+
+    /// Lets a member want other topics.
+    pub(crate) fn resubscribe(&self, key: MemberKey, subscription: Arc<Subscription>) -> bool {
+        self.shared.lock().state.resubscribe(key, subscription)
+    }
+
+    /// Takes a member out and frees what it held; what is to follow is up to [`settle`](Self::settle).
+    pub(crate) fn leave(&self, key: MemberKey) {
+        let mut shared = self.shared.lock();
+        let signal = shared.signals.remove(&key);
+        shared.state.leave(key);
+        drop(shared);
+        drop(signal);
+    }
+
+    /// Shows the group the topics there are, has it assigned what is not, and rings those who have something
+    /// to do. Regular expressions, functions and assignors run without a lock.
+    pub(crate) fn settle(&self, universe: impl Fn() -> Arc<Universe>) {
+        loop {
+            let universe = universe();
+            let unaware = self.shared.lock().state.unaware(universe.version);
+            if !unaware.is_empty() {
+                let wanted: Vec<(MemberKey, Vec<usize>)> = unaware
+                    .iter()
+                    .map(|(key, subscription)| (*key, universe.wanted_by(subscription)))
+                    .collect();
+                // There may be more to show by now, or others to show it to.
+                self.shared.lock().state.see(&universe, &wanted);
+                continue;
+            }
+            let (question, assignor) = {
+                let shared = self.shared.lock();
+                (shared.state.question(), shared.assignor.clone().unwrap_or_default())
+            };
+            let Some(question) = question else { break };
+            let answer = assignor.answer(&question);
+            if self.shared.lock().state.adopt(&question, &answer) {
+                break;
+            }
+        }
+        self.ring_those_with_work();
+    }
+
+    /// Says what a member has to do; `None` if it is no member any more.
+    pub(crate) fn plan(&self, key: MemberKey) -> Option<Plan> {
+        self.shared.lock().state.plan(key)
+    }
+
+    /// Frees what a member lets go of. True if it is now to be assigned anew.
+    pub(crate) fn release(&self, key: MemberKey, places: &[Place]) -> bool {
+        let mut shared = self.shared.lock();
+        shared.state.release(key, places);
+        shared.state.is_unassigned()
+    }
+
+    /// Gives a member what it is to have and nobody holds.
+    pub(crate) fn take(&self, key: MemberKey, wanted: &[GroupPartition]) -> Vec<GroupPartition> {
+        self.shared.lock().state.take(key, wanted)
+    }
+
+    pub(crate) fn acknowledge_lost(&self, key: MemberKey) {
+        self.shared.lock().state.acknowledge_lost(key);
+    }
+
+    /// Rings every member that has something to do and was not rung for it.
+    pub(crate) fn ring_those_with_work(&self) {
+        let shared = self.shared.lock();
+        let keys = shared.state.with_work();
+        let signals = keys.iter().filter_map(|key| shared.signals.get(key));
+        let rung: Vec<_> = signals
+            .filter(|signal| !signal.pending.swap(true, Ordering::AcqRel))
+            .cloned()
+            .collect();
+        drop(shared);
+        for signal in rung {
+            // It may have a task's waker, which is the user's code.
+            signal.bell.ring();
+        }
+    }
+
+    /// Puts out members that hold what another is waiting for and have not polled for longer than they may. Says
+    /// when to look again, if somebody may come to be put out.
+    pub(crate) fn put_out_the_silent(&self, waiting: MemberKey) -> (bool, Option<Duration>) {
+        let mut shared = self.shared.lock();
+        let Some(member) = shared.state.member(waiting) else { return (false, None) };
+        if !member.has_work_left() {
+            return (false, None);
+        }
+        let left = |signal: &Arc<Signal>| signal.patience_left();
+        let silent: Vec<(MemberKey, Duration)> = shared
+            .state
+            .members()
+            .filter(|(key, member)| *key != waiting && member.has_work_left())
+            .filter_map(|(key, _)| Some((key, left(shared.signals.get(&key)?)?)))
+            .collect();
+        let mut has_put_out = false;
+        let mut next = None;
+        for (key, left) in silent {
+            if left.is_zero() {
+                let signal = shared.signals.remove(&key);
+                shared.state.leave(key);
+                has_put_out = true;
+                // Told at its next poll.
+                signal.iter().for_each(|signal| signal.mark());
+            } else {
+                next = Some(next.map_or(left, |next: Duration| next.min(left)));
+            }
+        }
+        (has_put_out, next)
+    }
+
+    /// Takes members out at somebody's request; gives how many there were.
+    pub(crate) fn put_out(&self, is_meant: impl Fn(&str, Option<&str>) -> bool) -> usize {
+        let mut shared = self.shared.lock();
+        let meant: Vec<MemberKey> = shared
+            .state
+            .members()
+            .filter(|(_, member)| is_meant(&member.id, member.instance_id.as_deref()))
+            .map(|(key, _)| key)
+            .collect();
+        let mut signals = Vec::new();
+        for key in &meant {
+            signals.extend(shared.signals.remove(key));
+            shared.state.leave(*key);
+        }
+        drop(shared);
+        for signal in signals {
+            signal.mark();
+            signal.bell.ring();
+        }
+        meant.len()
+    }
+
+    /// Gives what is on record of a partition.
+    pub(crate) fn committed(&self, topic: &TopicName, number: u32) -> Option<OffsetAndMetadata> {
+        let shared = self.shared.lock();
+        shared.offsets.get(topic, number).map(|committed| committed.noted.clone())
+    }
+
+    /// Puts commits on record, in one batch. They are visible on return, and durable once what is returned was
+    /// waited for.
+    ///
+    /// Blocks until everything below the commits is durable: see the invariant (never ahead).
+    ///
+    /// # Errors
+    ///
+    /// Nothing was committed in any of these cases.
+    ///
+    /// * [`Error::CommitRefused`] if the committer does not hold a partition, or is no member where there are some.
+    /// * [`Error::Latched`] if a partition cannot be made durable; and as an append.
+    pub(crate) fn commit(
+        &self,
+        log: &OffsetsLog,
+        by: Committer,
+        commits: &[Commit],
+    ) -> Result<Option<Written>> {
+        commits.iter().try_for_each(|commit| commit.noted.check())?;
+        self.refuse_unless_theirs(by, commits)?;
+        if commits.is_empty() {
+            return Ok(None);
+        }
+        make_durable_below(commits)?;
+        let mut papers = self.papers.lock();
+        // Asked again under the lock under which groups are deleted.
+        self.refuse_unless_theirs(by, commits)?;
+        self.put_on_record(&mut papers, log, commits).map(Some)
+    }
+
+    /// As [`commit`](Self::commit) by an outsider, for those of a topic's partitions of which the group knows
+    /// nothing; by whoever comes first, and for none if it knows one of the topic.
+    pub(crate) fn commit_first(
+        &self,
+        log: &OffsetsLog,
+        topic: &TopicName,
+        commits: &[Commit],
+    ) -> Result<Option<Written>> {
+        make_durable_below(commits)?;
+        let mut papers = self.papers.lock();
+        if commits.is_empty() || self.shared.lock().offsets.of(topic).next().is_some() {
+            return Ok(None);
+        }
+        self.put_on_record(&mut papers, log, commits).map(Some)
+    }
+
+    /// Takes entries off the record.
+    ///
+    /// # Errors
+    ///
+    /// * As an append; nothing was removed.
+    pub(crate) fn remove_offsets(
+        &self,
+        log: &OffsetsLog,
+        is_meant: impl Fn(&TopicName, u32) -> bool,
+    ) -> Result<Option<Written>> {
+        let _papers = self.papers.lock();
+        let meant = self.on_record(is_meant);
+        if meant.is_empty() {
+            return Ok(None);
+        }
+        let entries = meant.iter().map(|(t, n)| Entry::removal(&self.id, t, *n)).collect();
+        let written = log.append(&self.id, entries)?;
+        let mut shared = self.shared.lock();
+        for (topic, number) in &meant {
+            shared.offsets.remove(topic, *number);
+        }
+        Ok(Some(written))
+    }
+
+    /// Deletes an empty group: everything of it is taken off the record.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::GroupNotEmpty`]; as an append. Nothing was removed.
+    pub(crate) fn delete(&self, log: &OffsetsLog) -> Result<Written> {
+        let _papers = self.papers.lock();
+        let refuse_if_in_use = |shared: &Shared| match shared.state.is_empty() {
+            true => Ok(()),
+            false => Err(Error::GroupNotEmpty { group: self.id.to_string() }),
+        };
+        refuse_if_in_use(&self.shared.lock())?;
+        let meant = self.on_record(|_, _| true);
+        let removals = meant.iter().map(|(t, n)| Entry::removal(&self.id, t, *n));
+        let entries = removals.chain([Entry::group_removal(&self.id)]).collect();
+        let mut shared = self.shared.lock();
+        refuse_if_in_use(&shared)?;
+        // From here on nobody joins; whoever held the group makes a new one.
+        shared.is_gone = true;
+        drop(shared);
+        let written = log.append(&self.id, entries).inspect_err(|_| {
+            self.shared.lock().is_gone = false;
+        })?;
+        self.shared.lock().offsets = Offsets::default();
+        Ok(written)
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        self.shared.lock().is_gone
+    }
+
+    /// Puts members and assignment on record, if the group has come to rest in a way that is not there yet.
+    ///
+    /// # Errors
+    ///
+    /// * As an append: the record is behind, which costs static members their place after a restart.
+    pub(crate) fn record_members(&self, log: &OffsetsLog) -> Result<()> {
+        let mut papers = self.papers.lock();
+        let value = {
+            let shared = self.shared.lock();
+            let generation = shared.state.generation();
+            // A group that never had a member leaves no paper but what it commits.
+            let is_news = papers.recorded != Some(generation) && generation > 0;
+            if !is_news || shared.is_gone || !shared.state.is_at_rest() {
+                return Ok(());
+            }
+            papers.recorded = Some(generation);
+            papers::encode(&shared.state, shared.assignor.as_ref(), shared.since_ms)
+        };
+        log.append(&self.id, vec![Entry::group(&self.id, value)]).map(|_| ())
+    }
+
+    fn on_record(&self, is_meant: impl Fn(&TopicName, u32) -> bool) -> Vec<(TopicName, u32)> {
+        let shared = self.shared.lock();
+        let known = shared.offsets.iter().filter(|(topic, number, _)| is_meant(topic, *number));
+        known.map(|(topic, number, _)| (topic.clone(), number)).collect()
+    }
+
+    fn refuse_unless_theirs(&self, by: Committer, commits: &[Commit]) -> Result<()> {
+        let shared = self.shared.lock();
+        let refuse = |commit: &Commit, reason| {
+            let (topic, partition) = (commit.topic.to_string(), commit.number);
+            Err(Error::CommitRefused { group: self.id.to_string(), topic, partition, reason })
+        };
+        let Some(first) = commits.first() else { return Ok(()) };
+        match by {
+            _ if shared.is_gone => refuse(first, "the group was deleted"),
+            Committer::Outsider if !shared.state.is_empty() => {
+                refuse(first, "the group has members, and the commit is not by one of them")
+            }
+            Committer::Outsider => Ok(()),
+            Committer::Member(key) if shared.state.member(key).is_none() => {
+                refuse(first, "the consumer is no member of the group any more")
+            }
+            Committer::Member(key) => {
+                let is_theirs = |c: &&Commit| !shared.state.holds(key, &c.topic, c.number);
+                match commits.iter().find(is_theirs) {
+                    Some(other) => refuse(other, "the partition is not the consumer's"),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn put_on_record(
+        &self,
+        _papers: &mut Papers,
+        log: &OffsetsLog,
+        commits: &[Commit],
+    ) -> Result<Written> {
+        let timestamp_ms = log.now_ms();
+        let entry =
+            |c: &Commit| Entry::offset(&self.id, &c.topic, c.number, &c.noted, timestamp_ms);
+        let written = log.append(&self.id, commits.iter().map(entry).collect())?;
+        let mut shared = self.shared.lock();
+        for commit in commits {
+            let committed = Committed { noted: commit.noted.clone(), timestamp_ms };
+            shared.offsets.set(commit.topic.clone(), commit.number, committed);
+        }
+        Ok(written)
+    }
+}
+
+/// Has everything below the commits made durable; the syncs overlap.
+fn make_durable_below(commits: &[Commit]) -> Result<()> {
+    let is_behind = |commit: &&Commit| {
+        let marks = commit.log.watermarks();
+        marks.durable_end() < commit.noted.offset().min(marks.log_end())
+    };
+    let behind: Vec<&Commit> = commits.iter().filter(is_behind).collect();
+    behind.iter().skip(1).for_each(|commit| commit.log.hasten());
+    for commit in behind {
+        let end = commit.noted.offset().min(commit.log.watermarks().log_end());
+        commit.log.wait_durable(end)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! The internal topic in which groups keep their papers: Kafka's `__consumer_offsets`.
+//!
+//! Created with the first paper, with one partition: all groups then share one sync. A topic that Kafka wrote has
+//! as many partitions as Kafka gave it, and a group's papers lie where Kafka puts them. It is compacted in the
+//! background when most of it is out of date.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::config::TimestampType;
+use crate::config::TopicConfig;
+use crate::coordinator::committed::OffsetAndMetadata;
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::encode::BatchBuilder;
+use crate::format::group_records;
+use crate::format::group_records::OffsetValue;
+use crate::name::TopicName;
+use crate::partition::Partition;
+use crate::record::Record;
+use crate::storage::map::Door;
+use crate::topic_state::TopicState;
+use crate::topics::Topics;
+
+/// Where groups keep their papers.
+#[derive(Debug)]
+pub(crate) struct OffsetsLog {
+    topics: Arc<Topics>,
+    /// `None` until there is one. Lock rank 1: held while the topic is being created.
+    topic: Mutex<Option<Arc<TopicState>>>,
+    /// Bytes appended since it was compacted last.
+    appended_len: AtomicU64,
+}
+
+/// One paper: a key, and what is now on record under it.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    key: Vec<u8>,
+    value: Option<Vec<u8>>,
+}
+
+/// Papers that were written, and are durable once this was waited for.
+#[derive(Clone, Debug)]
+#[must_use]
+pub(crate) struct Written {
+    partition: Arc<Partition>,
+    end: i64,
+}
+
+impl Written {
+    /// Blocks until the papers are on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Latched`](crate::Error::Latched).
+    pub(crate) fn wait(self) -> Result<()> {
+        self.partition.wait_durable(self.end)
+    }
+}
+
+impl Entry {
+    pub(crate) fn offset(
+        group: &str,
+        topic: &TopicName,
+        partition: u32,
+        noted: &OffsetAndMetadata,
+        commit_timestamp_ms: i64,
+    ) -> Entry {
+        let mut value = Vec::with_capacity(32 + noted.metadata().len());
+        let written = OffsetValue {
+            offset: noted.offset(),
+            leader_epoch: noted.leader_epoch(),
+            metadata: noted.metadata(),
+            commit_timestamp_ms,
+            expire_timestamp_ms: None,
+        };
+        group_records::encode_offset_value(&mut value, &written);
+        Entry { value: Some(value), ..Entry::removal(group, topic, partition) }
+    }
+
+    pub(crate) fn removal(group: &str, topic: &TopicName, partition: u32) -> Entry {
+        let mut key = Vec::with_capacity(16 + group.len() + topic.as_str().len());
+        group_records::encode_offset_key(&mut key, group, topic.as_str(), partition as i32);
+        Entry { key, value: None }
+    }
+
+    pub(crate) fn group(group: &str, value: Vec<u8>) -> Entry {
+        Entry { value: Some(value), ..Entry::group_removal(group) }
+    }
+
+    pub(crate) fn group_removal(group: &str) -> Entry {
+        let mut key = Vec::new();
+        group_records::encode_group_key(&mut key, group);
+        Entry { key, value: None }
+    }
+}
+
+impl OffsetsLog {
+    pub(crate) fn new(topics: Arc<Topics>) -> OffsetsLog {
+        OffsetsLog { topics, topic: Mutex::new(None), appended_len: AtomicU64::new(0) }
+    }
+
+    /// Notes how long the log was when its papers were read.
+    pub(crate) fn note_loaded(&self, len: u64) {
+        self.appended_len.store(len, Ordering::Relaxed);
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.topics.clock().now_ms()
+    }
+
+    /// Gives the topic if there is one.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Closed`](crate::Error::Closed).
+    pub(crate) fn topic(&self) -> Result<Option<Arc<TopicState>>> {
+        let mut topic = self.topic.lock();
+        if topic.is_none() {
+            *topic = match self.topics.find(NAME) {
+                Ok(found) => Some(found),
+                Err(Error::UnknownTopic { .. }) => None,
+                Err(other) => return Err(other),
+            };
+        }
+        Ok(topic.clone())
+    }
+
+    /// Appends papers of one group; one batch, unless they are very many.
+    ///
+    /// # Errors
+    ///
+    /// * As [`Partition::append`], and as the creation of a topic. Of several batches the first may be there.
+    pub(crate) fn append(&self, group: &str, entries: Vec<Entry>) -> Result<Written> {
+        let topic = self.topic_or_create()?;
+        let number = group_records::group_partition(group, topic.partition_count());
+        let partition = topic.open_partition(number)?;
+        let now_ms = self.now_ms();
+        let mut batch = BatchBuilder::default();
+        let mut end = 0;
+        let mut append = |batch: &mut BatchBuilder| -> Result<()> {
+            let mut sealed = batch.seal(TimestampType::CreateTime);
+            self.appended_len.fetch_add(sealed.len() as u64, Ordering::Relaxed);
+            end = partition.append(&mut sealed, Door::Write, SYNC_WITHIN)?.offsets.end;
+            batch.restart();
+            Ok(())
+        };
+        for entry in &entries {
+            let record = Record::tombstone(&entry.key).value_or_null(entry.value.as_deref());
+            if !batch.push_within(&record, now_ms, BATCH_LEN_MAX)? {
+                append(&mut batch)?;
+                batch.push(&record, now_ms)?;
+            }
+        }
+        append(&mut batch)?;
+        Ok(Written { partition, end })
+    }
+
+    fn topic_or_create(&self) -> Result<Arc<TopicState>> {
+        if let Some(topic) = self.topic()? {
+            return Ok(topic);
+        }
+        self.topics.refuse_writing("commit offsets")?;
+        let mut topic = self.topic.lock();
+        if let Some(topic) = &*topic {
+            return Ok(Arc::clone(topic));
+        }
+        let config = TopicConfig::new()
+            .set("cleanup.policy", "compact")?
+            .set("compression.type", "producer")?
+            .segment_bytes(SEGMENT_BYTES);
+        let created = match self.topics.create(NAME, config) {
+            Err(Error::TopicExists { .. }) => self.topics.find(NAME)?,
+            created => created?,
+        };
+        *topic = Some(Arc::clone(&created));
+        Ok(created)
+    }
+}
+
+/// Kafka's name for it.
+pub(crate) const NAME: &str = "__consumer_offsets";
+/// Kafka's default is 100 MiB; this one is to stay small.
+const SEGMENT_BYTES: u32 = 4 << 20;
+const BATCH_LEN_MAX: usize = 512 << 10;
+/// How long papers may stay unsynchronised that nobody waits for.
+const SYNC_WITHIN: Duration = Duration::from_millis(10);

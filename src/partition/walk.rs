@@ -1,0 +1,66 @@
+//! A walk over a whole log, batch by batch, for those who keep their own papers in one.
+//!
+//! Unlike a read it shows control batches too, and goes on behind what cannot be read.
+
+use crate::error::Error;
+use crate::error::Result;
+use crate::format::decode;
+use crate::format::decode::Batch;
+use crate::format::decode::BatchFault;
+use crate::partition::Partition;
+
+/// What a walk meets.
+#[derive(Debug)]
+pub(crate) enum Walked<'b> {
+    Batch(Batch<'b>),
+    /// Something that is damaged, or compressed in a way that cannot be read; it is stepped over.
+    Unreadable(Error),
+}
+
+impl Partition {
+    /// Shows every whole batch from the log's start to its end, in order.
+    ///
+    /// # Errors
+    ///
+    /// * A segment could not be opened; what lies before it was shown.
+    pub(crate) fn walk(&self, mut show: impl FnMut(Walked<'_>)) -> Result<()> {
+        let log_start = self.watermarks().log_start();
+        for segment in self.segments().snapshot().iter() {
+            let open = self.segments().open(segment, self.context())?;
+            let Some(view) = open.view() else { continue };
+            let (mut position, mut expected) = (0, open.base_offset());
+            while position < view.end() {
+                let bytes = view.from(position);
+                let fault = match Batch::verify(bytes) {
+                    Ok(batch) => {
+                        let header = *batch.header();
+                        if header.last_offset() >= log_start {
+                            show(Walked::Batch(batch));
+                        }
+                        position += header.len() as u64;
+                        expected = header.last_offset().saturating_add(1);
+                        continue;
+                    }
+                    Err(fault) => fault,
+                };
+                let error = open.fault_error(position, fault, expected);
+                let next = match (fault, decode::header_at(bytes), &error) {
+                    // Its checksum holds, so its length is to be believed.
+                    (BatchFault::Compressed(_), Ok(header), _) => {
+                        Some(position + header.len() as u64)
+                    }
+                    (_, _, Error::Corrupt { resume: Some(resume), .. }) => {
+                        open.locate(*resume)?.map(|found| found.position)
+                    }
+                    _ => None,
+                };
+                show(Walked::Unreadable(error));
+                match next {
+                    Some(next) if next > position => position = next,
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+}
