@@ -264,7 +264,8 @@ impl ConsumerBuilder {
     /// dropped, every copy of them (`enable.auto.commit`, `auto.commit.interval.ms`; off unless set).
     ///
     /// It is done within a poll, before partitions are let go of, and on close. What an unwinding thread drops
-    /// does not count as done with. Between the times, only what is durable is committed, so that no poll waits
+    /// does not count as done with: from there on nothing of that partition is committed until it is sought, or
+    /// given anew, which reads it again. Between the times, only what is durable is committed, so that no poll waits
     /// for a sync.
     ///
     /// ```

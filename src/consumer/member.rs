@@ -51,14 +51,18 @@ impl Consumer {
         }
         let subscription = Arc::new(subscription);
         if let Some(joined) = &mut membership.joined {
-            joined.subscription = Arc::clone(&subscription);
+            membership.subscription = Some(Arc::clone(&subscription));
             // Put out meanwhile: it joins again with the next poll.
             if membership.group.resubscribe(joined.key, subscription) {
                 membership.coordinator.settle(&membership.group);
             }
         } else {
+            membership.subscription = None;
             self.assign(std::iter::empty::<TopicPartition>())?;
-            self.join(subscription)?;
+            self.join(&subscription)?;
+            if let Some(membership) = &mut self.membership {
+                membership.subscription = Some(subscription);
+            }
         }
         self.fix_start()
     }
@@ -102,7 +106,7 @@ impl Consumer {
         joined.map_or(-1, |joined| joined.generation)
     }
 
-    fn join(&mut self, subscription: Arc<Subscription>) -> Result<()> {
+    fn join(&mut self, subscription: &Arc<Subscription>) -> Result<()> {
         let bell = Arc::clone(&self.bell);
         let membership = self.membership.as_mut().ok_or(Error::NoGroup)?;
         let coordinator = &membership.coordinator;
@@ -116,22 +120,15 @@ impl Consumer {
             id: Arc::clone(&id),
             instance_id: settings.instance_id.clone(),
             client_id: Arc::clone(&settings.client_id),
-            subscription: Arc::clone(&subscription),
+            subscription: Arc::clone(subscription),
         };
         let seen_version = coordinator.topics().version();
         let group_id = Arc::clone(membership.group.id());
         let (group, key) = coordinator.join(&group_id, new, &settings.assignor, &signal)?;
         coordinator.topics().changing().hang(&bell);
         membership.group = group;
-        membership.joined = Some(Joined {
-            key,
-            id,
-            signal,
-            subscription,
-            seen_version,
-            generation: -1,
-            look_again: None,
-        });
+        membership.joined =
+            Some(Joined { key, id, signal, seen_version, generation: -1, look_again: None });
         Ok(())
     }
 
@@ -180,6 +177,10 @@ impl Consumer {
     ///   was to be done was done in any case.
     pub(crate) fn take_part(&mut self) -> Result<()> {
         let Some(membership) = &mut self.membership else { return Ok(()) };
+        if let (None, Some(subscription)) = (&membership.joined, membership.subscription.clone()) {
+            self.join(&subscription)?;
+        }
+        let Some(membership) = &mut self.membership else { return Ok(()) };
         if let Some(joined) = &mut membership.joined {
             let version = membership.coordinator.topics().version();
             if joined.seen_version != version {
@@ -218,11 +219,12 @@ impl Consumer {
                     note(listeners.lost(&mut Rebalance { consumer: self }, &all));
                 }
                 self.drop_assigned(|_| true);
-                let Some(subscription) = self.membership.as_mut().and_then(|m| m.joined.take())
-                else {
-                    break;
-                };
-                self.join(subscription.subscription)?;
+                let Some(membership) = &mut self.membership else { break };
+                membership.joined = None;
+                // If it cannot, it tries again with every poll, and says so.
+                if let Some(subscription) = membership.subscription.clone() {
+                    self.join(&subscription)?;
+                }
                 let Some(parts) = self.joined_parts() else { break };
                 (group, _, key, _) = parts;
                 continue;
@@ -326,6 +328,9 @@ impl Consumer {
 
     /// Leaves the group.
     pub(crate) fn end_membership(&mut self, ending: Ending) -> Result<()> {
+        if let Some(membership) = &mut self.membership {
+            membership.subscription = None;
+        }
         let Some((group, coordinator, key, _)) = self.joined_parts() else {
             if self.membership.is_some() {
                 let committed = self.commit_at_the_end(ending);

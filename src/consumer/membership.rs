@@ -34,7 +34,9 @@ pub(crate) struct Membership {
     pub(crate) coordinator: Arc<Coordinator>,
     pub(crate) group: Arc<Group>,
     pub(crate) settings: GroupSettings,
-    /// `None` while it subscribes to nothing: then it commits as an outsider.
+    /// What it subscribes to, if it does: then it is to be a member.
+    pub(crate) subscription: Option<Arc<Subscription>>,
+    /// `None` while it is no member: then it commits as an outsider.
     pub(crate) joined: Option<Joined>,
     /// When to commit by itself next.
     pub(crate) commit_due: Option<Instant>,
@@ -59,7 +61,6 @@ pub(crate) struct Joined {
     pub(crate) key: MemberKey,
     pub(crate) id: Arc<str>,
     pub(crate) signal: Arc<Signal>,
-    pub(crate) subscription: Arc<Subscription>,
     /// The version of the topics that it had the group shown last.
     pub(crate) seen_version: u64,
     pub(crate) generation: i32,
@@ -114,8 +115,17 @@ impl Membership {
         let group = coordinator.group(group)?;
         let commit_due = settings.auto_commit.and_then(|every| Instant::now().checked_add(every));
         let alarm = Arc::new(Alarm(Arc::clone(bell)));
-        let (joined, last_written) = (None, None);
-        Ok(Membership { coordinator, group, settings, joined, commit_due, last_written, alarm })
+        let (subscription, joined, last_written) = (None, None, None);
+        Ok(Membership {
+            coordinator,
+            group,
+            settings,
+            subscription,
+            joined,
+            commit_due,
+            last_written,
+            alarm,
+        })
     }
 
     pub(crate) fn committer(&self) -> Committer {

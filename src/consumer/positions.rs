@@ -26,7 +26,7 @@ impl Consumer {
         partitions: impl IntoIterator<Item = A>,
     ) -> Result<()> {
         self.topics.refuse_if_closed()?;
-        if self.membership.as_ref().is_some_and(|membership| membership.joined.is_some()) {
+        if self.membership.as_ref().is_some_and(|membership| membership.subscription.is_some()) {
             let reason = "the consumer subscribes to topics; it must unsubscribe first";
             return Err(Error::InvalidArgument { argument: "partitions", reason });
         }

@@ -363,7 +363,7 @@ impl Group {
         }
         make_durable_below(commits)?;
         let mut papers = self.papers.lock();
-        // Asked again under the lock under which groups are deleted.
+        // Asked again under the lock under which groups are deleted, and made to forget topics that are.
         self.refuse_unless_theirs(by, commits)?;
         self.put_on_record(&mut papers, log, commits).map(Some)
     }
@@ -447,7 +447,7 @@ impl Group {
     pub(crate) fn record_members(&self, log: &OffsetsLog) -> Result<()> {
         let mut papers = self.papers.lock();
         let value = {
-            let shared = self.shared.lock();
+            let mut shared = self.shared.lock();
             let generation = shared.state.generation();
             // A group that never had a member leaves no paper but what it commits.
             let is_news = papers.recorded != Some(generation) && generation > 0;
@@ -455,6 +455,7 @@ impl Group {
                 return Ok(());
             }
             papers.recorded = Some(generation);
+            shared.since_ms = log.now_ms();
             papers::encode(&shared.state, shared.assignor.as_ref(), shared.since_ms)
         };
         log.append(&self.id, vec![Entry::group(&self.id, value)]).map(|_| ())
@@ -473,6 +474,9 @@ impl Group {
             Err(Error::CommitRefused { group: self.id.to_string(), topic, partition, reason })
         };
         let Some(first) = commits.first() else { return Ok(()) };
+        if let Some(commit) = commits.iter().find(|commit| commit.log.is_deleted()) {
+            return Err(Error::TopicDeleted { name: commit.topic.to_string() });
+        }
         match by {
             _ if shared.is_gone => refuse(first, "the group was deleted"),
             Committer::Outsider if !shared.state.is_empty() => {

@@ -194,6 +194,9 @@ impl GroupState {
             let had = had.iter().filter_map(|place| self.named(*place));
             let had = had.map(|partition| (partition.topic, partition.place.number)).collect();
             self.remembered.insert(instance_id, had);
+            if self.remembered.len() > REMEMBERED_MAX {
+                self.remembered.pop_first();
+            }
         }
         for place in &member.owned {
             self.owners.remove(place);
@@ -527,6 +530,9 @@ impl GroupState {
         member.home = had.iter().filter_map(place).collect();
     }
 }
+
+/// So many static members that are away are remembered.
+const REMEMBERED_MAX: usize = 1024;
 
 impl Universe {
     /// Tells which topics, by their place in the list, a subscription wants.

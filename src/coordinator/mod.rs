@@ -15,6 +15,8 @@ pub(crate) mod subscription;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -42,6 +44,8 @@ pub(crate) struct Coordinator {
     groups: Mutex<Option<HashMap<Arc<str>, Arc<Group>>>>,
     /// The topics as they were seen last. Lock rank 3.
     universe: Mutex<Arc<Universe>>,
+    /// Set under the lock of the groups: none is found or made any more.
+    is_closed: AtomicBool,
 }
 
 impl Coordinator {
@@ -51,6 +55,7 @@ impl Coordinator {
             topics,
             groups: Mutex::new(None),
             universe: Mutex::default(),
+            is_closed: AtomicBool::new(false),
         }
     }
 
@@ -189,7 +194,9 @@ impl Coordinator {
     /// * The first that could not be put on record; then its members seem to be there to those who look, until the
     ///   next life.
     pub(crate) fn close(&self) -> Result<()> {
-        let groups = self.groups.lock().take().unwrap_or_default();
+        let mut groups = self.groups.lock();
+        self.is_closed.store(true, Ordering::Relaxed);
+        let groups = groups.take().unwrap_or_default();
         let mut first_error = Ok(());
         for group in groups.into_values() {
             group.put_out(|_, _| true);
@@ -204,6 +211,9 @@ impl Coordinator {
     ) -> Result<Seen> {
         self.topics.refuse_if_closed()?;
         let mut groups = self.groups.lock();
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         // A reader beside the writer does not hear of what the writer commits: it reads anew.
         if groups.is_none() || self.topics.refuse_writing("commit").is_err() {
             *groups = Some(self.load()?);
