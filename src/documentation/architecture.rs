@@ -31,6 +31,7 @@
 //! | `format/header.rs` | `BatchHeader`: the 61 bytes, positions once, read and written side by side |
 //! | `format/encode.rs` | `BatchBuilder`: records in, sealed batch out |
 //! | `format/decode.rs` | `Batch`: bytes in, verified batch and its records out |
+//! | `format/rewrite.rs` | `Rewriter`: a batch without some of its records |
 //! | `format/varint.rs` | variable-length integers |
 //! | `format/fields.rs` | what Kafka's messages are made of: texts, bytes, arrays |
 //! | `format/group_records.rs` | the keys and values of `__consumer_offsets` |
@@ -48,6 +49,8 @@
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
 //! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
 //! | `storage/file_name.rs` | every file name, spelled and parsed |
+//! | `storage/gaps.rs` | `Gaps`: where offsets may be missing; the mark that says so before they are |
+//! | `storage/swap.rs` | how a segment that compaction wrote takes the place of others |
 //! | `storage/segment_files.rs` | the files of one segment: where they are, made, removed |
 //! | `storage/segment.rs` | one segment: read at an offset, look up a time |
 //! | `storage/indexes.rs` | a segment's two indexes together: noted batch by batch, written when it ends |
@@ -75,6 +78,13 @@
 //! | `partition/sync.rs` | `SyncGate`: group commit |
 //! | `partition/recovery.rs` | facts → decision → repaired directory |
 //! | `partition/leftovers.rs` | finishes what a crash interrupted among the files of a partition's directory |
+//! | `partition/compaction.rs` | of every key the latest record stays |
+//! | `partition/compaction_plan.rs` | which segments become one |
+//! | `partition/compacting.rs` | whose turn it is to compact, and whether it may still be done |
+//! | `partition/latest_offsets.rs` | key → offset of its latest record, in bounded memory |
+//! | `partition/fates.rs` | what became of transactions, and where producers' sequences end |
+//! | `partition/compaction_model.rs` | tests only: appends, compactions and readers at random, and all at once |
+//! | `partition/compaction_crash.rs` | tests only: compactions that fail, die or lose power at every effect |
 //! | `partition/producer_snapshot.rs` | the newest producer snapshot, carried along |
 //! | `partition/leader_epochs.rs` | which epoch began at which offset |
 //! | `partition/follow.rs` | reading a log that another process appends to |
@@ -88,6 +98,7 @@
 //! | `topic.rs` | `Topic`, `TopicPartition`: what users hold of a topic |
 //! | `topic_state.rs` | what everyone who holds a topic shares |
 //! | `topics/mod.rs` | `Topics`, the registry of a directory: create, open, alter, delete, close |
+//! | `topics/cleaning.rs` | compaction of a topic's partitions; how far each was compacted |
 //! | `topics/findings.rs` | what was found and what has failed |
 //! | `topics/loading.rs` | from what lies in a directory to the registry's list |
 //! | `topics/surroundings.rs` | what a directory says of itself when it is opened |
@@ -242,6 +253,22 @@
 //! Rung 3, the first opening of a segment for appending, and closing work on files, and do so without the lock: the
 //! writer is marked busy, appends wait, readers do not.
 //!
+//! # Compaction
+//!
+//! ```text
+//! topics/cleaning.rs          where keys were compared up to, from Kafka's checkpoint; noted there afterwards
+//! partition/compaction.rs     all sealed segments are looked at: whole, readable, transactions ended?
+//! partition/latest_offsets.rs keys and their latest offsets, as many as fit; what did not is for another pass
+//! partition/compaction_plan.rs neighbours that fit one segment
+//! format/rewrite.rs           batch by batch: copied, rewritten, emptied, dropped
+//! storage/gaps.rs             before the first swap: offsets below here may be missing
+//! storage/swap.rs             new files in the place of old ones, each step durable before the next
+//! partition/segments.rs       readers find the new segment; who is in an old one stays there
+//! ```
+//!
+//! No append waits for it, and no reader. A reader that stands in a segment that was replaced reads it to its end if
+//! it is still open, and otherwise looks for its offset in the new one.
+//!
 //! # Types that keep numbers apart
 //!
 //! An *offset* counts records and is an `i64`, as in Kafka. A *position* counts bytes of a file and is a `u64`. A
@@ -292,7 +319,7 @@
 //! | rank | lock | held for |
 //! | --- | --- | --- |
 //! | 1 | `Topics::changes` | one change to the list of topics, its syncs included; the close |
-//! | 1, within it | the catalog, the recovery points | one replacement of their file, its syncs included |
+//! | 1, within it | the catalog, the recovery points, the cleaner's offsets | one replacement of their file, its syncs included |
 //! | 1, within it | `Topics::list` | one look, one replacement |
 //! | 1 | `Accumulators::registered`, `PerPartition::making` | one entry, one stage |
 //! | 1 | `Coordinator::groups` | one look or entry; once, the reading of all papers |
@@ -302,7 +329,8 @@
 //! | 2 | `Group::shared` | one step of a group's state, one look |
 //! | 3 | `Coordinator::universe` | one look; the listing of the topics when they have changed |
 //! | 3 | `StageContext::agenda` | one entry |
-//! | 3 | the turn of `Unsealed` | the sealing of segments, syncs included; only those take it who wait for durability, close, or roll with too much unsealed |
+//! | 3 | the turn of `Compacting` | one compaction, syncs included; a close or a deletion ends it and waits for that |
+//! | 3, within it | the turn of `Unsealed` | the sealing of segments, syncs included; only those take it who wait for durability, close, or roll with too much unsealed |
 //! | 4 | `Partition::writer` | one append |
 //! | 5 | the queue of `Unsealed` | one look |
 //! | 5 | `Segments::list` | one clone, one replacement |
@@ -339,6 +367,10 @@
 //! | repeatable | `partition/recovery.rs` | every step of recovery can be cut short and done again |
 //! | verified | `format/decode.rs` | records are handed out only of a batch whose structure was checked; safety does not rest on it |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
+//! | latest stays | `partition/compaction.rs` | what compaction leaves out was superseded, or may go |
+//! | one swap | `storage/swap.rs` | an open can tell an unfinished swap from a whole one |
+//! | gaps foretold | `storage/gaps.rs` | that offsets may be missing is durable before one is |
+//! | one file | `partition/segments.rs` | a segment stands for one file, though its name comes to stand for another |
 //! | bounded | `partition/open_segments.rs` | a store holds no more than 1,024 segments open, none of a deleted topic, none once closed |
 //! | order | `partition/watermarks.rs` | log start ≤ log end, durable end ≤ log end |
 //! | bounded | `buffer_pool.rs` | what a producer stages never takes more than its memory |
@@ -367,6 +399,7 @@
 //! | words, bytes, files | at the bottom of each file |
 //! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
 //! | power cuts, on a disk that loses what was not synced | `partition/power.rs`; prints its seed, takes it back from `OTTLA_SEED` |
+//! | compaction: death, failure and power cuts at every effect; a model; threads | `partition/compaction_crash.rs`, `partition/compaction_model.rs`; the same variables |
 //! | what users see, through the public face only | `tests/it/`, a module for each subject |
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |

@@ -22,6 +22,8 @@
 //! * **Speed.** Space is prepared ahead of appenders, full segments are sealed in the background, syncs of several
 //!   partitions overlap, batches are verified once, sleeping consumers are woken as by a bare futex. Benchmarks of
 //!   whole workloads beside the machine's raw limits, and beside eleven other crates, with JSON and plots.
+//! * **Compaction, the core of it.** Of every key the latest record stays, by Kafka's rules and in Kafka's files, while
+//!   appends and reads go on; a crash or a failure at any moment loses nothing. Nothing calls it yet.
 //! * **Inspection.** [`inspect::check`](crate::inspect::check) verifies a directory, and every kind of file can be
 //!   dumped.
 //! * **The command** `ottla`, with the feature `cli`.
@@ -30,7 +32,7 @@
 //!
 //! * idempotent producers and transactions. Those that Kafka wrote are read as `read_uncommitted` reads them:
 //!   markers are passed over, records of aborted transactions are returned;
-//! * retention and compaction: nothing is deleted but by
+//! * retention, and compaction of topics that ask for it: nothing is deleted but by
 //!   [`Store::delete_topic`](crate::Store::delete_topic);
 //! * compression, neither writing nor reading: a compressed batch is
 //!   [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression);

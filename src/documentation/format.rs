@@ -7,6 +7,7 @@
 //! ├── recovery-point-offset-checkpoint
 //! ├── log-start-offset-checkpoint
 //! ├── replication-offset-checkpoint
+//! ├── cleaner-offset-checkpoint             once something was compacted
 //! ├── ottla.topics                          ours
 //! └── orders-0/                             topic, dash, number of the partition
 //!     ├── 00000000000000000000.log          a segment, named by its first offset
@@ -15,13 +16,14 @@
 //!     ├── 00000000000000001200.snapshot     what Kafka knows of producers, at this offset
 //!     ├── leader-epoch-checkpoint
 //!     ├── partition.metadata
+//!     ├── ottla.compacted                   ours: where offsets may be missing
 //!     └── ottla.cut-00000000000000001200-0  ours: what recovery cut off
 //! ```
 //!
-//! All but `ottla.topics` and `ottla.cut-*` are Kafka's, in Kafka's bytes. A file that is replaced is written beside
+//! All but `ottla.topics`, `ottla.compacted` and `ottla.cut-*` are Kafka's, in Kafka's bytes. A file that is replaced is written beside
 //! as `*.tmp`, synced, renamed, and its directory synced; what a crash leaves of that is removed by the next open.
-//! `cleaner-offset-checkpoint` is read if Kafka left one: below its offsets compaction may have left gaps. Other files
-//! of Kafka's are left alone, `.txnindex` and `meta.properties` among them.
+//! While a segment is compacted its files have `.cleaned`, `.swap` or `.deleted` behind their names, as Kafka's have.
+//! Other files of Kafka's are left alone, `meta.properties` among them; `.txnindex` files are joined with their segments.
 //!
 //! # `.log`: batches
 //!
@@ -107,6 +109,7 @@
 //! | `recovery-point-offset-checkpoint` | topic, partition, offset below which everything was durable | at most once each checkpoint interval, after a recovery, at close |
 //! | `log-start-offset-checkpoint` | topic, partition, first offset, where it is not the first segment's | at close |
 //! | `replication-offset-checkpoint` | topic, partition, high watermark: the log end | at close |
+//! | `cleaner-offset-checkpoint` | topic, partition, offset below which keys were compared: the next compaction begins there | after a compaction |
 //! | `leader-epoch-checkpoint` | epoch, first offset of it | before the first append to a new log, and after each unclean opening |
 //!
 //! # `partition.metadata`
@@ -144,6 +147,12 @@
 //! [`Error::FormatTooNew`](crate::Error::FormatTooNew). A topic has its id, the partitions it has, those it is about to
 //! have (they differ only while some are being made), and `kept` or `deleting`. `set` lines belong to the topic before.
 //! The last line is the CRC-32C of everything before it, in hexadecimal digits.
+//!
+//! # `ottla.compacted`
+//!
+//! One offset, in the form of a checkpoint: version, the number 1, the offset. Below it records may be missing because
+//! they were compacted away, and everything is durable. It is raised before the first file is replaced;
+//! `cleaner-offset-checkpoint` is Kafka's, is written afterwards, and gaps below its offsets are no damage either.
 //!
 //! # `ottla.cut-<offset>-<n>`
 //!

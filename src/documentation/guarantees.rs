@@ -187,7 +187,8 @@
 //! 3. Read the checkpoints; an unreadable one counts as missing, since all of it can be derived. Read `ottla.topics`;
 //!    if that is damaged the store does not open, since nothing else has what it says.
 //! 4. Remove temporary files, undo creations that had not returned, finish deletions that had begun.
-//! 5. For each partition, finish what Kafka's compaction may have left half done (`.cleaned`, `.swap`, `.deleted`).
+//! 5. For each partition, undo or finish a compaction that was cut short, ours or Kafka's (`.cleaned`, `.swap`,
+//!    `.deleted`).
 //! 6. After a clean shutdown, find the end of the log behind the last index entry, by headers; nothing else is read.
 //!    Checksums are verified when records are read.
 //! 7. Otherwise, for every segment from the one that holds the recovery point: sync it, drop its clean pages from the
@@ -217,6 +218,24 @@
 //!
 //! Scanning starts at the recovery point, so damage further in front is met by whoever reads it, or by
 //! [`inspect::check`](crate::inspect::check), which reads everything.
+//!
+//! # Compaction
+//!
+//! This version compacts nothing by itself yet; what is said here is what holds once it does, and is tested. Of every key
+//! the latest record stays, whatever happens: a failure, a death of the process or a power cut at any effect leaves each
+//! segment as it was or replaced whole, and a compaction that is done again comes to the same
+//! (`wherever_a_compaction_dies_nothing_that_counts_is_lost_and_the_next_one_finishes`,
+//! `wherever_the_recovery_of_a_compaction_dies_the_next_one_finishes`,
+//! `whichever_effect_of_a_compaction_fails_the_log_is_whole_and_goes_on`,
+//! `a_swap_that_can_be_neither_finished_nor_undone_loses_nothing`, `no_power_cut_during_a_compaction_takes_what_counts`,
+//! `the_log_is_what_the_model_says_however_it_is_compacted`, `appends_reads_and_compactions_get_along`).
+//!
+//! Offsets, their order, timestamps, headers, producers' sequences and leader epochs stay what they were. A tombstone
+//! stays until the delete horizon that Kafka's rules set. The segment that is appended to is never compacted, so the log
+//! ends where it ended. Damage ends a compaction: what is behind it is left as it is, and it is found afterwards as it
+//! was before (`damage_ends_a_compaction_and_is_found_afterwards_as_before`). A segment with compressed batches is left
+//! as it is, and no tombstone behind it goes (`what_is_compressed_is_left_and_no_tombstone_behind_it_goes`). Control
+//! batches always stay; Kafka removes those that nothing is left for.
 //!
 //! # Reading what is damaged
 //!

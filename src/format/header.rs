@@ -164,6 +164,14 @@ impl Attributes {
         self.0 & Self::CONTROL != 0
     }
 
+    /// Gives what a batch carries whose records were encoded anew: it is not compressed, and bits without a
+    /// meaning are gone.
+    pub(crate) fn rewritten(self, has_delete_horizon: bool) -> Attributes {
+        let kept = Self::LOG_APPEND_TIME | Self::TRANSACTIONAL | Self::CONTROL;
+        let horizon = if has_delete_horizon { Self::DELETE_HORIZON } else { 0 };
+        Attributes(self.0 & kept | horizon)
+    }
+
     pub(crate) fn has_delete_horizon(self) -> bool {
         self.0 & Self::DELETE_HORIZON != 0
     }

@@ -28,4 +28,5 @@ pub(crate) mod fields;
 mod group_checks;
 pub(crate) mod group_records;
 pub(crate) mod header;
+pub(crate) mod rewrite;
 pub(crate) mod varint;

@@ -31,6 +31,7 @@ struct Place {
     /// Whoever stands in a segment does not keep it open: ten thousand partitions may be read in turn.
     segment: Weak<OpenSegment>,
     base_offset: i64,
+    edition: u64,
     byte_position: u64,
     /// The base offset of the batch there.
     expected: i64,
@@ -154,6 +155,8 @@ impl Partition {
         let bound = bound.min(end);
         while cursor.position < bound {
             let Some((mut place, open)) = self.place_of(cursor)? else {
+                // What was below the bound before the search, and was not found, compaction took out.
+                cursor.position = cursor.position.max(bound.min(self.gaps_below()));
                 return Ok(ReadOutcome::AtEnd);
             };
             let request = Request { limits, bound, gaps_below: self.gaps_below(), checks };
@@ -186,36 +189,42 @@ impl Partition {
 
     /// Takes the cursor's place out of it, or finds it: where the batch that holds its position begins.
     fn place_of(&self, cursor: &mut Cursor) -> Result<Option<(Place, Arc<OpenSegment>)>> {
-        let mut segment = match cursor.place.take() {
-            Some(mut place) if place.expected <= cursor.position => {
-                if let Some(open) = place.segment.upgrade() {
-                    if place.byte_position < open.end() {
-                        return Ok(Some((place, open)));
-                    }
+        let mut known = cursor.place.take().filter(|place| place.expected <= cursor.position);
+        if let Some(place) = &known {
+            if let Some(open) = place.segment.upgrade() {
+                if place.byte_position < open.end() {
+                    return Ok(known.take().map(|place| (place, open)));
                 }
-                // The segment was let go meanwhile, or what was held is an older view of one that has grown
-                // since: ask again before going on to the next one.
-                let segment = self.segments().holding(place.base_offset);
-                if segment.base_offset() == place.base_offset {
-                    let open = self.segments().open(&segment, self.context())?;
+            }
+        }
+        // One list for the whole search: between two lists compaction may put what lies behind a segment into it.
+        let list = self.segments().snapshot();
+        let holding = |offset: i64| {
+            list.partition_point(|segment| segment.base_offset() <= offset).saturating_sub(1)
+        };
+        let mut index = holding(cursor.position);
+        if let Some(mut place) = known {
+            // The segment was let go meanwhile, or what was held is an older view of one that has grown
+            // since: ask again before going on to the next one.
+            let same = holding(place.base_offset);
+            if place.is_in(list[same].base_offset(), list[same].edition()) {
+                let open = self.segments().open(&list[same], self.context())?;
+                if place.is_in(open.base_offset(), open.edition()) {
                     if place.byte_position < open.end() {
                         place.reopen(&open);
                         return Ok(Some((place, open)));
                     }
-                }
-                match self.segments().after(place.base_offset) {
-                    Some(next) => next,
-                    None => return Ok(None),
+                    index = same + 1;
                 }
             }
-            _ => self.segments().holding(cursor.position),
-        };
-        loop {
-            let open = self.segments().open(&segment, self.context())?;
+        }
+        while let Some(segment) = list.get(index) {
+            let open = self.segments().open(segment, self.context())?;
             if let Some(found) = open.locate(cursor.position)? {
                 let place = Place {
                     segment: Arc::downgrade(&open),
                     base_offset: open.base_offset(),
+                    edition: open.edition(),
                     byte_position: found.position,
                     expected: found.header.base_offset,
                     rest: None,
@@ -223,11 +232,9 @@ impl Partition {
                 };
                 return Ok(Some((place, open)));
             }
-            match self.segments().after(segment.base_offset()) {
-                Some(next) => segment = next,
-                None => return Ok(None),
-            }
+            index += 1;
         }
+        Ok(None)
     }
 }
 
@@ -240,6 +247,11 @@ struct Request {
 }
 
 impl Place {
+    /// Tells whether the place is in the file of a segment, and not in one that had its name before.
+    fn is_in(&self, base_offset: i64, edition: u64) -> bool {
+        (self.base_offset, self.edition) == (base_offset, edition)
+    }
+
     /// Takes up another opening of the same segment.
     fn reopen(&mut self, open: &Arc<OpenSegment>) {
         let reopened = Arc::downgrade(open);

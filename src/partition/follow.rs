@@ -104,7 +104,7 @@ impl Follow {
     }
 
     fn walk(&mut self, context: &SegmentContext) -> Result<()> {
-        let continuity = Continuity { expected: self.log_end, gaps_below: context.gaps_below };
+        let continuity = Continuity { expected: self.log_end, gaps_below: context.gaps.below() };
         let mut scan = Scan::new(&self.file, self.end, continuity, Depth::Checksums)?;
         loop {
             match scan.next()? {

@@ -35,7 +35,11 @@ pub(crate) fn tidy(context: &SegmentContext) -> Result<Listing> {
     let directory = &*context.directory;
     let mut listing = Listing::read(disk, context)?;
     let mut changed = false;
-    if listing.others.iter().any(|name| is_leftover(name) || suffixed(name, ".swap").is_some()) {
+    if listing
+        .others
+        .iter()
+        .any(|name| is_leftover(name) || suffixed(name, file_name::SWAP_SUFFIX).is_some())
+    {
         finish_compaction(context, &listing)?;
         listing = Listing::read(disk, context)?;
         changed = true;
@@ -75,9 +79,9 @@ fn suffixed(name: &str, suffix: &str) -> Option<(OffsetFile, i64)> {
 
 /// Tells whether a name says that the file is of no more use, or not of any use yet.
 fn is_leftover(name: &str) -> bool {
-    name.ends_with(".deleted")
+    name.ends_with(file_name::DELETED_SUFFIX)
         || name.ends_with(file_name::TEMPORARY_SUFFIX)
-        || suffixed(name, ".cleaned").is_some()
+        || suffixed(name, file_name::CLEANED_SUFFIX).is_some()
 }
 
 /// Removes what was still being written, and any swap that had not got all its files; then lets the whole
@@ -86,23 +90,29 @@ fn finish_compaction(context: &SegmentContext, listing: &Listing) -> Result<()> 
     let disk = &context.disk;
     let directory = &*context.directory;
     let names = &listing.others;
-    let cleaned_min = names.iter().filter_map(|n| Some(suffixed(n, ".cleaned")?.1)).min();
+    let cleaned_min =
+        names.iter().filter_map(|n| Some(suffixed(n, file_name::CLEANED_SUFFIX)?.1)).min();
     let mut swaps = Vec::new();
     for name in names {
-        match suffixed(name, ".swap") {
+        match suffixed(name, file_name::SWAP_SUFFIX) {
             Some((kind, offset)) if cleaned_min.is_none_or(|min| offset < min) => {
-                swaps.push((kind, offset, directory.join(name)));
+                swaps.push((offset, kind, directory.join(name)));
             }
             Some(_) => disk.remove_file(&directory.join(name))?,
-            None if is_leftover(name) => disk.remove_file(&directory.join(name))?,
             None => {}
         }
     }
+    // Behind the swaps that they show to be unfinished.
+    for name in names.iter().filter(|name| is_leftover(name)) {
+        disk.remove_file(&directory.join(name))?;
+    }
+    // The log first: as long as it is not in its place, the indexes of its base offset are those it replaces.
+    swaps.sort_unstable_by_key(|(offset, kind, _)| (*offset, *kind as usize));
 
-    let logs = || swaps.iter().filter(|(kind, _, _)| *kind == OffsetFile::Log);
-    let start = logs().map(|(_, base, _)| *base).min();
+    let logs = || swaps.iter().filter(|(_, kind, _)| *kind == OffsetFile::Log);
+    let start = logs().map(|(base, _, _)| *base).min();
     let mut end = None;
-    for (_, base, path) in logs() {
+    for (base, _, path) in logs() {
         let file = disk.open(path, Access::Read)?;
         let continuity = Continuity { expected: *base, gaps_below: i64::MAX };
         let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
@@ -117,7 +127,7 @@ fn finish_compaction(context: &SegmentContext, listing: &Listing) -> Result<()> 
             }
         }
     }
-    for (kind, base, path) in swaps {
+    for (base, kind, path) in swaps {
         disk.rename(&path, &kind.path(directory, base))?;
     }
     Ok(())
@@ -135,7 +145,7 @@ mod tests {
             directory: directory.into(),
             lock: None,
             index_interval_bytes: 4096,
-            gaps_below: 0,
+            gaps: Default::default(),
         }
     }
 

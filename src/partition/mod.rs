@@ -6,10 +6,19 @@
 //! **Invariant (latched).** After a write or a sync whose outcome is unknown nothing is appended any more
 //! and nobody is told that anything is durable, until the partition is opened again. Reads go on.
 
+pub(crate) mod compacting;
+pub(crate) mod compaction;
+#[cfg(test)]
+mod compaction_crash;
+#[cfg(test)]
+mod compaction_model;
+pub(crate) mod compaction_plan;
 #[cfg(test)]
 mod crash;
+pub(crate) mod fates;
 pub(crate) mod fetch;
 pub(crate) mod follow;
+pub(crate) mod latest_offsets;
 pub(crate) mod leader_epochs;
 pub(crate) mod leftovers;
 pub(crate) mod open_segments;
@@ -48,12 +57,14 @@ use crate::due::Due;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::EncodedBatch;
+use crate::partition::compacting::Compacting;
 use crate::partition::follow::Follow;
 use crate::partition::leader_epochs::LeaderEpochs;
 use crate::partition::open_segments::OpenSegments;
 use crate::partition::producer_snapshot::LogSeen;
 use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
+use crate::partition::segments::Segment;
 use crate::partition::segments::Segments;
 use crate::partition::shown::Shown;
 use crate::partition::sync::SyncGate;
@@ -64,6 +75,7 @@ use crate::partition::writer::Phase;
 use crate::partition::writer::Readiness;
 use crate::partition::writer::Writer;
 use crate::storage::file_name;
+use crate::storage::gaps;
 use crate::storage::map::AppendError;
 use crate::storage::map::ColdStretch;
 use crate::storage::map::Door;
@@ -84,6 +96,7 @@ pub(crate) struct Partition {
     gate: SyncGate,
     /// Segments that were followed by another and are not sealed yet.
     unsealed: Unsealed,
+    compacting: Compacting,
     /// Set once; see the invariant (latched).
     latch: OnceLock<Arc<str>>,
     /// Whom to tell that a sync is due.
@@ -132,6 +145,22 @@ impl Partition {
     pub(crate) fn open(opening: Opening) -> Result<(Arc<Partition>, Vec<Finding>)> {
         let Opening { context, config, clock, circumstances, log_start, attention, open_segments } =
             opening;
+        let mut findings = Vec::new();
+        let durable_below = match gaps::read_mark(&context.disk, &context.directory) {
+            Ok(mark) => {
+                context.gaps.raise(mark);
+                mark
+            }
+            Err(Error::Corrupt { path, reason, .. }) => {
+                // Gaps may be anywhere, and one that passed for damage could end the log there.
+                findings.push(Finding::Nuisance { path, reason: reason.to_owned() });
+                context.gaps.raise(i64::MAX);
+                0
+            }
+            Err(other) => return Err(other),
+        };
+        let recovery_point = circumstances.recovery_point.max(durable_below);
+        let circumstances = Circumstances { recovery_point, ..circumstances };
         let listing = leftovers::tidy(&context)?;
         let mut base_offsets = listing.base_offsets;
         if base_offsets.is_empty() {
@@ -140,7 +169,6 @@ impl Partition {
             base_offsets.push(log_start);
         }
         let epochs_path = context.directory.join(file_name::LEADER_EPOCHS);
-        let mut findings = Vec::new();
         let mut epochs = match LeaderEpochs::read(&context.disk, epochs_path.clone()) {
             Ok(epochs) => epochs,
             Err(Error::Corrupt { path, reason, .. }) => {
@@ -188,6 +216,7 @@ impl Partition {
             shown: Shown::new(Watermarks::new(log_start, log_end), None),
             gate,
             unsealed: Unsealed::default(),
+            compacting: Compacting::default(),
             latch,
             attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
@@ -220,6 +249,7 @@ impl Partition {
             shown: Shown::new(watermarks, Some(follow)),
             gate: SyncGate::new(log_end),
             unsealed: Unsealed::default(),
+            compacting: Compacting::default(),
             latch: OnceLock::new(),
             attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
@@ -326,6 +356,7 @@ impl Partition {
         if self.shown.follow.is_some() {
             return Ok(());
         }
+        self.compacting.end();
         let mut writer = self.writer.lock();
         while writer.phase == Phase::Busy {
             self.idle.wait(&mut writer);
@@ -339,6 +370,7 @@ impl Partition {
 
     /// Ends appending for good, because the topic is being deleted; wakes everyone who waits.
     pub(crate) fn mark_deleted(&self) {
+        self.compacting.end();
         let mut writer = self.writer.lock();
         while writer.phase == Phase::Busy {
             self.idle.wait(&mut writer);
@@ -432,14 +464,24 @@ impl Partition {
 
     /// Gives the bytes of all batches, as the files' lengths say.
     pub(crate) fn len(&self) -> Result<u64> {
-        let mut len = 0;
-        for segment in self.segments.snapshot().iter() {
-            len += match segment.live_open() {
-                Some(open) => open.end(),
-                None => self.context.disk.len(&self.context.log_path(segment.base_offset()))?,
-            };
+        loop {
+            let segments = self.segments.snapshot();
+            match segments.iter().map(|segment| self.len_of(segment)).sum() {
+                // Compaction took the file away meanwhile.
+                Err::<u64, Error>(error)
+                    if error.is_not_found()
+                        && !Arc::ptr_eq(&segments, &self.segments.snapshot()) => {}
+                len => return len,
+            }
         }
-        Ok(len)
+    }
+
+    fn len_of(&self, segment: &Segment) -> Result<u64> {
+        // While compaction renames the file, the segment is open.
+        match segment.live_open().cloned().or_else(|| segment.if_open()) {
+            Some(open) => Ok(open.end()),
+            None => self.context.disk.len(&self.context.log_path(segment.base_offset())),
+        }
     }
 
     pub(crate) fn segments(&self) -> &Segments {
@@ -451,7 +493,7 @@ impl Partition {
     }
 
     pub(crate) fn gaps_below(&self) -> i64 {
-        self.context.gaps_below
+        self.context.gaps.below()
     }
 
     pub(crate) fn refuse_if_latched(&self) -> Result<()> {

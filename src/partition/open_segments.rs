@@ -74,6 +74,18 @@ impl OpenSegments {
         drop(gone);
     }
 
+    /// Lets go of segments whose files were replaced.
+    pub(crate) fn let_go_of_these(&self, replaced: &[Arc<OpenSegment>]) {
+        let is_replaced = |held: &Arc<OpenSegment>| replaced.iter().any(|r| Arc::ptr_eq(r, held));
+        let mut held = self.held.lock();
+        let (gone, kept) = std::mem::take(&mut held.segments)
+            .into_iter()
+            .partition::<Vec<_>, _>(|segment| is_replaced(segment));
+        held.segments = kept;
+        drop(held);
+        drop(gone);
+    }
+
     /// Lets go of all segments: the system has no room for another mapping.
     pub(crate) fn let_go(&self) {
         let gone = std::mem::take(&mut self.held.lock().segments);
@@ -142,7 +154,7 @@ mod tests {
                 directory: directory.path().into(),
                 lock: None,
                 index_interval_bytes: 4096,
-                gaps_below: 0,
+                gaps: Default::default(),
             };
             let mut builder = BatchBuilder::default();
             for offset in 0..SEGMENTS {

@@ -63,6 +63,23 @@ pub(crate) fn remove_old(context: &SegmentContext, segments: &Segments, end: i64
     disk.sync_directory(directory)
 }
 
+/// Removes the snapshots of segments that are no more, but for the newest of all: whoever works out what became of
+/// the producers begins with that.
+pub(crate) fn remove_replaced(context: &SegmentContext, base_offsets: &[i64]) -> Result<()> {
+    let entries = context.disk.entries(&context.directory)?;
+    let snapshots = entries.iter().filter_map(|entry| match OffsetFile::parse(&entry.name) {
+        Some((OffsetFile::ProducerSnapshot, offset)) => Some(offset),
+        _ => None,
+    });
+    let mut snapshots: Vec<i64> = snapshots.collect();
+    snapshots.sort_unstable();
+    snapshots.pop();
+    for offset in snapshots.into_iter().filter(|offset| base_offsets.contains(offset)) {
+        context.disk.remove_file(&OffsetFile::ProducerSnapshot.path(&context.directory, offset))?;
+    }
+    Ok(())
+}
+
 /// How much of a log was looked at for batches of idempotent producers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogSeen {

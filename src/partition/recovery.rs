@@ -221,7 +221,7 @@ pub(crate) fn clean_end(context: &SegmentContext, base_offset: i64) -> Result<Op
         .ok()
         .and_then(|bytes| OffsetIndex::parse(base_offset, &bytes, file.len().ok()?).ok());
     let indexed = index.as_ref().and_then(OffsetIndex::last);
-    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps_below };
+    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps.below() };
     let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
     if let Some(indexed) = indexed {
         // The indexed batch itself says where it begins; its last offset must be the one indexed.
@@ -366,7 +366,8 @@ impl Recovery<'_> {
         next: Option<i64>,
     ) -> Result<Walked> {
         let point = self.circumstances.recovery_point;
-        let continuity = Continuity { expected: base_offset, gaps_below: self.context.gaps_below };
+        let continuity =
+            Continuity { expected: base_offset, gaps_below: self.context.gaps.below() };
         let mut scan = Scan::new(file, 0, continuity, Depth::Checksums)?;
         let mut walked = Walked {
             indexes: Indexes::new(base_offset, self.context.index_interval_bytes),
@@ -394,7 +395,7 @@ impl Recovery<'_> {
                     walked.expected = header.last_offset() + 1;
                 }
                 Scanned::End => {
-                    let is_short = |next| next > walked.expected.max(self.context.gaps_below);
+                    let is_short = |next| next > walked.expected.max(self.context.gaps.below());
                     if !next.is_some_and(is_short) {
                         return Ok(walked);
                     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::MutexGuard;
 
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::decode;
 use crate::partition::Partition;
@@ -47,6 +48,27 @@ impl Partition {
             writer.phase = phase;
         }
         result
+    }
+
+    /// Closes the last segment, if there is anything in it, so that a compaction can take it in.
+    #[allow(dead_code, reason = "the coordinator that calls it is being built")]
+    pub(crate) fn roll_now(self: &Arc<Self>) -> Result<()> {
+        let mut writer = self.writer.lock();
+        loop {
+            self.refuse_if_latched()?;
+            match writer.phase {
+                Phase::Open => break,
+                Phase::Busy => self.idle.wait(&mut writer),
+                Phase::Closed => return Err(Error::Closed),
+            }
+        }
+        if self.segments.last().base_offset() == self.shown.watermarks.log_end() {
+            return Ok(());
+        }
+        if writer.live.is_none() {
+            self.change_tail(&mut writer, |p, _| p.warm(), None)?;
+        }
+        self.change_tail(&mut writer, Self::rolled, None)
     }
 
     /// Opens the last segment for appending.

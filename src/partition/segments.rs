@@ -3,6 +3,13 @@
 //! Readers clone one `Arc` under a short lock and search the list without it. A segment that was
 //! replaced stays valid for whoever holds it; its mapping goes with the last holder. Cold segments are held
 //! by the store's [`OpenSegments`] for a while after they were read.
+//!
+//! Compaction puts another file under the name of a segment, and takes others away.
+//!
+//! **Invariant (one file).** A [`Segment`] stands for one file, though names come to stand for others: it is *pinned*,
+//! open and with its indexes in memory, from before its name is taken until the list has its successor, and
+//! *replaced* from then on. Whoever opens a replaced segment gets the one that now holds its offsets. So what was
+//! learnt of a position in an opening of one edition holds in every other of that edition, and in no other.
 
 use std::io;
 use std::path::Path;
@@ -39,9 +46,22 @@ pub(crate) struct Segment {
     live: Option<Live>,
     /// Set where another process appends: how many bytes have been seen whole so far.
     followed_end: Option<AtomicU64>,
-    /// A cold segment is mapped while somebody holds it, and let go with the last holder. Locked while it is
-    /// being opened, so that this is done once; ranks with `Segments::list`, which is not held then.
-    opened: Mutex<Weak<OpenSegment>>,
+    /// Another one for every file that took the name of an earlier one.
+    edition: u64,
+    /// Locked while the segment is being opened, so that this is done once; ranks with `Segments::list`, which
+    /// is not held then.
+    cold: Mutex<Cold>,
+}
+
+/// The readers' side of a cold segment.
+#[derive(Debug, Default)]
+struct Cold {
+    /// It is mapped while somebody holds it, and let go with the last holder.
+    open: Weak<OpenSegment>,
+    /// Set while its file is being replaced.
+    pinned: Option<Arc<OpenSegment>>,
+    /// Its name stands for another file, or none.
+    is_replaced: bool,
 }
 
 /// The readers' side of a segment that is being appended to, and its one descriptor, which stays open
@@ -56,6 +76,8 @@ struct Live {
 enum Opened {
     Before(Arc<OpenSegment>),
     Anew(Arc<OpenSegment>),
+    /// Not at all: its file was replaced.
+    Replaced,
 }
 
 impl Segments {
@@ -95,12 +117,53 @@ impl Segments {
             }
             other => other?,
         };
-        if let Opened::Anew(open) = &opened {
-            // Relaxed: both sides hold the lock of `held`.
-            self.held.hold(open, || !self.is_retired.load(Ordering::Relaxed));
+        match opened {
+            Opened::Before(open) => Ok(open),
+            Opened::Anew(open) => {
+                // Relaxed: both sides hold the lock of `held`.
+                self.held.hold(&open, || !self.is_retired.load(Ordering::Relaxed));
+                Ok(open)
+            }
+            // The list has its successor; that one may be replaced before it is opened, but not for ever.
+            Opened::Replaced => self.open(&self.holding(segment.base_offset), context),
         }
-        let (Opened::Before(open) | Opened::Anew(open)) = opened;
-        Ok(open)
+    }
+
+    /// Keeps a cold segment open, so that its file may be renamed: see the invariant (one file).
+    pub(crate) fn pin(&self, segment: &Segment, context: &SegmentContext) -> Result<()> {
+        let open = self.open_cold(segment, context)?;
+        open.load()?;
+        segment.cold.lock().pinned = Some(open);
+        Ok(())
+    }
+
+    /// Gives up the pins of segments whose files have their names.
+    pub(crate) fn unpin(&self, segments: &[Arc<Segment>]) {
+        for segment in segments {
+            let pinned = segment.cold.lock().pinned.take();
+            drop(pinned);
+        }
+    }
+
+    /// Puts one cold segment in the place of some that are pinned and follow one another; it begins where the
+    /// first of them does.
+    pub(crate) fn replace(&self, replaced: &[Arc<Segment>], base_offset: i64) {
+        let edition = replaced.iter().map(|segment| segment.edition).max().unwrap_or(0) + 1;
+        let is_replaced = |other: &Arc<Segment>| replaced.iter().any(|r| Arc::ptr_eq(r, other));
+        self.change(|list| {
+            let first = list.iter().position(is_replaced);
+            list.retain(|segment| !is_replaced(segment));
+            if let Some(index) = first {
+                list.insert(index, Arc::new(Segment { edition, ..Segment::cold(base_offset) }));
+            }
+        });
+        let mut let_go = Vec::new();
+        for segment in replaced {
+            let mut cold = segment.cold.lock();
+            cold.is_replaced = true;
+            let_go.extend(cold.pinned.take());
+        }
+        self.held.let_go_of_these(&let_go);
     }
 
     /// Lets go of what is held of this partition, and holds nothing of it any more: it is being deleted.
@@ -124,13 +187,6 @@ impl Segments {
         let list = self.list.read();
         let after = list.partition_point(|segment| segment.base_offset <= offset);
         Arc::clone(&list[after.saturating_sub(1)])
-    }
-
-    /// Gives the first segment that starts behind `base_offset`.
-    pub(crate) fn after(&self, base_offset: i64) -> Option<Arc<Segment>> {
-        let list = self.list.read();
-        let index = list.partition_point(|segment| segment.base_offset <= base_offset);
-        list.get(index).map(Arc::clone)
     }
 
     pub(crate) fn first(&self) -> Arc<Segment> {
@@ -188,7 +244,7 @@ impl Segments {
 
 impl Segment {
     fn cold(base_offset: i64) -> Segment {
-        Segment { base_offset, live: None, followed_end: None, opened: Mutex::new(Weak::new()) }
+        Segment { base_offset, live: None, followed_end: None, edition: 0, cold: Mutex::default() }
     }
 
     fn followed(base_offset: i64) -> Segment {
@@ -204,12 +260,21 @@ impl Segment {
         self.base_offset
     }
 
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// Gives the readers' side of a cold segment if somebody holds it.
+    pub(crate) fn if_open(&self) -> Option<Arc<OpenSegment>> {
+        self.cold.lock().open.upgrade()
+    }
+
     /// Gives a cold segment's readers' side, mapping the file if nobody holds it.
     fn opened(&self, context: &SegmentContext) -> Result<Opened> {
-        let mut opened = self.opened.lock();
+        let mut cold = self.cold.lock();
         // Acquire: pairs with the Release in `show_followed`.
         let end = self.followed_end.as_ref().map(|end| end.load(Ordering::Acquire));
-        if let Some(open) = opened.upgrade() {
+        if let Some(open) = cold.open.upgrade() {
             match end {
                 None => {
                     open.was_read();
@@ -224,8 +289,12 @@ impl Segment {
                 Some(_) => {}
             }
         }
-        let open = Arc::new(OpenSegment::cold(context.clone(), self.base_offset, end)?);
-        *opened = Arc::downgrade(&open);
+        if cold.is_replaced {
+            return Ok(Opened::Replaced);
+        }
+        let open = OpenSegment::cold(context.clone(), self.base_offset, end)?;
+        let open = Arc::new(open.of_edition(self.edition));
+        cold.open = Arc::downgrade(&open);
         Ok(Opened::Anew(open))
     }
 

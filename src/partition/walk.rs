@@ -24,7 +24,8 @@ impl Partition {
     ///
     /// * A segment could not be opened; what lies before it was shown.
     pub(crate) fn walk(&self, mut show: impl FnMut(Walked<'_>)) -> Result<()> {
-        let log_start = self.watermarks().log_start();
+        // Compaction may join segments meanwhile; what was shown is not shown again.
+        let mut shown_below = self.watermarks().log_start();
         for segment in self.segments().snapshot().iter() {
             let open = self.segments().open(segment, self.context())?;
             let Some(view) = open.view() else { continue };
@@ -34,7 +35,8 @@ impl Partition {
                 let fault = match Batch::verify(bytes) {
                     Ok(batch) => {
                         let header = *batch.header();
-                        if header.last_offset() >= log_start {
+                        if header.last_offset() >= shown_below {
+                            shown_below = header.last_offset() + 1;
                             show(Walked::Batch(batch));
                         }
                         position += header.len() as u64;

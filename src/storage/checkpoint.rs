@@ -54,9 +54,11 @@ impl OffsetCheckpoint {
         self.offsets.insert((topic.clone(), partition), offset);
     }
 
-    /// Takes a topic off the record.
-    pub(crate) fn forget(&mut self, topic: &TopicName) {
+    /// Takes a topic off the record; says whether it was on it.
+    pub(crate) fn forget(&mut self, topic: &TopicName) -> bool {
+        let before = self.offsets.len();
         self.offsets.retain(|(other, _), _| other != topic);
+        self.offsets.len() < before
     }
 
     pub(crate) fn of(&self, topic: &TopicName, partition: u32) -> Option<i64> {
@@ -88,6 +90,25 @@ pub(crate) fn write_epochs(disk: &Disk, path: &Path, epochs: &[(i32, i64)]) -> R
         writeln!(text, "{epoch} {start}").expect("a string takes everything");
     }
     disk.replace(path, text.as_bytes())
+}
+
+/// Reads a file that holds one offset; one that is missing holds 0.
+pub(crate) fn read_offset(disk: &Disk, path: &Path) -> Result<i64> {
+    if !disk.exists(path)? {
+        return Ok(0);
+    }
+    match &entries(disk, path)?[..] {
+        [(line, position)] => line
+            .parse::<i64>()
+            .ok()
+            .filter(|offset| *offset >= 0)
+            .ok_or_else(|| malformed(path, *position, "not an offset")),
+        _ => Err(malformed(path, 0, "not one offset")),
+    }
+}
+
+pub(crate) fn write_offset(disk: &Disk, path: &Path, offset: i64) -> Result<()> {
+    disk.replace(path, format!("{}{offset}\n", heading(1)).as_bytes())
 }
 
 /// More than any directory needs: at some 30 bytes a partition, two million partitions.

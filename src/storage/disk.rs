@@ -15,6 +15,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -301,6 +302,18 @@ impl DiskFile {
         #[cfg(test)]
         self.disk.told(|script| script.file_is_durable(&self.file));
         Ok(())
+    }
+
+    /// Gives the time at which the file says it was changed.
+    pub(crate) fn modified(&self) -> Result<SystemTime> {
+        let metadata = self.file.metadata();
+        metadata.and_then(|m| m.modified()).map_err(|e| Error::io("examine", &self.path, e))
+    }
+
+    /// Lets the file say that it was changed at a time.
+    pub(crate) fn set_modified(&self, time: SystemTime) -> Result<()> {
+        self.disk.effect("date", &self.path)?;
+        self.file.set_modified(time).map_err(|e| Error::io("date", &self.path, e))
     }
 
     /// Reserves real space up to `end`, as zeros behind what is there. On failure the file is as it was.

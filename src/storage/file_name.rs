@@ -22,8 +22,16 @@ pub(crate) const CLUSTER_METADATA: &str = "__cluster_metadata";
 /// In a partition directory.
 pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
+/// Below which offset a compaction here may have left gaps.
+pub(crate) const COMPACTED: &str = "ottla.compacted";
 /// What recovery cut off, kept for inspection.
 pub(crate) const QUARANTINE_PREFIX: &str = "ottla.cut-";
+
+/// What Kafka puts behind a file's name while a compaction writes it, once it is whole and about to replace its
+/// input, and before it is removed.
+pub(crate) const CLEANED_SUFFIX: &str = ".cleaned";
+pub(crate) const SWAP_SUFFIX: &str = ".swap";
+pub(crate) const DELETED_SUFFIX: &str = ".deleted";
 
 /// A file that is being written; it replaces its namesake once it is whole, and is swept at open.
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -54,6 +62,11 @@ impl OffsetFile {
     /// Gives the file of this kind that belongs to the same segment as `log`.
     pub(crate) fn beside(self, log: &Path) -> PathBuf {
         log.with_extension(self.extension())
+    }
+
+    /// Gives the path of a file of this kind with one of Kafka's suffixes behind its name.
+    pub(crate) fn suffixed(self, directory: &Path, offset: i64, suffix: &str) -> PathBuf {
+        directory.join(format!("{offset:020}.{}{suffix}", self.extension()))
     }
 
     /// Reads a file name; `None` if it is not one of ours, padding included.

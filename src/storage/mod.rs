@@ -3,7 +3,7 @@
 //! ```text
 //! <root>/.lock .kafka_cleanshutdown *-checkpoint ottla.topics
 //! <root>/<topic>-<n>/<20 digits>.log .index .timeindex .snapshot
-//! <root>/<topic>-<n>/leader-epoch-checkpoint partition.metadata
+//! <root>/<topic>-<n>/leader-epoch-checkpoint partition.metadata ottla.compacted
 //! ```
 
 pub(crate) mod catalog;
@@ -12,6 +12,7 @@ pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod faults;
 pub(crate) mod file_name;
+pub(crate) mod gaps;
 pub(crate) mod indexes;
 pub(crate) mod lock;
 pub(crate) mod map;
@@ -19,5 +20,6 @@ pub(crate) mod offset_index;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod segment_files;
+pub(crate) mod swap;
 pub(crate) mod time_index;
 pub(crate) mod verified;

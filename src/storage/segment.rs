@@ -41,6 +41,8 @@ use crate::storage::verified::Verified;
 pub(crate) struct OpenSegment {
     context: SegmentContext,
     base_offset: i64,
+    /// Two openings of the same base offset and edition show the same file.
+    edition: u64,
     path: PathBuf,
     /// `None` for an empty file: nothing can be mapped of it.
     mapping: Option<Arc<Mapping>>,
@@ -95,6 +97,7 @@ impl OpenSegment {
         Ok(OpenSegment {
             context,
             base_offset,
+            edition: 0,
             path,
             mapping,
             end: AtomicU64::new(end),
@@ -117,6 +120,7 @@ impl OpenSegment {
         OpenSegment {
             context,
             base_offset,
+            edition: 0,
             path,
             mapping: Some(mapping),
             end: AtomicU64::new(end),
@@ -125,6 +129,20 @@ impl OpenSegment {
             verified: Verified::new(end),
             was_read: AtomicBool::new(true),
         }
+    }
+
+    /// Names the edition of a segment that was just opened.
+    pub(crate) fn of_edition(self, edition: u64) -> OpenSegment {
+        OpenSegment { edition, ..self }
+    }
+
+    pub(crate) fn edition(&self) -> u64 {
+        self.edition
+    }
+
+    /// Loads what is otherwise loaded from the segment's files when it is needed.
+    pub(crate) fn load(&self) -> Result<()> {
+        self.indexes().map(drop)
     }
 
     /// Shows readers the bytes up to `end`.
@@ -436,7 +454,7 @@ struct Walk<'s> {
 
 impl<'s> Walk<'s> {
     fn new(segment: &'s OpenSegment, view: &'s View) -> Walk<'s> {
-        let gaps_below = segment.context.gaps_below;
+        let gaps_below = segment.context.gaps.below();
         let continuity = Continuity { expected: segment.base_offset, gaps_below };
         Walk {
             segment,
@@ -575,7 +593,7 @@ mod tests {
             directory: directory.into(),
             lock: None,
             index_interval_bytes: 300,
-            gaps_below: 0,
+            gaps: Default::default(),
         }
     }
 

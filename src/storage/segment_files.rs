@@ -9,6 +9,7 @@ use crate::storage::disk::Access;
 use crate::storage::disk::Disk;
 use crate::storage::disk::DiskFile;
 use crate::storage::file_name::OffsetFile;
+use crate::storage::gaps::Gaps;
 use crate::storage::lock::DirectoryLock;
 use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
@@ -22,8 +23,8 @@ pub(crate) struct SegmentContext {
     pub(crate) directory: Arc<Path>,
     pub(crate) lock: Option<Arc<DirectoryLock>>,
     pub(crate) index_interval_bytes: u32,
-    /// Compaction may have left gaps in the offsets below this one.
-    pub(crate) gaps_below: i64,
+    /// Where offsets may be missing.
+    pub(crate) gaps: Gaps,
 }
 
 impl SegmentContext {
@@ -50,7 +51,7 @@ pub(super) fn end_of_batches(
     file: &DiskFile,
     base_offset: i64,
 ) -> Result<u64> {
-    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps_below };
+    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps.below() };
     let mut scan = Scan::new(file, 0, continuity, Depth::Headers)?;
     while let Scanned::Batch { .. } = scan.next()? {}
     // Anything but zeros is damage, and whoever reads it is to be told.

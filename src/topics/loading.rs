@@ -25,6 +25,7 @@ use crate::storage::catalog::TopicId;
 use crate::storage::checkpoint::OffsetCheckpoint;
 use crate::storage::file_name;
 use crate::storage::file_name::RootDirectory;
+use crate::storage::gaps::Gaps;
 use crate::storage::lock::LastBoot;
 use crate::storage::segment_files::SegmentContext;
 use crate::topic_state::Settings;
@@ -167,7 +168,7 @@ impl Topics {
                 directory: directory.into(),
                 lock: self.writing.as_ref().map(|writing| Arc::clone(&writing.lock)),
                 index_interval_bytes: log.index_interval_bytes,
-                gaps_below: surroundings.cleaned.of(name, number).unwrap_or(0),
+                gaps: Gaps::below_offset(surroundings.cleaned.of(name, number).unwrap_or(0)),
             },
             config: Arc::clone(log),
             clock: self.clock.clone(),

@@ -6,6 +6,7 @@
 //! **Invariant (roll back, roll on).** A creation that had not returned is undone by the next open, a
 //! deletion that had begun is finished by it.
 
+pub(crate) mod cleaning;
 pub(crate) mod findings;
 pub(crate) mod loading;
 pub(crate) mod surroundings;
@@ -81,6 +82,8 @@ struct Writing {
     lock: Arc<DirectoryLock>,
     catalog: Mutex<Catalog>,
     recovery_points: Mutex<OffsetCheckpoint>,
+    /// How far each partition was compacted.
+    cleaned: Mutex<OffsetCheckpoint>,
 }
 
 impl Topics {
@@ -111,6 +114,7 @@ impl Topics {
                 lock: Arc::new(lock),
                 catalog: Mutex::new(catalog),
                 recovery_points: Mutex::new(surroundings.recovery_points.clone()),
+                cleaned: Mutex::new(surroundings.cleaned.clone()),
             }),
             changes: Mutex::new(()),
             list: RwLock::default(),
@@ -517,6 +521,7 @@ impl Topics {
         // A topic that is created anew under this name must not inherit them.
         points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))?;
         drop(points);
+        self.forget_cleaned(writing, name)?;
         self.change_catalog(writing, |catalog| {
             catalog.topics.remove(name);
         })

@@ -65,6 +65,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
         &[
             "format/encode.rs",
             "format/decode.rs",
+            "format/rewrite.rs",
             // `ottla.topics` carries a checksum of its own.
             "storage/catalog.rs",
             // A producer snapshot is carried along only if it is whole; here and in a check.

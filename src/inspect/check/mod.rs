@@ -28,6 +28,7 @@ use crate::storage::disk::Entry;
 use crate::storage::file_name;
 use crate::storage::file_name::OffsetFile;
 use crate::storage::file_name::RootDirectory;
+use crate::storage::gaps;
 
 /// Checks everything in a data directory: every checksum of every batch, the order of offsets, indexes,
 /// snapshots, checkpoints and the list of topics.
@@ -243,10 +244,21 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
                 Vec::new()
             }
         };
+        let (gaps_below, durable_below) = match gaps::read_mark(&self.disk, &directory) {
+            Ok(mark) => (mark, mark),
+            Err(error) => {
+                self.problem_of(error);
+                (i64::MAX, 0)
+            }
+        };
         let segments = segments_of(&entries);
         let mut log = Log {
-            gaps_below: surroundings.cleaned.of(topic, number).unwrap_or(0),
-            recovery_point: surroundings.recovery_points.of(topic, number).unwrap_or(0),
+            gaps_below: surroundings.cleaned.of(topic, number).unwrap_or(0).max(gaps_below),
+            recovery_point: surroundings
+                .recovery_points
+                .of(topic, number)
+                .unwrap_or(0)
+                .max(durable_below),
             expected: segments.first().map_or(0, |(_, base_offset)| *base_offset),
             is_cut_short: false,
             epochs,

@@ -1,0 +1,122 @@
+//! Which segments a compaction makes into one.
+
+/// What counts of a segment for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) base_offset: i64,
+    /// Where the next segment begins.
+    pub(crate) next: i64,
+    pub(crate) len: u64,
+    pub(crate) index_len: u64,
+    pub(crate) time_index_len: u64,
+    /// Every record in it can be looked at.
+    pub(crate) is_readable: bool,
+}
+
+/// How large a segment may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SegmentLimits {
+    pub(crate) segment_bytes: u32,
+    pub(crate) segment_index_bytes: u32,
+}
+
+/// Gives how many of the segments at the front become one; 0 if the first stays as it is.
+///
+/// As in Kafka, their sizes as they are count, not as they will be: what has shrunk is joined by a later compaction.
+pub(crate) fn group_len(segments: &[Extent], limits: SegmentLimits) -> usize {
+    let Some(first) = segments.first().filter(|first| first.is_readable) else {
+        return 0;
+    };
+    let mut sum = *first;
+    let mut count = 1;
+    for segment in &segments[1..] {
+        sum.len += segment.len;
+        sum.index_len += segment.index_len;
+        sum.time_index_len += segment.time_index_len;
+        let fits = segment.is_readable
+            && sum.len <= u64::from(limits.segment_bytes)
+            && sum.index_len <= u64::from(limits.segment_index_bytes)
+            && sum.time_index_len <= u64::from(limits.segment_index_bytes)
+            // An empty one has no offsets; were it not let in, it would stay for ever.
+            && (segment.len == 0 || segment.next - 1 - first.base_offset <= i64::from(i32::MAX));
+        if !fits || count == GROUP_LEN_MAX {
+            break;
+        }
+        count += 1;
+    }
+    count
+}
+
+/// All of them are mapped while they are replaced.
+const GROUP_LEN_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(base_offset: i64, next: i64, len: u64) -> Extent {
+        Extent {
+            base_offset,
+            next,
+            len,
+            index_len: len / 10,
+            time_index_len: 12,
+            is_readable: true,
+        }
+    }
+
+    #[test]
+    fn neighbours_are_joined_while_they_fit() {
+        let limits = SegmentLimits { segment_bytes: 1000, segment_index_bytes: 90 };
+        let far = i64::from(i32::MAX);
+        let unreadable = |base| Extent { is_readable: false, ..extent(base, base + 10, 10) };
+        let cases: &[(&str, Vec<Extent>, usize)] = &[
+            ("nothing", vec![], 0),
+            ("one", vec![extent(0, 10, 2000)], 1),
+            (
+                "up to the limit",
+                vec![
+                    extent(0, 10, 400),
+                    extent(10, 20, 400),
+                    extent(20, 30, 100),
+                    extent(30, 40, 101),
+                ],
+                3,
+            ),
+            (
+                "the indexes count",
+                vec![extent(0, 10, 500), Extent { index_len: 41, ..extent(10, 20, 1) }],
+                1,
+            ),
+            (
+                "both of them",
+                vec![extent(0, 10, 500), Extent { time_index_len: 79, ..extent(10, 20, 1) }],
+                1,
+            ),
+            (
+                "offsets are 32-bit",
+                vec![extent(0, 10, 10), extent(10, far + 1, 10), extent(far + 1, far + 2, 10)],
+                2,
+            ),
+            (
+                "but not those of an empty one",
+                vec![extent(0, 10, 10), extent(10, far + 5, 0), extent(far + 5, far + 6, 1)],
+                2,
+            ),
+            ("what cannot be read stays", vec![unreadable(0), extent(10, 20, 10)], 0),
+            (
+                "and keeps others apart",
+                vec![extent(0, 10, 10), unreadable(10), extent(20, 30, 10)],
+                1,
+            ),
+            ("not too many at once", vec![extent(0, 1, 0); 500], GROUP_LEN_MAX),
+        ];
+        for (what, segments, len) in cases {
+            let mut segments = segments.clone();
+            if *len == GROUP_LEN_MAX {
+                segments.iter_mut().for_each(|s| s.time_index_len = 0);
+            }
+            assert_eq!(group_len(&segments, limits), *len, "{what}");
+        }
+    }
+}
