@@ -352,7 +352,7 @@ impl Group {
     /// * [`Error::Latched`] if a partition cannot be made durable; and as an append.
     pub(crate) fn commit(
         &self,
-        log: &OffsetsLog,
+        log: &Arc<OffsetsLog>,
         by: Committer,
         commits: &[Commit],
     ) -> Result<Option<Written>> {
@@ -372,7 +372,7 @@ impl Group {
     /// nothing; by whoever comes first, and for none if it knows one of the topic.
     pub(crate) fn commit_first(
         &self,
-        log: &OffsetsLog,
+        log: &Arc<OffsetsLog>,
         topic: &TopicName,
         commits: &[Commit],
     ) -> Result<Option<Written>> {
@@ -391,7 +391,7 @@ impl Group {
     /// * As an append; nothing was removed.
     pub(crate) fn remove_offsets(
         &self,
-        log: &OffsetsLog,
+        log: &Arc<OffsetsLog>,
         is_meant: impl Fn(&TopicName, u32) -> bool,
     ) -> Result<Option<Written>> {
         let _papers = self.papers.lock();
@@ -413,7 +413,7 @@ impl Group {
     /// # Errors
     ///
     /// * [`Error::GroupNotEmpty`]; as an append. Nothing was removed.
-    pub(crate) fn delete(&self, log: &OffsetsLog) -> Result<Written> {
+    pub(crate) fn delete(&self, log: &Arc<OffsetsLog>) -> Result<Written> {
         let _papers = self.papers.lock();
         let refuse_if_in_use = |shared: &Shared| match shared.state.is_empty() {
             true => Ok(()),
@@ -444,7 +444,7 @@ impl Group {
     /// # Errors
     ///
     /// * As an append: the record is behind, which costs static members their place after a restart.
-    pub(crate) fn record_members(&self, log: &OffsetsLog) -> Result<()> {
+    pub(crate) fn record_members(&self, log: &Arc<OffsetsLog>) -> Result<()> {
         let mut papers = self.papers.lock();
         let value = {
             let mut shared = self.shared.lock();
@@ -499,7 +499,7 @@ impl Group {
     fn put_on_record(
         &self,
         _papers: &mut Papers,
-        log: &OffsetsLog,
+        log: &Arc<OffsetsLog>,
         commits: &[Commit],
     ) -> Result<Written> {
         let timestamp_ms = log.now_ms();

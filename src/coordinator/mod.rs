@@ -63,7 +63,7 @@ impl Coordinator {
         &self.topics
     }
 
-    pub(crate) fn log(&self) -> &OffsetsLog {
+    pub(crate) fn log(&self) -> &Arc<OffsetsLog> {
         &self.log
     }
 
@@ -202,6 +202,7 @@ impl Coordinator {
             group.put_out(|_, _| true);
             first_error = first_error.and(group.record_members(&self.log));
         }
+        self.log.close();
         first_error
     }
 

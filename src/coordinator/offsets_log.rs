@@ -4,9 +4,13 @@
 //! as many partitions as Kafka gave it, and a group's papers lie where Kafka puts them. It is compacted in the
 //! background when most of it is out of date.
 
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -21,6 +25,7 @@ use crate::format::group_records;
 use crate::format::group_records::OffsetValue;
 use crate::name::TopicName;
 use crate::partition::Partition;
+use crate::partition::compaction::Compaction;
 use crate::record::Record;
 use crate::storage::map::Door;
 use crate::topic_state::TopicState;
@@ -32,8 +37,18 @@ pub(crate) struct OffsetsLog {
     topics: Arc<Topics>,
     /// `None` until there is one. Lock rank 1: held while the topic is being created.
     topic: Mutex<Option<Arc<TopicState>>>,
-    /// Bytes appended since it was compacted last.
+    /// Bytes appended since it was compacted last. Relaxed, as is the other: they are estimates.
     appended_len: AtomicU64,
+    /// Bytes that the last compaction left.
+    kept_len: AtomicU64,
+    /// The thread that compacts it, or has. Lock rank 9: held to begin and to end one.
+    compacting: Mutex<Compacting>,
+}
+
+#[derive(Debug, Default)]
+struct Compacting {
+    thread: Option<JoinHandle<()>>,
+    is_closed: bool,
 }
 
 /// One paper: a key, and what is now on record under it.
@@ -101,7 +116,13 @@ impl Entry {
 
 impl OffsetsLog {
     pub(crate) fn new(topics: Arc<Topics>) -> OffsetsLog {
-        OffsetsLog { topics, topic: Mutex::new(None), appended_len: AtomicU64::new(0) }
+        OffsetsLog {
+            topics,
+            topic: Mutex::new(None),
+            appended_len: AtomicU64::new(0),
+            kept_len: AtomicU64::new(0),
+            compacting: Mutex::default(),
+        }
     }
 
     /// Notes how long the log was when its papers were read.
@@ -135,7 +156,7 @@ impl OffsetsLog {
     /// # Errors
     ///
     /// * As [`Partition::append`], and as the creation of a topic. Of several batches the first may be there.
-    pub(crate) fn append(&self, group: &str, entries: Vec<Entry>) -> Result<Written> {
+    pub(crate) fn append(self: &Arc<Self>, group: &str, entries: Vec<Entry>) -> Result<Written> {
         let topic = self.topic_or_create()?;
         let number = group_records::group_partition(group, topic.partition_count());
         let partition = topic.open_partition(number)?;
@@ -157,7 +178,67 @@ impl OffsetsLog {
             }
         }
         append(&mut batch)?;
+        if self.is_mostly_outdated() {
+            self.begin_to_compact();
+        }
         Ok(Written { partition, end })
+    }
+
+    /// Ends compacting, for good: waits for the thread that is at it.
+    pub(crate) fn close(&self) {
+        let mut compacting = self.compacting.lock();
+        compacting.is_closed = true;
+        let thread = compacting.thread.take();
+        drop(compacting);
+        if let Some(thread) = thread {
+            // Its panics were caught and noted where they happened.
+            drop(thread.join());
+        }
+    }
+
+    fn is_mostly_outdated(&self) -> bool {
+        let kept_len = self.kept_len.load(Ordering::Relaxed);
+        self.appended_len.load(Ordering::Relaxed) > COMPACTED_LEN_MIN.max(2 * kept_len)
+    }
+
+    /// Has a thread compact the topic, unless one is at it.
+    fn begin_to_compact(self: &Arc<Self>) {
+        let mut compacting = self.compacting.lock();
+        let is_at_it = compacting.thread.as_ref().is_some_and(|thread| !thread.is_finished());
+        if is_at_it || compacting.is_closed {
+            return;
+        }
+        // Taken back if it fails: the next append tries again, and no sooner than after as much again.
+        self.appended_len.store(0, Ordering::Relaxed);
+        let log = Arc::clone(self);
+        let compact = move || {
+            let compacted = catch_unwind(AssertUnwindSafe(|| log.compact()));
+            match compacted {
+                Ok(Ok(())) | Ok(Err(Error::Closed | Error::Latched { .. })) => {}
+                Ok(Err(error)) => log.topics.note_once("compacting __consumer_offsets", &error),
+                Err(_) => log.topics.note_panic(),
+            }
+        };
+        match thread::Builder::new().name("ottla-compact".into()).spawn(compact) {
+            Ok(thread) => compacting.thread = Some(thread),
+            Err(error) => {
+                let error = Error::io("start a thread for", self.topics.root(), error);
+                self.topics.note_once("compacting __consumer_offsets", &error);
+            }
+        }
+    }
+
+    /// Leaves one paper of each key, but for what is appended meanwhile.
+    fn compact(&self) -> Result<()> {
+        let Some(topic) = self.topic()? else { return Ok(()) };
+        let how = Compaction::of(&topic.log_config(), self.now_ms());
+        let mut kept_len = 0;
+        for (number, partition) in topic.open_partitions() {
+            partition.roll_now()?;
+            kept_len += self.topics.compact(&topic, number, &how)?.after.bytes;
+        }
+        self.kept_len.store(kept_len, Ordering::Relaxed);
+        Ok(())
     }
 
     fn topic_or_create(&self) -> Result<Arc<TopicState>> {
@@ -186,6 +267,8 @@ impl OffsetsLog {
 pub(crate) const NAME: &str = "__consumer_offsets";
 /// Kafka's default is 100 MiB; this one is to stay small.
 const SEGMENT_BYTES: u32 = 4 << 20;
+/// So much is appended before the topic is compacted at the least.
+const COMPACTED_LEN_MIN: u64 = 1 << 20;
 const BATCH_LEN_MAX: usize = 512 << 10;
 /// How long papers may stay unsynchronised that nobody waits for.
 const SYNC_WITHIN: Duration = Duration::from_millis(10);

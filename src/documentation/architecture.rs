@@ -282,6 +282,7 @@
 //! | --- | --- | --- |
 //! | the caller's | any | |
 //! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
+//! | `ottla-compact` | one while `__consumer_offsets` is being compacted | when it is |
 //! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |
 //!
 //! The background thread holds the registry weakly. A chore that panics is caught, and shows in

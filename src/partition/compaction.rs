@@ -66,7 +66,6 @@ pub(crate) struct Compaction {
 
 impl Compaction {
     /// Kafka's defaults, for a log of which nothing was compacted.
-    #[allow(dead_code, reason = "the coordinator that calls it is being built")]
     pub(crate) fn of(config: &LogConfig, now_ms: i64) -> Compaction {
         Compaction {
             first_dirty: 0,

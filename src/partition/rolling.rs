@@ -51,7 +51,6 @@ impl Partition {
     }
 
     /// Closes the last segment, if there is anything in it, so that a compaction can take it in.
-    #[allow(dead_code, reason = "the coordinator that calls it is being built")]
     pub(crate) fn roll_now(self: &Arc<Self>) -> Result<()> {
         let mut writer = self.writer.lock();
         loop {

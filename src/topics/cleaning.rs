@@ -23,7 +23,6 @@ impl Topics {
     ///
     /// * As [`Partition::compact`](crate::partition::Partition::compact).
     /// * What kept the record from being written: the next compaction does some of this one's work again.
-    #[allow(dead_code, reason = "the coordinator that calls it is being built")]
     pub(crate) fn compact(
         &self,
         state: &Arc<TopicState>,

@@ -550,3 +550,40 @@ fn an_iterator_and_a_task_take_part_too() {
     let mut b = builder.subscribe("g", &topic).unwrap();
     assert_eq!((&mut b).into_iter().count(), 7);
 }
+
+#[test]
+fn what_groups_have_on_record_stays_small_however_often_they_commit() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let store = Store::open(&path).unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    fill(&store, &topic, 2);
+    let long = "x".repeat(4000);
+    let mut quiet = store.consumer().group("quiet").assign([&partition]).unwrap();
+    let noted = OffsetAndMetadata::new(1).with_metadata("early");
+    quiet.commit_offsets([(partition.clone(), noted.clone())]).unwrap();
+    let mut busy = store.consumer().group("busy").assign([&partition]).unwrap();
+    let len = || -> u64 {
+        let files = std::fs::read_dir(path.join("__consumer_offsets-0")).unwrap();
+        files.map(|file| file.unwrap().metadata().map_or(0, |metadata| metadata.len())).sum()
+    };
+    let deadline = std::time::Instant::now() + SOON;
+    // 8 MiB, and on until a compaction has shown.
+    for round in 0.. {
+        let offset = OffsetAndMetadata::new(round % 2).with_metadata(&long);
+        busy.commit_offsets([(partition.clone(), offset)]).unwrap();
+        if round >= 2000 && len() < 4 << 20 {
+            break;
+        }
+        assert!(std::time::Instant::now() < deadline, "{} bytes", len());
+    }
+    assert!(store.health().is_good(), "{:?}", store.health());
+    drop((quiet, busy, partition, topic));
+    store.close().unwrap();
+    assert!(ottla::inspect::check(&path).unwrap().problems.is_empty());
+    let store = Store::open(&path).unwrap();
+    let offsets = store.group("quiet").unwrap().offsets().unwrap();
+    assert_eq!(offsets, [("t".to_owned(), 0, noted)]);
+    assert_eq!(store.group("busy").unwrap().offsets().unwrap()[0].2.metadata(), long);
+}
