@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::config;
 use crate::config::ConfigEntry;
 use crate::config::Property;
 use crate::config::ValueRange;
 use crate::config::in_force;
 use crate::config::kept;
 use crate::config::no_network;
-use crate::error::Error;
 use crate::error::Result;
 
 /// A consumer's properties as they were set, in Kafka's spelling.
@@ -53,15 +53,11 @@ pub(crate) enum AutoOffsetReset {
 impl ConsumerConfig {
     /// Takes a property by Kafka's name and says what it asks for.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<ConsumerSetting> {
-        if SECRET_FAMILIES.iter().any(|family| key.starts_with(family)) {
+        if config::is_about_a_connection(key) {
             return Ok(ConsumerSetting::Nothing);
         }
         let value = value.trim();
-        let property = PROPERTIES
-            .iter()
-            .find(|property| property.name() == key)
-            .ok_or_else(|| Error::UnknownConfig { key: key.to_owned(), of: "a consumer" })?;
-        property.check(value)?;
+        let property = config::checked(PROPERTIES, "a consumer", key, value)?;
         let number = || -> Result<u64> {
             value.parse().map_err(|_| property.refuse(value, "it is out of range".into()))
         };
@@ -98,12 +94,7 @@ impl ConsumerConfig {
 
     /// Lists every property of a consumer: its value, and whether it does something.
     pub(crate) fn entries(&self) -> Vec<ConfigEntry> {
-        let entry = |property: &Property| {
-            let set = self.set.get(property.name());
-            let value = set.map_or(property.default(), String::as_str);
-            property.entry(value.to_owned(), set.is_none())
-        };
-        PROPERTIES.iter().map(entry).collect()
+        config::entries(PROPERTIES, &self.set)
     }
 }
 
@@ -178,9 +169,6 @@ const FETCH_MAX_BYTES: &str = "fetch.max.bytes";
 const MAX_PARTITION_FETCH_BYTES: &str = "max.partition.fetch.bytes";
 const CHECK_CRCS: &str = "check.crcs";
 
-/// Families of properties that are about the network, all of them. They may be secrets, so they are not kept.
-const SECRET_FAMILIES: &[&str] = &["ssl.", "sasl."];
-
 const INT_MAX: i64 = i32::MAX as i64;
 const ANY_NUMBER: ValueRange = ValueRange::Number(0, i64::MAX);
 
@@ -246,6 +234,7 @@ static PROPERTIES: &[Property] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
     #[test]
     fn durations_are_read_as_java_writes_them() {

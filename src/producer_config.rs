@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::config;
 use crate::config::ConfigEntry;
 use crate::config::Property;
 use crate::config::ValueRange;
 use crate::config::in_force;
 use crate::config::kept;
 use crate::config::no_network;
-use crate::error::Error;
 use crate::error::Result;
 
 /// A producer's configuration as it was set.
@@ -71,15 +71,11 @@ impl ProducerConfig {
 
     /// Sets a property by Kafka's name and in Kafka's spelling.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        if SECRET_FAMILIES.iter().any(|family| key.starts_with(family)) {
+        if config::is_about_a_connection(key) {
             return Ok(());
         }
         let value = value.trim();
-        let property = PROPERTIES
-            .iter()
-            .find(|property| property.name() == key)
-            .ok_or_else(|| Error::UnknownConfig { key: key.to_owned(), of: "a producer" })?;
-        property.check(value)?;
+        let property = config::checked(PROPERTIES, "a producer", key, value)?;
         let number = || -> Result<u64> {
             value.parse().map_err(|_| property.refuse(value, "it is out of range".into()))
         };
@@ -112,12 +108,7 @@ impl ProducerConfig {
 
     /// Lists every property of a producer: its value, and whether it does something.
     pub(crate) fn entries(&self) -> Vec<ConfigEntry> {
-        let entry = |property: &Property| {
-            let set = self.set.get(property.name());
-            let value = set.map_or(property.default(), String::as_str);
-            property.entry(value.to_owned(), set.is_none())
-        };
-        PROPERTIES.iter().map(entry).collect()
+        config::entries(PROPERTIES, &self.set)
     }
 }
 
@@ -136,9 +127,6 @@ const STAGED_AT_MOST: Duration = Duration::from_millis(5);
 const BATCH_BYTES_MAX: usize = i32::MAX as usize / 2;
 /// A hundred years: longer than any wait that makes sense, and within what an `Instant` can hold.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-
-/// Families of properties that are about the network, all of them. They may be secrets, so they are not kept.
-const SECRET_FAMILIES: &[&str] = &["ssl.", "sasl."];
 
 const INT_MAX: i64 = i32::MAX as i64;
 const ANY_NUMBER: ValueRange = ValueRange::Number(0, i64::MAX);
@@ -206,8 +194,8 @@ mod tests {
     fn every_default_is_valid_and_what_is_in_force() {
         let mut config = ProducerConfig::default();
         let before = format!("{:?}", (config.linger, config.buffer_memory, config.max_block));
-        for property in PROPERTIES {
-            config.set(property.name(), property.default()).unwrap();
+        for property in ProducerConfig::default().entries() {
+            config.set(property.name, &property.value).unwrap();
         }
         assert_eq!(
             format!("{:?}", (config.linger, config.buffer_memory, config.max_block)),
