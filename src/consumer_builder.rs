@@ -368,7 +368,8 @@ impl ConsumerBuilder {
     ///
     /// * [`Error::InvalidGroup`], [`Error::InconsistentAssignor`], [`Error::InstanceInUse`].
     /// * [`Error::InvalidArgument`] if nothing is subscribed to.
-    /// * [`Error::NoOffset`] if it is to begin where the group stopped, and that is nowhere.
+    /// * [`Error::NoOffset`] if it is to begin where the group stopped, and that is nowhere;
+    ///   [`Error::OffsetOutOfRange`] if it is to begin at an offset out of range, and the reset policy says so.
     /// * [`Error::ReadOnly`], [`Error::Closed`]; whatever keeps the group's papers from being read or written.
     ///
     /// ```

@@ -63,7 +63,8 @@ pub struct GroupDescription {
     pub group: String,
     /// What it is up to.
     pub status: GroupStatus,
-    /// How its partitions are shared out; `None` if it never had a member.
+    /// How its partitions are shared out; `None` if it has no members and had none in this life of the store, but
+    /// for static ones.
     pub assignor: Option<String>,
     /// Counts what members and assignments went through; 0 if it never had a member.
     pub generation: i32,
@@ -226,7 +227,13 @@ impl ConsumerGroup {
         partitions: impl IntoIterator<Item = TopicPartition>,
     ) -> Result<Vec<OffsetChange>> {
         let group = self.coordinator.group(&self.id)?;
+        let mut seen: Vec<TopicPartition> = Vec::new();
         let plan = |partition: TopicPartition| {
+            if seen.contains(&partition) {
+                let reason = "a partition is given twice";
+                return Err(Error::InvalidArgument { argument: "partitions", reason });
+            }
+            seen.push(partition.clone());
             let open = partition.open()?;
             open.refresh()?;
             let (topic, number) = (&partition.topic().state.name, partition.partition());
@@ -472,7 +479,7 @@ impl ConsumerGroup {
                 partition.lag = Some(end.saturating_sub(offset));
                 partition.oldest_unread_ms = first.map(|(_, timestamp_ms)| timestamp_ms);
             }
-            Ok(ReadOutcome::AtEnd | ReadOutcome::OutOfRange { .. }) => partition.lag = Some(0),
+            Ok(ReadOutcome::AtEnd | ReadOutcome::OutOfRange) => partition.lag = Some(0),
             // It cannot be read, and so it will be for the group: how far it is behind is known all the same.
             Err(Error::Corrupt { .. } | Error::UnsupportedCompression { .. }) => {
                 partition.lag = Some(end.saturating_sub(cursor.position));

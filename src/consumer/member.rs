@@ -42,7 +42,7 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// * As [`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe).
+    /// * As [`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe); a member has left by it.
     pub fn subscribe(&mut self, topics: impl Into<Subscription>) -> Result<()> {
         let subscription = topics.into();
         let membership = self.membership.as_mut().ok_or(Error::NoGroup)?;
@@ -64,7 +64,12 @@ impl Consumer {
                 membership.subscription = Some(subscription);
             }
         }
-        self.fix_start()
+        let fixed = self.fix_start();
+        if fixed.is_err() {
+            // The first error is what the caller is told.
+            drop(self.end_membership(Ending::Orderly));
+        }
+        fixed
     }
 
     /// Leaves the group; nothing is read any more. What was dealt with is committed if the consumer commits by
@@ -133,7 +138,7 @@ impl Consumer {
     }
 
     /// Puts on record where the group begins in topics of which it knows nothing, so that it is fixed by the
-    /// subscription and not by who polls when.
+    /// subscription and not by who polls when. All is found out before anything is put on record.
     fn fix_start(&mut self) -> Result<()> {
         let membership = self.membership.as_ref().ok_or(Error::NoGroup)?;
         let Some(joined) = &membership.joined else { return Ok(()) };
@@ -141,29 +146,36 @@ impl Consumer {
         if self.settings.start == Start::Earliest {
             return Ok(());
         }
-        let group = Arc::clone(&membership.group);
+        let (group, coordinator) = (&membership.group, &membership.coordinator);
         let wanted = group.look(|shared| {
             let member = shared.state.member(joined.key);
             member.map_or_else(Vec::new, |member| shared.state.wanted_by(member))
         });
-        let coordinator = Arc::clone(&membership.coordinator);
-        let mut written = Vec::new();
+        let mut begins = Vec::new();
         for topic in wanted {
             let Ok(state) = coordinator.topics().find(topic.as_str()) else { continue };
             if group.look(|shared| shared.offsets.of(&topic).next().is_some()) {
                 continue;
             }
-            let begin = |(number, log): (u32, Arc<Partition>)| {
-                let offset = self.start_position(&log, self.settings.start)?;
-                Ok(Commit { topic: topic.clone(), number, log, noted: offset.into() })
-            };
             if self.settings.start == Start::Committed {
                 let (group, topic) = (group.id().to_string(), topic.to_string());
-                drop(self.end_membership(Ending::Orderly));
                 return Err(Error::NoOffset { group, topic, partition: 0 });
             }
+            let begin = |(number, log): (u32, Arc<Partition>)| {
+                let mut offset = self.start_position(&log, self.settings.start)?;
+                // Asked behind it: the end only grows, so what was the end is still within.
+                let marks = log.watermarks();
+                if !(marks.log_start()..=marks.log_end()).contains(&offset) {
+                    // On record it would be where the log comes to be one day, and all before it skipped.
+                    offset = self.reset_position(topic.as_str(), number, &log, offset)?;
+                }
+                Ok(Commit { topic: topic.clone(), number, log, noted: offset.into() })
+            };
             let commits = state.open_partitions().into_iter().map(begin);
-            let commits = commits.collect::<Result<Vec<_>>>()?;
+            begins.push((topic.clone(), commits.collect::<Result<Vec<_>>>()?));
+        }
+        let mut written = Vec::new();
+        for (topic, commits) in begins {
             written.extend(group.commit_first(coordinator.log(), &topic, &commits)?);
         }
         written.into_iter().try_for_each(|written| written.wait())

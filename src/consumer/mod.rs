@@ -349,7 +349,7 @@ impl Consumer {
     }
 
     fn read_one(&mut self, index: usize, limits: Limits) -> Result<Option<Part>> {
-        let assigned = &mut self.assigned[index];
+        let assigned = &self.assigned[index];
         assigned.open.refresh()?;
         if assigned.open.is_deleted() {
             // One that the group gave, the group takes away.
@@ -363,6 +363,7 @@ impl Consumer {
             self.topics.refresh_durable_ends()?;
         }
         loop {
+            let assigned = &mut self.assigned[index];
             let bound = self.settings.isolation.bound(&assigned.open);
             let first = assigned.cursor.position;
             match assigned.open.read(&mut assigned.cursor, limits, bound, self.settings.checks)? {
@@ -371,26 +372,12 @@ impl Consumer {
                     return Ok(Some(Part { source: assigned.source.clone(), fetched, lease }));
                 }
                 ReadOutcome::AtEnd => return Ok(None),
-                ReadOutcome::OutOfRange { start, end } => {
-                    let offset = assigned.cursor.position;
-                    let position = match self.settings.reset {
-                        OffsetReset::Earliest => start,
-                        OffsetReset::Latest => end,
-                        OffsetReset::ByDuration(age) => {
-                            let since_ms = self.topics.clock().ms_before(age);
-                            assigned.open.offset_for_time(since_ms)?.map_or(end, |(o, _)| o)
-                        }
-                        OffsetReset::Error => {
-                            return Err(Error::OffsetOutOfRange {
-                                topic: assigned.source.topic().name().to_owned(),
-                                partition: assigned.source.partition(),
-                                offset,
-                                start,
-                                end,
-                            });
-                        }
-                    };
-                    assigned.cursor = Cursor::at(position);
+                ReadOutcome::OutOfRange => {
+                    let assigned = &self.assigned[index];
+                    let (source, offset) = (&assigned.source, assigned.cursor.position);
+                    let (topic, number) = (source.topic().name(), source.partition());
+                    let position = self.reset_position(topic, number, &assigned.open, offset)?;
+                    self.assigned[index].cursor = Cursor::at(position);
                 }
             }
         }

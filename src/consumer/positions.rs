@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::assignment::Assignment;
+use crate::assignment::OffsetReset;
 use crate::assignment::Start;
 use crate::consumer::Assigned;
 use crate::consumer::Consumer;
@@ -165,5 +166,29 @@ impl Consumer {
                 end.saturating_sub(count).max(log_start)
             }
         })
+    }
+
+    /// Gives where to go on by the reset policy, from an offset that is out of range.
+    pub(super) fn reset_position(
+        &self,
+        topic: &str,
+        partition: u32,
+        open: &Partition,
+        offset: i64,
+    ) -> Result<i64> {
+        let marks = open.watermarks();
+        let (start, end) = (marks.log_start(), marks.log_end());
+        match self.settings.reset {
+            OffsetReset::Earliest => Ok(start),
+            OffsetReset::Latest => Ok(end),
+            OffsetReset::ByDuration(age) => {
+                let found = open.offset_for_time(self.topics.clock().ms_before(age))?;
+                Ok(found.map_or(end, |(offset, _)| offset))
+            }
+            OffsetReset::Error => {
+                let topic = topic.to_owned();
+                Err(Error::OffsetOutOfRange { topic, partition, offset, start, end })
+            }
+        }
     }
 }

@@ -94,10 +94,7 @@ pub(crate) enum ReadOutcome {
     /// Nothing is there yet; the cursor may have moved over batches without records for the reader.
     AtEnd,
     /// The cursor is below the log's start or above its end.
-    OutOfRange {
-        start: i64,
-        end: i64,
-    },
+    OutOfRange,
 }
 
 impl Fetched {
@@ -150,7 +147,7 @@ impl Partition {
         let (start, end) = (self.watermarks().log_start(), self.watermarks().log_end());
         if cursor.position < start || cursor.position > end {
             cursor.place = None;
-            return Ok(ReadOutcome::OutOfRange { start, end });
+            return Ok(ReadOutcome::OutOfRange);
         }
         let bound = bound.min(end);
         while cursor.position < bound {

@@ -12,6 +12,7 @@ use ottla::Consumer;
 use ottla::Error;
 use ottla::GroupStatus;
 use ottla::OffsetAndMetadata;
+use ottla::OffsetReset;
 use ottla::Record;
 use ottla::ResetTo;
 use ottla::Start;
@@ -368,6 +369,29 @@ fn committed_offsets_out_of_range_follow_the_reset_policy() {
     assert!(matches!(error, Error::MetadataTooLarge { len: 4097, limit: 4096 }));
     let fits = OffsetAndMetadata::new(0).with_metadata(&"x".repeat(4096));
     a.commit_offsets([(partition, fits)]).unwrap();
+}
+
+#[test]
+fn a_new_group_is_never_put_on_record_behind_the_end_of_a_log() {
+    let (store, topic) = store_with(2);
+    fill(&store, &topic, 3);
+    store.producer().send_batch(&topic.partition(0).unwrap(), [Record::new("v")]).unwrap();
+    let at = |reset| store.consumer().start(Start::Offset(4)).reset(reset);
+    let refused = at(OffsetReset::Error).subscribe("strict", &topic);
+    assert!(matches!(refused, Err(Error::OffsetOutOfRange { partition: 1, offset: 4, .. })));
+    let strict = store.group("strict").unwrap().describe().unwrap();
+    assert!(strict.members.is_empty() && strict.partitions.is_empty(), "{strict:?}");
+    for (group, reset, begins) in
+        [("early", OffsetReset::Earliest, 0), ("late", OffsetReset::Latest, 3)]
+    {
+        let mut member = at(reset).subscribe(group, &topic).unwrap();
+        let committed = |number| {
+            let partition = topic.partition(number).unwrap();
+            member.committed(&partition).unwrap().unwrap().offset()
+        };
+        assert_eq!((committed(0), committed(1)), (4, begins), "{group}");
+        assert_eq!(member.poll(NOW).unwrap().count(), 3 - begins as usize, "{group}");
+    }
 }
 
 #[test]
