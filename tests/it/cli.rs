@@ -25,69 +25,69 @@ use ottla::inspect;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/kafka-3.9");
+pub(crate) const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/kafka-3.9");
 
 /// A data directory and the command that works on it.
-struct Shell {
+pub(crate) struct Shell {
     root: TempDir,
 }
 
 impl Shell {
-    fn new() -> Shell {
+    pub(crate) fn new() -> Shell {
         Shell { root: tempfile::tempdir().unwrap() }
     }
 
     /// A directory with one topic, `t`.
-    fn with_topic(partitions: u32) -> Shell {
+    pub(crate) fn with_topic(partitions: u32) -> Shell {
         let shell = Shell::new();
         shell.ok(&["topic", "create", "t", "-p", &partitions.to_string()]);
         shell
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.root.path().join("data")
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ottla"));
         command.env_remove("OTTLA_DIR").arg("-d").arg(self.path()).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// Runs a command that must not fail, and gives what it printed.
-    fn ok(&self, args: &[&str]) -> Vec<u8> {
+    pub(crate) fn ok(&self, args: &[&str]) -> Vec<u8> {
         let output = self.run(args);
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", errors(&output));
         output.stdout
     }
 
-    fn text(&self, args: &[&str]) -> String {
+    pub(crate) fn text(&self, args: &[&str]) -> String {
         String::from_utf8(self.ok(args)).unwrap()
     }
 
-    fn feed(&self, args: &[&str], input: &[u8]) -> Output {
+    pub(crate) fn feed(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self.command(args).stdin(Stdio::piped()).spawn().unwrap();
         // A command that refuses may be gone before it is fed; its exit code tells.
         drop(child.stdin.take().unwrap().write_all(input));
         child.wait_with_output().unwrap()
     }
 
-    fn produce(&self, args: &[&str], input: &[u8]) {
+    pub(crate) fn produce(&self, args: &[&str], input: &[u8]) {
         let output = self.feed(&[&["produce", "t"], args].concat(), input);
         assert_eq!(output.status.code(), Some(0), "{args:?}: {}", errors(&output));
     }
 
-    fn segment(&self) -> PathBuf {
+    pub(crate) fn segment(&self) -> PathBuf {
         self.path().join("t-0/00000000000000000000.log")
     }
 }
 
-fn errors(output: &Output) -> String {
+pub(crate) fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -97,7 +97,7 @@ fn flip(path: &Path, position: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-fn wait_at_most(mut child: Child, limit: Duration) -> Output {
+pub(crate) fn wait_at_most(mut child: Child, limit: Duration) -> Output {
     let deadline = Instant::now() + limit;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
@@ -760,7 +760,7 @@ fn check_is_content_with_what_kafka_wrote_and_with_what_a_crash_left() {
     assert!(whats.iter().any(|what| what.contains("not the greatest")), "{whats:?}");
 }
 
-fn copy_tree(source: &Path, target: &Path) {
+pub(crate) fn copy_tree(source: &Path, target: &Path) {
     for entry in std::fs::read_dir(source).unwrap() {
         let entry = entry.unwrap();
         let copy = target.join(entry.file_name());

@@ -1,6 +1,7 @@
 //! The library as its users see it: one test binary, one module for each subject.
 
 mod cli;
+mod cli_groups;
 mod consuming;
 mod differential;
 mod disk_full;

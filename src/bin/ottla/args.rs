@@ -1,4 +1,4 @@
-//! What can be asked for: every command, option and help text.
+//! What can be asked for: every command, option and help text; those of `group` lie in `group_args`.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -8,17 +8,20 @@ use clap::Args as Options;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
+use ottla::Assignor;
 use ottla::Durability;
 use ottla::Start;
 
 use crate::failure::Failure;
+use crate::group_args::GroupCommand;
 use crate::text;
 
-/// Topics, records and files of an ottla data directory.
+/// Topics, records, groups and files of an ottla data directory.
 ///
 /// Data goes to stdout; counts, progress and errors go to stderr. Exits with 0 if all went well, 1 if
-/// something failed, 2 if it was called wrongly. `topic ls`, `topic describe`, `consume`, `offsets`,
-/// `dump` and `check` only look: they work while an application holds the directory.
+/// something failed, 2 if it was called wrongly. `topic ls`, `topic describe`, `consume` without -g,
+/// `offsets`, `group ls`, `group describe`, `dump` and `check` only look: they work while an application
+/// holds the directory.
 #[derive(Debug, Parser)]
 #[command(name = "ottla", version, propagate_version = true, arg_required_else_help = true)]
 pub(crate) struct Args {
@@ -52,7 +55,15 @@ pub(crate) enum Command {
     ///
     /// Without -f or -J prints the value of each record and a newline. Records of one partition come in
     /// order. Compressed batches and damage end it with exit code 1.
+    ///
+    /// With -g it reads on where the group stopped, and commits what was printed: once stdout has taken it,
+    /// and no more than that, whether it comes to the end, has printed COUNT, is interrupted, or the reader of
+    /// stdout leaves. What a second interrupt or `kill -9` cuts off is printed again the next time, never
+    /// skipped. It holds the directory for writing, so no application may have it open meanwhile.
     Consume(ConsumeArgs),
+    /// See how far consumer groups are, and set them elsewhere
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Print offsets of a topic's partitions, as topic:partition:offset
     ///
     /// One line for each partition; the offset is -1 where no record matches.
@@ -167,13 +178,27 @@ impl StagingArgs {
 
 #[derive(Debug, Options)]
 pub(crate) struct ConsumeArgs {
-    /// An existing topic
-    pub(crate) topic: String,
+    /// An existing topic; several with -g
+    #[arg(value_name = "TOPIC", required_unless_present = "pattern")]
+    pub(crate) topics: Vec<String>,
+    /// Read on where this group stopped, and commit what was printed
+    #[arg(short, long, value_name = "GROUP")]
+    pub(crate) group: Option<String>,
+    /// Read the topics whose whole names match a regular expression, instead of named ones
+    #[arg(long, value_name = "REGEX", requires = "group", conflicts_with = "topics")]
+    pub(crate) pattern: Option<String>,
+    /// The name of a static member
+    #[arg(long, value_name = "ID", requires = "group")]
+    pub(crate) instance_id: Option<String>,
+    /// How the group shares out its partitions: uniform, range, roundrobin, sticky, cooperative-sticky
+    #[arg(long, value_name = "NAME", requires = "group", value_parser = assignor)]
+    pub(crate) assignor: Option<Assignor>,
     /// Read this partition only
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", conflicts_with = "group")]
     pub(crate) partition: Option<u32>,
     /// Where to begin: `beginning`, `end`, an offset, -N for the last N offsets of each partition, or
-    /// @MS for the first record with this timestamp (ms since 1970) or a later one
+    /// @MS for the first record with this timestamp (ms since 1970) or a later one. With -g only in topics
+    /// of which the group has committed nothing
     #[arg(short, long, value_name = "START", default_value = "beginning", value_parser = start,
           allow_hyphen_values = true)]
     pub(crate) offset: Start,
@@ -364,6 +389,10 @@ fn start(text: &str) -> Result<Start, String> {
         _ => number(text).map(Start::Offset),
     };
     start.ok_or_else(|| "it should be `beginning`, `end`, N, -N or @TIMESTAMP_MS".into())
+}
+
+fn assignor(name: &str) -> Result<Assignor, String> {
+    name.parse().map_err(|error: ottla::Error| error.to_string())
 }
 
 fn offset_time(text: &str) -> Result<OffsetTime, String> {

@@ -1,16 +1,23 @@
-//! The `ottla` command: topics, records and files of a data directory, from a shell.
+//! The `ottla` command: topics, records, groups and files of a data directory, from a shell.
 //!
 //! Data goes to stdout; counts, progress and errors go to stderr. It exits with 0 if all went well, 1 if
 //! something failed, 2 if it was called wrongly. Commands that only look work while an application holds
 //! the directory open.
 
 mod args;
+mod calendar;
 mod consume;
 mod failure;
+mod group;
+mod group_args;
 mod inspect;
+mod layout;
+mod member;
 mod offsets;
 mod perf;
 mod produce;
+mod signals;
+mod table;
 mod terminal;
 mod text;
 mod topic;
@@ -43,6 +50,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Command::Topic(command) => topic::run(args.directory()?, command),
         Command::Produce(produce) => produce::run(args.directory()?, produce),
         Command::Consume(consume) => consume::run(args.directory()?, consume),
+        Command::Group(command) => group::run(args.directory()?, command),
         Command::Offsets(offsets) => offsets::run(args.directory()?, offsets),
         Command::Dump(dump) => inspect::dump(dump),
         Command::Check => inspect::check(args.directory()?),

@@ -1,4 +1,4 @@
-//! Escapes in arguments, numbers for people.
+//! Escapes in arguments, numbers and names for people.
 
 use std::time::Duration;
 
@@ -56,8 +56,52 @@ pub(crate) fn bytes(count: f64) -> String {
     }
 }
 
+/// Shows a name that may hold anything in one cell of one line.
+pub(crate) fn name(name: &str) -> String {
+    let shown = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    name.chars().map(shown).collect()
+}
+
+/// Shows a span of time by its two greatest units.
+pub(crate) fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match () {
+        () if ms == 0 => "0s".to_owned(),
+        () if seconds == 0 => format!("{ms}ms"),
+        () if minutes == 0 => format!("{seconds}.{}s", ms % 1000 / 100),
+        () if hours == 0 => format!("{minutes}m{:02}s", seconds % 60),
+        () if days == 0 => format!("{hours}h{:02}m", minutes % 60),
+        () => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
 /// Gives how many of something there were in a second.
 pub(crate) fn rate(count: u64, elapsed: Duration) -> f64 {
     // A clock that has not moved yet must not divide by nothing.
     count as f64 / elapsed.as_secs_f64().max(1e-9)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn spans_are_shown_by_their_two_greatest_units() {
+        for (ms, shown) in [
+            (0, "0s"),
+            (999, "999ms"),
+            (1000, "1.0s"),
+            (59_999, "59.9s"),
+            (60_000, "1m00s"),
+            (3_599_999, "59m59s"),
+            (3_600_000, "1h00m"),
+            (86_399_999, "23h59m"),
+            (86_400_000, "1d00h"),
+            (u64::MAX, "213503982334d14h"),
+        ] {
+            assert_eq!(super::span(ms), shown);
+        }
+    }
 }

@@ -10,6 +10,7 @@ use ottla::TopicDescription;
 
 use crate::args::TopicCommand;
 use crate::failure::Failure;
+use crate::table;
 use crate::terminal;
 use crate::text;
 
@@ -98,7 +99,7 @@ fn describe(topic: &TopicDescription, all: bool) -> Result<(), Failure> {
         row.extend(partition.failure.clone());
         rows.push(row);
     }
-    write_table(&mut out, &rows)?;
+    table::write(&mut out, &rows)?;
 
     let shown = topic.configs.iter().filter(|entry| all || !entry.is_default);
     let rows: Vec<_> = shown
@@ -116,24 +117,8 @@ fn describe(topic: &TopicDescription, all: bool) -> Result<(), Failure> {
         .collect();
     if !rows.is_empty() {
         writeln!(out)?;
-        write_table(&mut out, &rows)?;
+        table::write(&mut out, &rows)?;
     }
     out.flush()?;
-    Ok(())
-}
-
-/// Writes rows with their columns aligned; the last column is as wide as it is.
-fn write_table(out: &mut impl Write, rows: &[Vec<String>]) -> Result<(), Failure> {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        writeln!(out, "{}", cells.join("  ").trim_end())?;
-    }
     Ok(())
 }
