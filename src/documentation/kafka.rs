@@ -12,7 +12,7 @@
 //! | `send(record)` → `Future<RecordMetadata>` | [`send`](crate::Producer::send) → [`Delivery`](crate::Delivery): `wait()`, `wait_timeout()` or `.await` |
 //! | `flush()` | [`flush`](crate::Producer::flush) |
 //! | `acks`, `flush.messages`, `flush.ms` | [`Durability`](crate::Durability) |
-//! | `linger.ms`, `batch.size` | none; [`send_batch`](crate::Producer::send_batch) makes one batch of many records, and appends all or none |
+//! | `linger.ms`, `batch.size`, `buffer.memory`, `max.block.ms` | [`linger`](crate::ProducerBuilder::linger), [`batch_bytes`](crate::ProducerBuilder::batch_bytes) and so on; off unless set. [`send_batch`](crate::Producer::send_batch) makes one batch of many records, and appends all or none |
 //! | `compression.type` | none: only `producer` and `uncompressed` are accepted |
 //! | `max.request.size` | the topic's `max.message.bytes` |
 //! | `partitioner.class` | as Kafka's default: the record's partition, else the murmur2 hash of the key, else one partition for a batch of bytes, then another |
@@ -25,7 +25,6 @@
 //! | --- | --- |
 //! | `KafkaConsumer` | [`Consumer`](crate::Consumer); one thread at a time, which the compiler sees to |
 //! | `assign` | [`ConsumerBuilder::assign`](crate::ConsumerBuilder::assign), with a [`Start`](crate::Start) for each partition if wanted |
-//! | `subscribe`, `group.id`, `commitSync` | none yet: keep offsets yourself, see [`Records::next_offsets`](crate::Records::next_offsets) |
 //! | `poll` | [`poll`](crate::Consumer::poll); also a `for` loop over `&mut consumer`, and [`recv`](crate::Consumer::recv) for tasks |
 //! | `seek`, `seekToBeginning`, `seekToEnd` | [`seek`](crate::Consumer::seek), [`seek_to`](crate::Consumer::seek_to) |
 //! | `position`, `currentLag` | [`position`](crate::Consumer::position), [`lag`](crate::Consumer::lag) |
@@ -37,6 +36,34 @@
 //! | `isolation.level` | `read_uncommitted` is [`Isolation::ReadUncommitted`](crate::Isolation::ReadUncommitted). There is no `read_committed`. [`Isolation::Durable`](crate::Isolation::Durable) is ours |
 //! | `max.poll.records`, `fetch.max.bytes`, `max.partition.fetch.bytes` | methods of the same names on [`ConsumerBuilder`](crate::ConsumerBuilder) |
 //! | `fetch.min.bytes`, `fetch.max.wait.ms` | none: a poll returns as soon as there is a record |
+//!
+//! # Groups
+//!
+//! | Kafka | here |
+//! | --- | --- |
+//! | `subscribe(topics)`, `group.id` | [`ConsumerBuilder::subscribe`](crate::ConsumerBuilder::subscribe) |
+//! | `subscribe(Pattern)` | [`Subscription::pattern`](crate::Subscription::pattern), [`Subscription::matching`](crate::Subscription::matching) |
+//! | `unsubscribe`, `close` | [`unsubscribe`](crate::Consumer::unsubscribe), [`close`](crate::Consumer::close), or drop the consumer |
+//! | `commitSync()`, `commitAsync()` | [`commit`](crate::Consumer::commit), [`commit_async`](crate::Consumer::commit_async) |
+//! | `commitSync(Map)` | [`commit_offsets`](crate::Consumer::commit_offsets); [`commit_message`](crate::Consumer::commit_message) adds the one |
+//! | `OffsetAndMetadata`, `committed` | [`OffsetAndMetadata`](crate::OffsetAndMetadata), [`committed`](crate::Consumer::committed) |
+//! | `enable.auto.commit`, `auto.commit.interval.ms` | [`auto_commit`](crate::ConsumerBuilder::auto_commit): commits what the application has dropped, not what it was handed; off unless set |
+//! | `auto.offset.reset` of a group without an offset | [`start`](crate::ConsumerBuilder::start), put on record when the group subscribes |
+//! | `ConsumerRebalanceListener` | [`on_revoked`](crate::ConsumerBuilder::on_revoked), [`on_assigned`](crate::ConsumerBuilder::on_assigned), [`on_lost`](crate::ConsumerBuilder::on_lost) |
+//! | `groupMetadata` | [`group_id`](crate::Consumer::group_id), [`member_id`](crate::Consumer::member_id), [`generation`](crate::Consumer::generation) |
+//! | `partition.assignment.strategy`, `group.remote.assignor` | [`Assignor`](crate::Assignor) by the same names; `uniform` unless set |
+//! | `ConsumerPartitionAssignor` | [`Assignor::custom`](crate::Assignor::custom) |
+//! | `group.instance.id` | [`instance_id`](crate::ConsumerBuilder::instance_id); nobody waits for one that is away |
+//! | `max.poll.interval.ms` | [`max_poll_interval`](crate::ConsumerBuilder::max_poll_interval): only if another member waits; off unless set |
+//! | `session.timeout.ms`, `heartbeat.interval.ms`, `group.protocol`, `group.initial.rebalance.delay.ms` | none: a member is alive as long as its handle |
+//! | `offsets.retention.minutes` | none: what was committed never expires |
+//! | `listGroups`, `describeConsumerGroups` | [`Store::groups`](crate::Store::groups), [`ConsumerGroup::describe`](crate::ConsumerGroup::describe) |
+//! | `listConsumerGroupOffsets`, `alterConsumerGroupOffsets` | [`offsets`](crate::ConsumerGroup::offsets), [`alter_offsets`](crate::ConsumerGroup::alter_offsets), [`reset_offsets`](crate::ConsumerGroup::reset_offsets) |
+//! | `deleteConsumerGroups`, `deleteConsumerGroupOffsets` | [`delete`](crate::ConsumerGroup::delete), [`delete_offsets`](crate::ConsumerGroup::delete_offsets) |
+//! | `removeMembersFromConsumerGroup` | [`remove_members`](crate::ConsumerGroup::remove_members) |
+//! | consumer properties by name | [`ConsumerBuilder::set`](crate::ConsumerBuilder::set) |
+//! | `kafka-consumer-groups` | `ottla group`; `--execute` is the default, `--dry-run` is not |
+//! | `kafka-console-consumer --group` | `ottla consume -g`: commits what stdout has taken |
 //!
 //! # Administration
 //!
@@ -86,9 +113,14 @@
 //!
 //! * A delivery completes after an `fdatasync`. Kafka's acknowledgement means that other machines have the record
 //!   in memory; there are no other machines here.
-//! * A send appends before it returns, and has an offset at once. There is no buffer between.
+//! * A send appends before it returns, and has an offset at once. There is no buffer between, unless a linger is set.
 //! * Topics are created explicitly; a send or an assignment never makes one.
 //! * A consumer that is not told otherwise begins at the earliest record, in Kafka at the latest.
+//! * Where a group begins is settled when it subscribes, for each topic; partitions that are added later are read from
+//!   their beginning. In Kafka it is settled when a partition is read first, and what came before may be skipped.
+//! * A commit is durable when it returns, and what lies below it is durable before. Commits are explicit unless set
+//!   otherwise, and expire never.
+//! * A slow member is not thrown out, and nobody waits three seconds for a group to form.
 //! * Deleting a topic is done when the call returns.
 //! * Segments have 64 MiB and are closed by age even while nothing is appended.
 //! * Recovery cuts only what was torn. Kafka cuts a log at the first bad batch and deletes what follows; here damage
@@ -101,7 +133,8 @@
 //! # A directory of Kafka's
 //!
 //! Stop the broker, then open its log directory. Topics are found by their directories and get entries in
-//! `ottla.topics`, with the ids they had and default properties: Kafka keeps properties elsewhere. Kafka's
+//! `ottla.topics`, with the ids they had and default properties: Kafka keeps properties elsewhere. Groups go
+//! on where `__consumer_offsets` says that Kafka's consumers stopped, commits within transactions included; Kafka's other
 //! internal topics are topics like others. Batches of all producers are read; those that are compressed are
 //! [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression), and the consumer's position stays in
 //! front of them.
