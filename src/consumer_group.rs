@@ -1,5 +1,6 @@
 //! Looking at groups from outside, and changing what they committed.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,11 +225,11 @@ impl ConsumerGroup {
     pub fn plan_reset(
         &self,
         to: ResetTo,
-        partitions: impl IntoIterator<Item = TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<Vec<OffsetChange>> {
         let group = self.coordinator.group(&self.id)?;
         let mut seen: Vec<TopicPartition> = Vec::new();
-        let plan = |partition: TopicPartition| {
+        let mut plan = |partition: TopicPartition| {
             if seen.contains(&partition) {
                 let reason = "a partition is given twice";
                 return Err(Error::InvalidArgument { argument: "partitions", reason });
@@ -241,7 +242,7 @@ impl ConsumerGroup {
             let to = self.target(&partition, &open, from, to)?;
             Ok(OffsetChange { partition, from, to })
         };
-        partitions.into_iter().map(plan).collect()
+        partitions.into_iter().map(|partition| plan(partition.borrow().clone())).collect()
     }
 
     /// Has the group go on elsewhere in these partitions; durable on return. A group that has nothing on record comes
@@ -258,7 +259,7 @@ impl ConsumerGroup {
     pub fn reset_offsets(
         &self,
         to: ResetTo,
-        partitions: impl IntoIterator<Item = TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<Vec<OffsetChange>> {
         self.coordinator.topics().refuse_writing("reset offsets")?;
         let changes = self.plan_reset(to, partitions)?;
@@ -274,10 +275,11 @@ impl ConsumerGroup {
     /// * As [`reset_offsets`](Self::reset_offsets); [`Error::MetadataTooLarge`].
     pub fn alter_offsets(
         &self,
-        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
+        offsets: impl IntoIterator<Item = (impl Borrow<TopicPartition>, impl Into<OffsetAndMetadata>)>,
     ) -> Result<()> {
         self.coordinator.topics().refuse_writing("alter offsets")?;
-        let offsets: Vec<_> = offsets.into_iter().collect();
+        let offsets = offsets.into_iter().map(|(p, noted)| (p.borrow().clone(), noted.into()));
+        let offsets: Vec<(TopicPartition, OffsetAndMetadata)> = offsets.collect();
         for (partition, noted) in &offsets {
             noted.check()?;
             let open = partition.open()?;
@@ -320,14 +322,16 @@ impl ConsumerGroup {
     ///
     /// * [`Error::UnknownGroup`]; [`Error::GroupSubscribed`] if a member reads one of the topics.
     /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`].
-    pub fn delete_offsets<'p>(
+    pub fn delete_offsets(
         &self,
-        partitions: impl IntoIterator<Item = &'p TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<()> {
         self.coordinator.topics().refuse_writing("delete offsets")?;
         let group = self.coordinator.find(&self.id)?;
+        let partitions: Vec<TopicPartition> =
+            partitions.into_iter().map(|partition| partition.borrow().clone()).collect();
         let meant: Vec<(&TopicName, u32)> = partitions
-            .into_iter()
+            .iter()
             .map(|partition| (&partition.topic().state.name, partition.partition()))
             .collect();
         let is_wanted = |topic: &TopicName| group.look(|shared| shared.state.is_wanted(topic));

@@ -1,5 +1,7 @@
 //! How far a group has come: committing, and asking for what was committed.
 
+use std::borrow::Borrow;
+
 use crate::consumer::Assigned;
 use crate::consumer::Consumer;
 use crate::coordinator::committed::OffsetAndMetadata;
@@ -116,7 +118,8 @@ impl Consumer {
         self.commit_all([(partition.clone(), noted)])
     }
 
-    /// Commits offsets, each that of the next record to be read, with what is to be noted beside.
+    /// Commits offsets, each that of the next record to be read, with what is to be noted beside. It takes what
+    /// [`Records::next_offsets`](crate::Records::next_offsets) gives.
     ///
     /// # Errors
     ///
@@ -134,15 +137,20 @@ impl Consumer {
     /// let noted = OffsetAndMetadata::new(1).with_metadata("done by hand");
     /// consumer.commit_offsets([(partition.clone(), noted.clone())])?;
     /// assert_eq!(consumer.committed(&partition)?, Some(noted));
-    /// assert!(consumer.commit_offsets([(partition, 2)]).is_err());
+    /// assert!(consumer.commit_offsets([(&partition, 2)]).is_err());
+    ///
+    /// let mut other = store.consumer().group("h").assign([&partition])?;
+    /// let records = other.poll(std::time::Duration::from_secs(1))?;
+    /// other.commit_offsets(records.next_offsets())?;
+    /// assert_eq!(other.committed(&partition)?.map(|noted| noted.offset()), Some(1));
     /// # Ok::<(), ottla::Error>(())
     /// ```
-    pub fn commit_offsets<O: Into<OffsetAndMetadata>>(
+    pub fn commit_offsets<P: Borrow<TopicPartition>, O: Into<OffsetAndMetadata>>(
         &mut self,
-        offsets: impl IntoIterator<Item = (TopicPartition, O)>,
+        offsets: impl IntoIterator<Item = (P, O)>,
     ) -> Result<()> {
-        let offsets: Vec<(TopicPartition, OffsetAndMetadata)> =
-            offsets.into_iter().map(|(partition, noted)| (partition, noted.into())).collect();
+        let offsets = offsets.into_iter().map(|(p, noted)| (p.borrow().clone(), noted.into()));
+        let offsets: Vec<(TopicPartition, OffsetAndMetadata)> = offsets.collect();
         for (partition, noted) in &offsets {
             noted.check()?;
             let (start, end) = partition.watermarks()?;

@@ -1,5 +1,6 @@
 //! What an application may do while partitions come and go, and how it is told.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use crate::assignment::Start;
@@ -84,9 +85,9 @@ impl Rebalance<'_> {
     /// # Errors
     ///
     /// * As there.
-    pub fn commit_offsets<O: Into<OffsetAndMetadata>>(
+    pub fn commit_offsets<P: Borrow<TopicPartition>, O: Into<OffsetAndMetadata>>(
         &mut self,
-        offsets: impl IntoIterator<Item = (TopicPartition, O)>,
+        offsets: impl IntoIterator<Item = (P, O)>,
     ) -> Result<()> {
         self.consumer.commit_offsets(offsets)
     }

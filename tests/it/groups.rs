@@ -513,6 +513,8 @@ fn groups_are_described_reset_and_deleted_only_without_members() {
     assert_eq!(reset(ResetTo::Timestamp(0)), 0);
     assert_eq!(reset(ResetTo::Timestamp(i64::MAX)), 6);
     assert_eq!(reset(ResetTo::ByDuration(Duration::from_secs(3600))), 0);
+    group.alter_offsets(partitions.iter().map(|partition| (partition, 2))).unwrap();
+    assert_eq!(group.plan_reset(ResetTo::Shift(1), &partitions).unwrap()[1].to, 3);
     let beyond = group.reset_offsets(ResetTo::Offset(7), partitions.clone());
     assert!(matches!(beyond, Err(Error::OffsetOutOfRange { .. })));
     let twice = [partitions[0].clone(), partitions[0].clone()];
