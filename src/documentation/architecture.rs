@@ -88,6 +88,7 @@
 //! | `partition/producer_snapshot.rs` | the newest producer snapshot, carried along |
 //! | `partition/leader_epochs.rs` | which epoch began at which offset |
 //! | `partition/follow.rs` | reading a log that another process appends to |
+//! | `partition/following.rs` | such a log as its readers see it, though it is compacted meanwhile |
 //! | `partition/crash.rs` | tests only: crashes at every byte and at every effect |
 //! | `partition/power.rs` | tests only: lives that end in a power cut, one after the other |
 //!

@@ -237,6 +237,12 @@
 //! as it is, and no tombstone behind it goes (`what_is_compressed_is_left_and_no_tombstone_behind_it_goes`). Control
 //! batches always stay; Kafka removes those that nothing is left for.
 //!
+//! A store that is open for reading beside the writer misses nothing of it either
+//! (`whoever_follows_a_log_that_is_compacted_misses_nothing`). It waits while files have no names that it knows, which
+//! takes the writer a few syncs of a directory. If the writer died just there, a partition is
+//! [`Error::Unavailable`](crate::Error::Unavailable) to readers until the directory was opened for writing once
+//! (`a_reader_is_told_of_a_compaction_that_was_cut_short`).
+//!
 //! # Reading what is damaged
 //!
 //! A batch is verified before any of its records is handed out: checksum, structure, and that offsets continue. Checksum

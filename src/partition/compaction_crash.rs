@@ -206,6 +206,11 @@ fn wherever_a_compaction_dies_nothing_that_counts_is_lost_and_the_next_one_finis
             drop(store);
             let effect = &case.trace[n as usize - 1];
             let what = format!("died at effect {n} of {} ({effect})", case.effects);
+            if before == Before::Nothing {
+                // Nor is what it left taken for damage.
+                let report = inspect::check(&root).unwrap();
+                assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
+            }
             check_after_crash(&root, &case.history, &case.compacted, &what);
         }
     }
@@ -398,4 +403,24 @@ fn no_power_cut_during_a_compaction_takes_what_counts() {
         }
     }
     drop(case.directory);
+}
+
+/// Some of the segments have no names that a reader knows; what is in them must not look as if it were gone.
+#[test]
+fn a_reader_is_told_of_a_compaction_that_was_cut_short() {
+    let case = case(Before::Nothing);
+    let n = 1 + case.trace.iter().position(|effect| effect.ends_with(".log.swap")).unwrap();
+    let root = fresh_copy(&case.prepared, "half");
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let store = builder(&root).disk(disk.clone()).open().unwrap();
+    disk.script().arm(n as u64, libc::EIO, true);
+    store.compact_for_test("t", &how()).unwrap_err();
+    drop(store);
+    let reader = Store::open_read_only(&root).unwrap();
+    let partition = reader.topic("t").unwrap().partition(0).unwrap();
+    let told = partition.watermarks().unwrap_err();
+    assert!(matches!(told, Error::Unavailable { .. }), "{told}");
+    let mut history = check(&root, &case.history, "a writer puts it right");
+    let partition = reader.topic("t").unwrap().partition(0).unwrap();
+    history.check(&read_all(&partition, &reader).unwrap(), NOW_MS, "the reader");
 }

@@ -325,9 +325,18 @@ fn the_log_is_what_the_model_says_however_it_is_compacted() {
 }
 
 /// Appends records whose values count up, each key's by itself.
-fn append_counting(partition: &TopicPartition, store: &Store, sent: &[AtomicI64], rounds: u64) {
-    let mut chance = Chance(0x5eed);
-    for round in 1..=rounds as i64 {
+fn append_counting(partition: &TopicPartition, store: &Store, sent: &[AtomicI64], rounds: i64) {
+    append_counting_from(partition, store, sent, 1..rounds + 1);
+}
+
+fn append_counting_from(
+    partition: &TopicPartition,
+    store: &Store,
+    sent: &[AtomicI64],
+    rounds: std::ops::Range<i64>,
+) {
+    let mut chance = Chance(0x5eed + rounds.start as u64);
+    for round in rounds {
         let key = chance.below(sent.len() as u64) as usize;
         let value = round.to_be_bytes();
         let name = format!("key {key}");
@@ -337,14 +346,42 @@ fn append_counting(partition: &TopicPartition, store: &Store, sent: &[AtomicI64]
     }
 }
 
+/// Appends while somebody compacts, neither getting far ahead of the other.
+fn append_while_compacting(
+    partition: &TopicPartition,
+    store: &Store,
+    sent: &[AtomicI64],
+    compactions: &AtomicI64,
+) {
+    for n in 0..COMPACTIONS {
+        append_counting_from(partition, store, sent, n * 1000 + 1..n * 1000 + 1001);
+        while compactions.load(Ordering::Acquire) <= n {
+            thread::yield_now();
+        }
+    }
+}
+
+const COMPACTIONS: i64 = 25;
+
+/// Compacts until the log is not appended to any more.
+fn compact_again_and_again(store: &Store, compactions: &AtomicI64) {
+    let mut chance = Chance(7);
+    while compactions.load(Ordering::Relaxed) < COMPACTIONS {
+        let compacted = store.compact_for_test("t", &how(0, &mut chance)).unwrap();
+        assert!(compacted.left.is_empty() && compacted.unremoved.is_none());
+        compactions.fetch_add(1, Ordering::Release);
+    }
+}
+
 /// Reads the log from its start, and checks that it shows at least what was sent before.
 fn read_counting(partition: &TopicPartition, store: &Store, sent: &[AtomicI64], max: usize) {
     let before: Vec<i64> = sent.iter().map(|sent| sent.load(Ordering::Acquire)).collect();
     let mut seen = vec![0; sent.len()];
     let consumer = store.consumer().start(Start::Earliest).max_poll_records(max);
     let mut consumer = consumer.assign([partition]).unwrap();
-    let (mut expected, end) = partition.watermarks().unwrap();
-    while consumer.position(partition).unwrap() < end {
+    let mut expected = partition.watermarks().unwrap().0;
+    // Up to the end as it is by then: what supersedes a record may be behind the end as it was.
+    while consumer.position(partition).unwrap() < partition.watermarks().unwrap().1 {
         for (offset, sent) in poll(&mut consumer).unwrap() {
             assert!(offset >= expected, "{offset} at {expected}");
             expected = offset + 1;
@@ -367,19 +404,11 @@ fn appends_reads_and_compactions_get_along() {
     let topic = store.create_topic("t", config()).unwrap();
     let partition = topic.partition(0).unwrap();
     let sent: Vec<AtomicI64> = (0..20).map(|_| AtomicI64::new(0)).collect();
-    let is_over = AtomicBool::new(false);
-    let (store, partition, sent, is_over) = (&store, &partition, &sent[..], &is_over);
+    let (is_over, compactions) = (&AtomicBool::new(false), &AtomicI64::new(0));
+    let (store, partition, sent) = (&store, &partition, &sent[..]);
     let going = || !is_over.load(Ordering::Relaxed);
     thread::scope(|scope| {
-        let compactions = scope.spawn(move || {
-            let (mut chance, mut count) = (Chance(7), 0);
-            while going() {
-                let compacted = store.compact_for_test("t", &how(0, &mut chance)).unwrap();
-                assert!(compacted.left.is_empty() && compacted.unremoved.is_none());
-                count += 1;
-            }
-            count
-        });
+        let compacting = scope.spawn(move || compact_again_and_again(store, compactions));
         let readers = [1, 7, 500].map(|max| {
             scope.spawn(move || {
                 let mut count = 0;
@@ -399,15 +428,15 @@ fn appends_reads_and_compactions_get_along() {
                 for _ in 0..chance.below(5) {
                     drop(poll(&mut consumer).unwrap());
                 }
-                let found = partition.offset_for_time(1_000 + chance.below(20_000) as i64).unwrap();
-                assert!(found.is_none_or(|(offset, _)| offset < 20_000));
+                let found = partition.offset_for_time(1_000 + chance.below(25_000) as i64).unwrap();
+                assert!(found.is_none_or(|(offset, _)| offset < 1000 * COMPACTIONS));
                 assert!(topic.describe().unwrap().partitions[0].segment_count > 0);
             }
         });
-        append_counting(partition, store, sent, 20_000);
+        append_while_compacting(partition, store, sent, compactions);
         is_over.store(true, Ordering::Relaxed);
-        assert!(compactions.join().unwrap() > 10);
-        assert!(readers.into_iter().map(|reader| reader.join().unwrap()).sum::<i32>() > 10);
+        compacting.join().unwrap();
+        assert!(readers.into_iter().all(|reader| reader.join().unwrap() > 0));
         jumper.join().unwrap();
     });
     partition.open().unwrap().roll_now().unwrap();
@@ -417,6 +446,74 @@ fn appends_reads_and_compactions_get_along() {
     read_counting(partition, store, sent, 100);
     let report = inspect::check(store.path()).unwrap();
     assert!(report.problems.is_empty(), "{:?}", report.problems);
+}
+
+/// As another process reads it: through a store that is open for reading only, and has the writer's word for nothing.
+#[test]
+fn whoever_follows_a_log_that_is_compacted_misses_nothing() {
+    let directory = scratch();
+    let root = directory.path();
+    let store = Store::builder(root).durability(Durability::Buffered).open().unwrap();
+    let topic = store.create_topic("t", config()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    let sent: Vec<AtomicI64> = (0..20).map(|_| AtomicI64::new(0)).collect();
+    let (is_over, compactions) = (&AtomicBool::new(false), &AtomicI64::new(0));
+    let (store, partition, sent) = (&store, &partition, &sent[..]);
+    let going = || !is_over.load(Ordering::Relaxed);
+    thread::scope(|scope| {
+        let compacting = scope.spawn(move || compact_again_and_again(store, compactions));
+        // One that opens anew again and again, one that stays, one that reads on where it is.
+        let newcomer = scope.spawn(move || {
+            let mut count = 0;
+            while going() {
+                let store = Store::open_read_only(root).unwrap();
+                let partition = store.topic("t").unwrap().partition(0).unwrap();
+                read_counting(&partition, &store, sent, 50);
+                count += 1;
+            }
+            count
+        });
+        let regular = scope.spawn(move || {
+            let store = Store::open_read_only(root).unwrap();
+            let partition = store.topic("t").unwrap().partition(0).unwrap();
+            let mut count = 0;
+            while going() {
+                read_counting(&partition, &store, sent, 7);
+                assert!(partition.topic().describe().unwrap().partitions[0].segment_count > 0);
+                count += 1;
+            }
+            count
+        });
+        let tail = scope.spawn(move || {
+            let store = Store::open_read_only(root).unwrap();
+            let partition = store.topic("t").unwrap().partition(0).unwrap();
+            let mut consumer = store.consumer().max_poll_records(3).assign([&partition]).unwrap();
+            let mut seen = vec![0; sent.len()];
+            let mut is_last = false;
+            while !is_last {
+                // Looked at first: what was sent before must be read.
+                is_last = !going();
+                while consumer.position(&partition).unwrap() < partition.watermarks().unwrap().1 {
+                    for (_, sent) in poll(&mut consumer).unwrap() {
+                        let key = String::from_utf8(sent.key.unwrap()).unwrap();
+                        let key: usize = key["key ".len()..].parse().unwrap();
+                        let value = i64::from_be_bytes(sent.value.unwrap().try_into().unwrap());
+                        assert!(value > seen[key], "key {key}: {value} behind {}", seen[key]);
+                        seen[key] = value;
+                    }
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+            seen
+        });
+        append_while_compacting(partition, store, sent, compactions);
+        is_over.store(true, Ordering::Relaxed);
+        compacting.join().unwrap();
+        assert!(newcomer.join().unwrap() > 0 && regular.join().unwrap() > 0);
+        let seen = tail.join().unwrap();
+        let sent: Vec<i64> = sent.iter().map(|sent| sent.load(Ordering::Relaxed)).collect();
+        assert_eq!(seen, sent);
+    });
 }
 
 /// Compacts on a thread of its own, and does something else once that has come to its n-th effect.

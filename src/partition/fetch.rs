@@ -144,6 +144,16 @@ impl Partition {
         bound: i64,
         checks: Checks,
     ) -> Result<ReadOutcome> {
+        self.despite_compaction(|| self.read_at_once(cursor, limits, bound, checks))
+    }
+
+    fn read_at_once(
+        &self,
+        cursor: &mut Cursor,
+        limits: Limits,
+        bound: i64,
+        checks: Checks,
+    ) -> Result<ReadOutcome> {
         let (start, end) = (self.watermarks().log_start(), self.watermarks().log_end());
         if cursor.position < start || cursor.position > end {
             cursor.place = None;
@@ -172,6 +182,10 @@ impl Partition {
 
     /// Finds the first record at or behind the log's start whose timestamp is at least `timestamp_ms`.
     pub(crate) fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<(i64, i64)>> {
+        self.despite_compaction(|| self.offset_for_time_at_once(timestamp_ms))
+    }
+
+    fn offset_for_time_at_once(&self, timestamp_ms: i64) -> Result<Option<(i64, i64)>> {
         let start = self.watermarks().log_start();
         let bound = self.watermarks().log_end();
         for segment in self.segments().snapshot().iter() {

@@ -5,16 +5,27 @@
 //! yet looks like zeros or fails its checksum, and is looked at again later. Walking reads through
 //! `pread`: beyond the end of the whole batches the writer may cut its file at any time, and a mapped read
 //! there would be a signal.
+//!
+//! The writer may also compact. Files below the last one are then replaced by others of the same name, or are gone;
+//! readers keep what they have open. Whoever opens a file anew takes nothing for granted that was learnt of an
+//! earlier one, and whoever finds one missing, or an offset, lists the segments again. The mark below which offsets
+//! may be missing is read behind the opening of what may have gaps: it was raised before.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
+use crate::error::Error;
 use crate::error::Result;
 use crate::partition::open_segments::OpenSegments;
 use crate::partition::recovery;
 use crate::partition::segments::Segments;
 use crate::storage::disk::Access;
+use crate::storage::disk::DiskDirectory;
 use crate::storage::disk::DiskFile;
+use crate::storage::file_name;
 use crate::storage::file_name::OffsetFile;
+use crate::storage::gaps;
 use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
@@ -24,6 +35,8 @@ use crate::storage::segment_files::SegmentContext;
 /// How far somebody else's log has been seen.
 #[derive(Debug)]
 pub(crate) struct Follow {
+    /// Kept open: another directory that gets its name is another log.
+    directory: DiskDirectory,
     base_offsets: Vec<i64>,
     file: DiskFile,
     /// Where the whole batches of the last segment end, and the offset expected there.
@@ -38,19 +51,19 @@ impl Follow {
         context: &SegmentContext,
         log_start: i64,
         is_clean: bool,
-    ) -> Result<Follow> {
-        let base_offsets = list(context)?;
-        let (first, last) = match (base_offsets.first(), base_offsets.last()) {
-            (Some(first), Some(last)) => (*first, *last),
-            _ => {
-                let path = context.log_path(log_start);
-                let reason = "the partition has no segment";
-                return Err(crate::Error::Corrupt { path, position: 0, reason, resume: None });
-            }
+        held: Arc<OpenSegments>,
+    ) -> Result<(Follow, Segments)> {
+        let directory = context.disk.open_directory(&context.directory)?;
+        let seen = look(context)?;
+        let last = seen.last();
+        let mut follow = Follow {
+            directory,
+            log_start: log_start.max(seen.base_offsets[0]),
+            base_offsets: seen.base_offsets,
+            file: seen.file,
+            end: 0,
+            log_end: last,
         };
-        let file = context.disk.open(&context.log_path(last), Access::Read)?;
-        let log_start = log_start.max(first);
-        let mut follow = Follow { base_offsets, file, end: 0, log_end: last, log_start };
         let clean_end = if is_clean { recovery::clean_end(context, last)? } else { None };
         if let Some((log_end, end)) = clean_end {
             follow.log_end = log_end;
@@ -58,14 +71,9 @@ impl Follow {
         }
         follow.walk(context)?;
         follow.log_start = follow.log_start.min(follow.log_end);
-        Ok(follow)
-    }
-
-    pub(crate) fn segments(&self, held: Arc<OpenSegments>) -> Segments {
-        let segments = Segments::new(self.base_offsets.iter().copied(), held);
-        segments.follow_last();
-        segments.last().show_followed(self.end);
-        segments
+        let segments = Segments::new(follow.base_offsets.iter().copied(), held);
+        follow.show(&segments)?;
+        Ok((follow, segments))
     }
 
     pub(crate) fn log_start(&self) -> i64 {
@@ -86,21 +94,73 @@ impl Follow {
             }
             let last = self.base_offsets.last().copied().unwrap_or_default();
             let next = context.log_path(self.log_end);
-            if self.log_end == last || !context.disk.exists(&next)? {
+            if self.log_end != last && context.disk.exists(&next)? {
+                // The writer rolled. Its last batches may have been written since the walk above, but a
+                // segment is whole before the next exists: nothing is behind the end now.
+                let seen = look(context)?;
+                match seen.base_offsets.split_last() {
+                    Some((last, others))
+                        if (*last, others) == (self.log_end, &self.base_offsets) =>
+                    {
+                        segments.add_foreign(*last, seen.file.inode()?);
+                        self.base_offsets = seen.base_offsets;
+                        self.file = seen.file;
+                        self.end = 0;
+                    }
+                    // More than once, or it compacted what was before.
+                    _ => self.start_over(seen, context, segments)?,
+                }
+                continue;
+            }
+            let inode = context.disk.inode(&context.log_path(last))?;
+            if inode == Some(self.file.inode()?) || self.is_gone(context)? {
                 return Ok(self.log_end);
             }
-            // The writer rolled. Its last batches may have been written since the walk above, but a
-            // segment is whole before the next exists: nothing is behind the end now.
-            self.file = context.disk.open(&next, Access::Read)?;
-            self.end = 0;
-            self.base_offsets.push(self.log_end);
-            segments.add_followed(self.log_end);
+            // It is not the last any more: it was compacted.
+            self.start_over(look(context)?, context, segments)?;
         }
     }
 
-    /// Tells whether the file that was read last is gone from its directory: the topic was deleted.
-    pub(crate) fn is_unlinked(&self) -> Result<bool> {
-        self.file.is_unlinked()
+    /// Tells whether the log was deleted.
+    pub(crate) fn is_gone(&self, context: &SegmentContext) -> Result<bool> {
+        Ok(!self.directory.is_at(&context.directory)?)
+    }
+
+    /// Looks whether the writer has compacted its log; if so, the list of segments is made anew.
+    pub(crate) fn look_for_compaction(
+        &mut self,
+        context: &SegmentContext,
+        segments: &Segments,
+    ) -> Result<bool> {
+        let gaps_before = context.gaps.below();
+        let seen = look(context)?;
+        let is_changed = context.gaps.below() > gaps_before
+            || !seen.base_offsets.starts_with(&self.base_offsets);
+        if is_changed {
+            self.start_over(seen, context, segments)?;
+        }
+        Ok(is_changed)
+    }
+
+    /// Finds the segments and the end of the log as if it were seen for the first time.
+    fn start_over(
+        &mut self,
+        seen: Seen,
+        context: &SegmentContext,
+        segments: &Segments,
+    ) -> Result<()> {
+        self.log_end = seen.last();
+        self.end = 0;
+        self.base_offsets = seen.base_offsets;
+        self.file = seen.file;
+        self.walk(context)?;
+        self.show(segments)
+    }
+
+    /// Shows readers the segments as they are known now.
+    fn show(&self, segments: &Segments) -> Result<()> {
+        segments.replace_foreign(&self.base_offsets, self.file.inode()?, self.end);
+        Ok(())
     }
 
     fn walk(&mut self, context: &SegmentContext) -> Result<()> {
@@ -120,16 +180,88 @@ impl Follow {
     }
 }
 
-fn list(context: &SegmentContext) -> Result<Vec<i64>> {
-    let mut base_offsets: Vec<i64> = context
-        .disk
-        .entries(&context.directory)?
-        .into_iter()
-        .filter_map(|entry| match OffsetFile::parse(&entry.name)? {
-            (OffsetFile::Log, base_offset) => Some(base_offset),
-            _ => None,
-        })
-        .collect();
-    base_offsets.sort_unstable();
-    Ok(base_offsets)
+/// The segments of a log at one moment.
+struct Seen {
+    /// There is one at least.
+    base_offsets: Vec<i64>,
+    /// The last one. It was the last when it was opened, so nothing was compacted in it.
+    file: DiskFile,
 }
+
+impl Seen {
+    fn last(&self) -> i64 {
+        self.base_offsets[self.base_offsets.len() - 1]
+    }
+}
+
+/// Looks at the segments of a log at a moment at which none are being replaced.
+///
+/// While a writer replaces segments, some of their files have no names that a reader knows. That takes it a few
+/// syncs of a directory; if it died there, only an open for writing can put it right.
+fn look(context: &SegmentContext) -> Result<Seen> {
+    for _ in 0..TRIES {
+        if let Some(seen) = look_once(context)? {
+            take_up_mark(context)?;
+            return Ok(seen);
+        }
+        thread::sleep(TRY_INTERVAL);
+    }
+    let path = context.directory.to_path_buf();
+    let reason = "a compaction was cut short; open the directory for writing once".into();
+    Err(Error::Unavailable { path, reason })
+}
+
+/// `None` while something changes.
+fn look_once(context: &SegmentContext) -> Result<Option<Seen>> {
+    let Some(base_offsets) = list(context)? else {
+        return Ok(None);
+    };
+    let Some(last) = base_offsets.last() else {
+        let path = context.directory.to_path_buf();
+        let reason = "the partition has no segment";
+        return Err(Error::Corrupt { path, position: 0, reason, resume: None });
+    };
+    let file = match context.disk.open(&context.log_path(*last), Access::Read) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        file => file?,
+    };
+    // A directory that changes while it is listed may show neither a file's old name nor its new one, and the
+    // file opened may have been another's by then. What was the same before and after was so in between.
+    let is_same = list(context)?.as_ref() == Some(&base_offsets);
+    Ok(is_same.then_some(Seen { base_offsets, file }))
+}
+
+/// Lists the segments; `None` while some are being replaced.
+fn list(context: &SegmentContext) -> Result<Option<Vec<i64>>> {
+    let mut base_offsets = Vec::new();
+    for entry in context.disk.entries(&context.directory)? {
+        if is_swap(&entry.name) {
+            return Ok(None);
+        }
+        if let Some((OffsetFile::Log, base_offset)) = OffsetFile::parse(&entry.name) {
+            base_offsets.push(base_offset);
+        }
+    }
+    base_offsets.sort_unstable();
+    Ok(Some(base_offsets))
+}
+
+fn is_swap(name: &str) -> bool {
+    let stem = name.strip_suffix(file_name::SWAP_SUFFIX);
+    matches!(stem.and_then(OffsetFile::parse), Some((OffsetFile::Log, _)))
+}
+
+/// Takes up how far the writer says that there may be gaps.
+fn take_up_mark(context: &SegmentContext) -> Result<()> {
+    match gaps::read_mark(&context.disk, &context.directory) {
+        Ok(mark) => context.gaps.raise(mark),
+        // The writer will say so when it opens the log.
+        Err(Error::Corrupt { .. }) => context.gaps.raise(i64::MAX),
+        Err(other) => return Err(other),
+    }
+    Ok(())
+}
+
+/// Two seconds: more than a directory's sync takes on a disk that works.
+const TRIES: u32 = 1000;
+const TRY_INTERVAL: Duration = Duration::from_millis(2);

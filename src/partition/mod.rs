@@ -18,6 +18,7 @@ mod crash;
 pub(crate) mod fates;
 pub(crate) mod fetch;
 pub(crate) mod follow;
+pub(crate) mod following;
 pub(crate) mod latest_offsets;
 pub(crate) mod leader_epochs;
 pub(crate) mod leftovers;
@@ -230,7 +231,8 @@ impl Partition {
     pub(crate) fn open_to_follow(opening: Opening) -> Result<Arc<Partition>> {
         let Opening { context, config, clock, circumstances, log_start, attention, open_segments } =
             opening;
-        let follow = Follow::start(&context, log_start, circumstances.clean)?;
+        let (follow, segments) =
+            Follow::start(&context, log_start, circumstances.clean, open_segments)?;
         let (log_start, log_end) = (follow.log_start(), follow.log_end());
         let watermarks = Watermarks::following(log_start, log_end, circumstances.recovery_point);
         let partition = Partition {
@@ -245,7 +247,7 @@ impl Partition {
                 producer_snapshot: None,
             }),
             idle: Condvar::new(),
-            segments: follow.segments(open_segments),
+            segments,
             shown: Shown::new(watermarks, Some(follow)),
             gate: SyncGate::new(log_end),
             unsealed: Unsealed::default(),
@@ -392,56 +394,6 @@ impl Partition {
         self.shown.is_deleted.load(Ordering::Acquire)
     }
 
-    /// Looks for what another process appended; does nothing where this process appends.
-    pub(crate) fn refresh(&self) -> Result<()> {
-        let Some(follow) = &self.shown.follow else {
-            return Ok(());
-        };
-        let mut follow = follow.lock();
-        let end = follow.advance(&self.context, &self.segments)?;
-        self.shown.watermarks.publish(end.max(self.shown.watermarks.log_end()));
-        if follow.is_unlinked()? {
-            self.shown.is_deleted.store(true, Ordering::Release);
-        }
-        Ok(())
-    }
-
-    /// Asks the keeper to look soon for what another process appended; nobody else would ring.
-    pub(crate) fn watch(self: &Arc<Self>) {
-        if self.shown.follow.is_some() {
-            self.ask_for_sync(WATCH_INTERVAL_MIN);
-        }
-    }
-
-    /// Looks for what another process appended, for the keeper. Rings if there is something; otherwise
-    /// says whether somebody still waits for it.
-    pub(crate) fn look_again(
-        &self,
-        refresh_durable_end: impl FnOnce() -> Result<()>,
-    ) -> Result<bool> {
-        self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
-        let before = (self.shown.watermarks.log_end(), self.shown.watermarks.durable_end());
-        refresh_durable_end()?;
-        self.refresh()?;
-        if self.is_deleted() {
-            self.shown.doorbells.ring_for_the_last_time();
-            return Ok(false);
-        }
-        if before != (self.shown.watermarks.log_end(), self.shown.watermarks.durable_end()) {
-            self.shown.doorbells.ring();
-        }
-        Ok(self.shown.doorbells.is_armed())
-    }
-
-    pub(crate) fn is_followed(&self) -> bool {
-        self.shown.follow.is_some()
-    }
-
-    /// Notes how far another process said it has synchronised.
-    pub(crate) fn note_durable_elsewhere(&self, recovery_point: i64) {
-        self.shown.watermarks.note_durable(recovery_point.min(self.shown.watermarks.log_end()));
-    }
-
     pub(crate) fn watermarks(&self) -> &Watermarks {
         &self.shown.watermarks
     }
@@ -464,6 +416,10 @@ impl Partition {
 
     /// Gives the bytes of all batches, as the files' lengths say.
     pub(crate) fn len(&self) -> Result<u64> {
+        self.despite_compaction(|| self.len_at_once())
+    }
+
+    fn len_at_once(&self) -> Result<u64> {
         loop {
             let segments = self.segments.snapshot();
             match segments.iter().map(|segment| self.len_of(segment)).sum() {
@@ -554,9 +510,6 @@ impl Drop for LatchOnUnwind<'_> {
         }
     }
 }
-
-/// How soon a log that another process appends to is looked at again while somebody waits for it.
-const WATCH_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
 /// More than this is not left unsynchronised for longer than it takes: it bounds what recovery scans.
 const UNSYNCED_LEN_MAX: u64 = 64 << 20;

@@ -44,13 +44,24 @@ pub(crate) struct Segments {
 pub(crate) struct Segment {
     base_offset: i64,
     live: Option<Live>,
-    /// Set where another process appends: how many bytes have been seen whole so far.
-    followed_end: Option<AtomicU64>,
+    /// Set where another process writes.
+    foreign: Option<Foreign>,
     /// Another one for every file that took the name of an earlier one.
     edition: u64,
     /// Locked while the segment is being opened, so that this is done once; ranks with `Segments::list`, which
     /// is not held then.
     cold: Mutex<Cold>,
+}
+
+/// What is known of a segment that another process writes, and may replace at any time.
+#[derive(Debug)]
+enum Foreign {
+    /// The last one: of the file with this inode so many bytes have been seen whole so far.
+    Growing {
+        end: AtomicU64,
+        inode: u64,
+    },
+    Whole,
 }
 
 /// The readers' side of a cold segment.
@@ -221,15 +232,24 @@ impl Segments {
     }
 
     /// Adds a segment behind the last: a reader of somebody else's log found it there.
-    pub(crate) fn add_followed(&self, base_offset: i64) {
-        self.change(|list| list.push(Arc::new(Segment::followed(base_offset))));
+    pub(crate) fn add_foreign(&self, base_offset: i64, inode: u64) {
+        self.change(|list| {
+            // It grows no more, and may be compacted now.
+            if let Some(last) = list.pop() {
+                list.push(Arc::new(Segment::foreign(last.base_offset)));
+            }
+            list.push(Arc::new(Segment::growing(base_offset, inode, 0)));
+        });
     }
 
-    /// Makes the last of some cold segments one that somebody else appends to.
-    pub(crate) fn follow_last(&self) {
+    /// Puts the segments of somebody else's log in the place of those that were there. The last one is `inode`,
+    /// and readers see `end` bytes of it.
+    pub(crate) fn replace_foreign(&self, base_offsets: &[i64], inode: u64, end: u64) {
         self.change(|list| {
-            let last = list.pop().expect("segments are never empty");
-            list.push(Arc::new(Segment::followed(last.base_offset)));
+            *list = base_offsets.iter().map(|o| Arc::new(Segment::foreign(*o))).collect();
+            if let Some(last) = list.pop() {
+                list.push(Arc::new(Segment::growing(last.base_offset, inode, end)));
+            }
         });
     }
 
@@ -244,11 +264,16 @@ impl Segments {
 
 impl Segment {
     fn cold(base_offset: i64) -> Segment {
-        Segment { base_offset, live: None, followed_end: None, edition: 0, cold: Mutex::default() }
+        Segment { base_offset, live: None, foreign: None, edition: 0, cold: Mutex::default() }
     }
 
-    fn followed(base_offset: i64) -> Segment {
-        Segment { followed_end: Some(AtomicU64::new(0)), ..Segment::cold(base_offset) }
+    fn foreign(base_offset: i64) -> Segment {
+        Segment { foreign: Some(Foreign::Whole), ..Segment::cold(base_offset) }
+    }
+
+    fn growing(base_offset: i64, inode: u64, end: u64) -> Segment {
+        let foreign = Some(Foreign::Growing { end: AtomicU64::new(end), inode });
+        Segment { foreign, edition: new_edition(), ..Segment::cold(base_offset) }
     }
 
     fn live(open: Arc<OpenSegment>, file: Arc<DiskFile>) -> Segment {
@@ -273,7 +298,10 @@ impl Segment {
     fn opened(&self, context: &SegmentContext) -> Result<Opened> {
         let mut cold = self.cold.lock();
         // Acquire: pairs with the Release in `show_followed`.
-        let end = self.followed_end.as_ref().map(|end| end.load(Ordering::Acquire));
+        let end = match &self.foreign {
+            Some(Foreign::Growing { end, .. }) => Some(end.load(Ordering::Acquire)),
+            Some(Foreign::Whole) | None => None,
+        };
         if let Some(open) = cold.open.upgrade() {
             match end {
                 None => {
@@ -293,15 +321,23 @@ impl Segment {
             return Ok(Opened::Replaced);
         }
         let open = OpenSegment::cold(context.clone(), self.base_offset, end)?;
-        let open = Arc::new(open.of_edition(self.edition));
+        let edition = match &self.foreign {
+            // Nobody tells whether the file is still the one that was opened last.
+            Some(Foreign::Whole) => new_edition(),
+            Some(Foreign::Growing { inode, .. }) if *inode != open.inode() => {
+                return Err(Error::io("open", open.path(), io::ErrorKind::NotFound.into()));
+            }
+            Some(Foreign::Growing { .. }) | None => self.edition,
+        };
+        let open = Arc::new(open.of_edition(edition));
         cold.open = Arc::downgrade(&open);
         Ok(Opened::Anew(open))
     }
 
     /// Shows readers the first `end` bytes of a segment that somebody else appends to.
     pub(crate) fn show_followed(&self, end: u64) {
-        if let Some(followed_end) = &self.followed_end {
-            followed_end.fetch_max(end, Ordering::Release);
+        if let Some(Foreign::Growing { end: seen, .. }) = &self.foreign {
+            seen.fetch_max(end, Ordering::Release);
         }
     }
 
@@ -313,4 +349,12 @@ impl Segment {
     pub(crate) fn live_open(&self) -> Option<&Arc<OpenSegment>> {
         self.live.as_ref().map(|live| &live.open)
     }
+}
+
+/// Gives an edition that no segment of another process's log has had in this one. Those of one's own log count
+/// from 0 for each segment.
+fn new_edition() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Relaxed: a number that orders nothing.
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

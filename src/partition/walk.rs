@@ -26,6 +26,10 @@ impl Partition {
     pub(crate) fn walk(&self, mut show: impl FnMut(Walked<'_>)) -> Result<()> {
         // Compaction may join segments meanwhile; what was shown is not shown again.
         let mut shown_below = self.watermarks().log_start();
+        self.despite_compaction(|| self.walk_at_once(&mut shown_below, &mut show))
+    }
+
+    fn walk_at_once(&self, shown_below: &mut i64, show: &mut impl FnMut(Walked<'_>)) -> Result<()> {
         for segment in self.segments().snapshot().iter() {
             let open = self.segments().open(segment, self.context())?;
             let Some(view) = open.view() else { continue };
@@ -35,8 +39,8 @@ impl Partition {
                 let fault = match Batch::verify(bytes) {
                     Ok(batch) => {
                         let header = *batch.header();
-                        if header.last_offset() >= shown_below {
-                            shown_below = header.last_offset() + 1;
+                        if header.last_offset() >= *shown_below {
+                            *shown_below = header.last_offset() + 1;
                             show(Walked::Batch(batch));
                         }
                         position += header.len() as u64;

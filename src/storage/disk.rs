@@ -36,6 +36,12 @@ pub(crate) struct DiskFile {
     disk: Disk,
 }
 
+/// An open directory: nothing else is taken for it while this is held, whatever happens to its name.
+#[derive(Debug)]
+pub(crate) struct DiskDirectory {
+    file: File,
+}
+
 /// How a file is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
@@ -86,6 +92,20 @@ impl Disk {
             return Err(Error::io("open", path, odd));
         }
         Ok(DiskFile { file, path: path.to_path_buf(), disk: self.clone() })
+    }
+
+    pub(crate) fn open_directory(&self, path: &Path) -> Result<DiskDirectory> {
+        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
+        Ok(DiskDirectory { file })
+    }
+
+    /// Gives what tells a file from every other that is there at the same time; `None` if there is none.
+    pub(crate) fn inode(&self, path: &Path) -> Result<Option<u64>> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.ino())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(Error::io("examine", path, e)),
+        }
     }
 
     /// Reads a whole file that is expected to be small; one larger than `len_max` is refused unread.
@@ -232,6 +252,18 @@ impl Disk {
     }
 }
 
+impl DiskDirectory {
+    /// Tells whether a path still leads here.
+    pub(crate) fn is_at(&self, path: &Path) -> Result<bool> {
+        let here = self.file.metadata().map_err(|e| Error::io("examine", path, e))?;
+        match fs::symlink_metadata(path) {
+            Ok(there) => Ok((there.dev(), there.ino()) == (here.dev(), here.ino())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("examine", path, e)),
+        }
+    }
+}
+
 impl DiskFile {
     pub(crate) fn path(&self) -> &Path {
         &self.path
@@ -245,10 +277,9 @@ impl DiskFile {
         Ok(self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?.len())
     }
 
-    /// Tells whether no directory names the file any more.
-    pub(crate) fn is_unlinked(&self) -> Result<bool> {
-        let metadata = self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?;
-        Ok(metadata.nlink() == 0)
+    /// Gives what tells the file from every other that is there at the same time.
+    pub(crate) fn inode(&self) -> Result<u64> {
+        Ok(self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?.ino())
     }
 
     pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> Result<()> {

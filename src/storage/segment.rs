@@ -43,6 +43,7 @@ pub(crate) struct OpenSegment {
     base_offset: i64,
     /// Two openings of the same base offset and edition show the same file.
     edition: u64,
+    inode: u64,
     path: PathBuf,
     /// `None` for an empty file: nothing can be mapped of it.
     mapping: Option<Arc<Mapping>>,
@@ -76,16 +77,18 @@ impl OpenSegment {
     ) -> Result<OpenSegment> {
         let path = context.log_path(base_offset);
         let file = context.disk.open(&path, Access::Read)?;
-        let len = file.len()?;
         let grows = end.is_some();
         let end = match end {
-            Some(end) => end,
+            Some(end) => Some(end),
             // Another process has yet to give back the space behind the last batch.
             None if context.lock.is_none() && context.is_unsealed(base_offset)? => {
-                end_of_batches(&context, &file, base_offset)?
+                Some(end_of_batches(&context, &file, base_offset)?)
             }
-            None => len,
+            None => None,
         };
+        // Asked last: what is sealed was trimmed before.
+        let len = file.len()?;
+        let end = end.unwrap_or(len);
         if end > len || end > i64::from(i32::MAX) as u64 {
             let reason = "the segment has not the length it must have";
             return Err(Error::Corrupt { path, position: len.min(end), reason, resume: None });
@@ -98,6 +101,7 @@ impl OpenSegment {
             context,
             base_offset,
             edition: 0,
+            inode: file.inode()?,
             path,
             mapping,
             end: AtomicU64::new(end),
@@ -121,6 +125,7 @@ impl OpenSegment {
             context,
             base_offset,
             edition: 0,
+            inode: 0,
             path,
             mapping: Some(mapping),
             end: AtomicU64::new(end),
@@ -138,6 +143,11 @@ impl OpenSegment {
 
     pub(crate) fn edition(&self) -> u64 {
         self.edition
+    }
+
+    /// Gives what tells the file of a cold segment from others that have its name one after the other.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
     }
 
     /// Loads what is otherwise loaded from the segment's files when it is needed.

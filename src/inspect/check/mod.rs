@@ -9,6 +9,8 @@ pub(crate) mod segment;
 
 use std::path::Path;
 use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -215,7 +217,30 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
         }
     }
 
+    /// Checks a partition; again, if a writer compacted it meanwhile.
     fn partition(&mut self, topic: &TopicName, number: u32, surroundings: &Surroundings) {
+        let directory = self.directory_of(topic, number);
+        let (before, bytes_done) = (self.report.clone(), self.bytes_done);
+        for tries in 0.. {
+            let seen = Sight::of(&self.disk, &directory);
+            self.partition_once(topic, number, surroundings);
+            let is_same = seen == Sight::of(&self.disk, &directory) && !seen.is_swapping;
+            if is_same || (self.report.problems == before.problems && !seen.is_swapping) {
+                return;
+            }
+            if tries == TRIES {
+                if seen.is_swapping {
+                    self.note(directory, "a compaction was cut short; the next open sees to it");
+                }
+                return;
+            }
+            self.report.clone_from(&before);
+            self.bytes_done = bytes_done;
+            thread::sleep(TRY_INTERVAL);
+        }
+    }
+
+    fn partition_once(&mut self, topic: &TopicName, number: u32, surroundings: &Surroundings) {
         let directory = self.directory_of(topic, number);
         let entries = match self.disk.entries(&directory) {
             Ok(entries) => entries,
@@ -411,6 +436,32 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
         self.report.notes.push(Problem { path, position: Some(position), what });
     }
 }
+
+/// What changes in a partition's directory when it is compacted.
+#[derive(PartialEq, Eq)]
+struct Sight {
+    segments: Vec<String>,
+    gaps_below: Option<i64>,
+    /// Segments are being replaced.
+    is_swapping: bool,
+}
+
+impl Sight {
+    fn of(disk: &Disk, directory: &Path) -> Sight {
+        // What cannot be read is told of by the check.
+        let entries = disk.entries(directory).unwrap_or_default();
+        let is_swap = |entry: &Entry| entry.name.ends_with(file_name::SWAP_SUFFIX);
+        let is_swapping = entries.iter().any(is_swap);
+        let names = entries.into_iter().map(|entry| entry.name);
+        let mut segments: Vec<String> = names.filter(|name| name.ends_with(".log")).collect();
+        segments.sort_unstable();
+        Sight { segments, gaps_below: gaps::read_mark(disk, directory).ok(), is_swapping }
+    }
+}
+
+/// How often, and how far apart, something is looked at again that a writer may be in the middle of.
+const TRIES: u32 = 10;
+const TRY_INTERVAL: Duration = Duration::from_millis(5);
 
 fn refuse_what_is_no_root(disk: &Disk, root: &Path) -> Result<()> {
     let refuse = |reason| Err(Error::NotADataDirectory { path: root.to_path_buf(), reason });

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::thread;
-use std::time::Duration;
 
 use crate::error::Result;
 use crate::format::decode::Batch;
@@ -11,6 +10,8 @@ use crate::format::header::BatchHeader;
 use crate::inspect::check::Check;
 use crate::inspect::check::Log;
 use crate::inspect::check::Place;
+use crate::inspect::check::TRIES;
+use crate::inspect::check::TRY_INTERVAL;
 use crate::inspect::check::index_walk::OffsetWalk;
 use crate::inspect::check::index_walk::TimeWalk;
 use crate::inspect::check::report::Progress;
@@ -21,6 +22,7 @@ use crate::storage::disk::Access;
 use crate::storage::disk::DiskFile;
 use crate::storage::file_name;
 use crate::storage::file_name::OffsetFile;
+use crate::storage::file_name::SWAP_SUFFIX;
 use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
@@ -219,6 +221,12 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
         match self.disk.read_small(&path, FILE_LEN_MAX) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.is_not_found() => {
+                // A compaction that was cut short has yet to give it its name.
+                let swap =
+                    kind.suffixed(path.parent().unwrap_or(log), place.base_offset, SWAP_SUFFIX);
+                if self.disk.exists(&swap).unwrap_or(false) {
+                    return self.disk.read_small(&swap, FILE_LEN_MAX).ok();
+                }
                 // Kafka rebuilds a segment whose offset index is missing, but not its time index.
                 if kind == OffsetFile::TimeIndex && place.is_trusted {
                     self.problem(path, None, "the file is missing");
@@ -270,9 +278,5 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
         self.index_findings(path, findings, place);
     }
 }
-
-/// How often, and how far apart, a batch is looked at again that somebody may be writing.
-const TRIES: u32 = 10;
-const TRY_INTERVAL: Duration = Duration::from_millis(5);
 
 const PROGRESS_INTERVAL: u64 = 4 << 20;
