@@ -19,6 +19,7 @@ use crate::partition::Partition;
 use crate::partition::fetch::Cursor;
 use crate::partition::fetch::Limits;
 use crate::partition::fetch::ReadOutcome;
+use crate::partition::unpacking::Unpacking;
 use crate::storage::verified::Checks;
 use crate::topic::KeepOpen;
 use crate::topic::TopicPartition;
@@ -476,7 +477,7 @@ impl ConsumerGroup {
         let Some(noted) = &partition.committed else { return Ok(()) };
         let mut cursor = Cursor::at(noted.offset().clamp(start, end));
         let limits = Limits { bytes: 0, records: 1 };
-        match open.read(&mut cursor, limits, end, Checks::All) {
+        match open.read(&mut cursor, limits, end, Checks::All, &mut Unpacking::default()) {
             Ok(ReadOutcome::Records(fetched)) => {
                 let first = fetched.first_record();
                 let offset = first.map_or(noted.offset(), |(offset, _)| offset);

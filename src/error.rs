@@ -99,10 +99,11 @@ pub enum Error {
         resume: Option<i64>,
     },
 
-    /// A batch is compressed with a codec that this build cannot read.
-    #[error("the batch at offset {offset} of {} is compressed with {codec}, which this build cannot read{}", path.display(), resume_text(Some(*resume)))]
+    /// A batch is compressed with a codec that this build does not have: the feature of the codec's name is off, or
+    /// nobody knows the codec. The batch can be passed over, and everything else be read.
+    #[error("the batch at offset {offset} of {} is compressed with {codec}{}{}", path.display(), codec_text(codec), resume_text(Some(*resume)))]
     UnsupportedCompression {
-        /// The codec's Kafka name.
+        /// The codec's Kafka name, which is its feature's name too; `an unknown codec` if it has none.
         codec: &'static str,
         /// The base offset of the batch.
         offset: i64,
@@ -515,6 +516,15 @@ fn blocked_text(blocked: Duration) -> String {
 
 fn holder_text(holder: Option<u32>) -> String {
     holder.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+fn codec_text(codec: &str) -> String {
+    match codec {
+        "gzip" | "lz4" | "snappy" | "zstd" => {
+            format!(", and this build of ottla does not have the feature `{codec}`")
+        }
+        _ => ", which ottla does not know".to_owned(),
+    }
 }
 
 fn resume_text(resume: Option<i64>) -> String {

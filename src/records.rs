@@ -1,6 +1,7 @@
 //! What `poll` returns: records, borrowed from the log's own memory.
 //!
-//! Nothing is copied: a [`Message`] points into the mapped segment. Every batch was verified before it was
+//! Nothing is copied: a [`Message`] points into the mapped segment, or, if its batch is compressed, into the memory
+//! that it was unpacked into. Every batch was verified before it was
 //! handed out, so iterating cannot fail. [`Records`] keep their memory: they outlive the next poll, the
 //! consumer and even the segment, which may be deleted meanwhile.
 
@@ -15,8 +16,8 @@ use crate::format::decode::RawRecord;
 use crate::format::decode::RawRecords;
 use crate::handed_out::Lease;
 use crate::partition::fetch::Fetched;
+use crate::partition::unpacking::Memory;
 use crate::record::Header;
-use crate::storage::map::View;
 use crate::topic::TopicPartition;
 
 /// Records of one poll, grouped by partition, in offset order within each.
@@ -64,7 +65,7 @@ pub struct Message<'r> {
 
 /// A record that was read, on its own: `'static`, `Send`, cheap to clone, still without a copy.
 ///
-/// It keeps the segment's memory and the store open until it is dropped.
+/// It keeps the memory of the segment, or of the batches that were unpacked with its own, and the store open until it is dropped.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -83,7 +84,7 @@ pub struct Message<'r> {
 #[derive(Clone)]
 pub struct OwnedMessage {
     source: Arc<TopicPartition>,
-    view: View,
+    memory: Memory,
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     headers: Range<usize>,
@@ -313,15 +314,15 @@ impl<'r> Message<'r> {
 
     /// Makes a message of its own that keeps the memory it points into.
     pub fn detach(&self) -> OwnedMessage {
-        let view = self.part.fetched.view();
-        let start = view.from(0).as_ptr() as usize;
+        let memory = self.part.fetched.memory();
+        let start = memory.all().as_ptr() as usize;
         let range = |bytes: &[u8]| {
             let at = bytes.as_ptr() as usize - start;
             at..at + bytes.len()
         };
         OwnedMessage {
             source: Arc::clone(&self.part.source),
-            view: view.clone(),
+            memory: memory.clone(),
             key: self.raw.key.map(range),
             value: self.raw.value.map(range),
             headers: range(self.raw.headers.bytes),
@@ -373,17 +374,17 @@ impl OwnedMessage {
 
     /// Gives the key; `None` if it is null.
     pub fn key(&self) -> Option<&[u8]> {
-        self.key.clone().and_then(|range| self.view.bytes(range))
+        self.key.clone().and_then(|range| self.memory.bytes(range))
     }
 
     /// Gives the value; `None` if it is null.
     pub fn value(&self) -> Option<&[u8]> {
-        self.value.clone().and_then(|range| self.view.bytes(range))
+        self.value.clone().and_then(|range| self.memory.bytes(range))
     }
 
     /// Iterates over the headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = Header<'_>> {
-        let bytes = self.view.bytes(self.headers.clone()).unwrap_or_default();
+        let bytes = self.memory.bytes(self.headers.clone()).unwrap_or_default();
         RawHeaders { bytes }.iter()
     }
 

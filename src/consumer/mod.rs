@@ -34,6 +34,7 @@ use crate::partition::Partition;
 use crate::partition::fetch::Cursor;
 use crate::partition::fetch::Limits;
 use crate::partition::fetch::ReadOutcome;
+use crate::partition::unpacking::Unpacking;
 use crate::partition::watermarks::Doorbell;
 use crate::records::OwnedMessage;
 use crate::records::Part;
@@ -90,6 +91,7 @@ pub struct Consumer {
     wakeup: Arc<AtomicBool>,
     /// Read ahead for the iterator and `recv`; positions count what was handed out, not what is here.
     buffer: VecDeque<OwnedMessage>,
+    unpacking: Unpacking,
 }
 
 #[derive(Debug)]
@@ -200,6 +202,7 @@ impl Consumer {
             bell,
             wakeup: Arc::new(AtomicBool::new(false)),
             buffer: VecDeque::new(),
+            unpacking: Unpacking::default(),
         })
     }
 
@@ -366,7 +369,13 @@ impl Consumer {
             let assigned = &mut self.assigned[index];
             let bound = self.settings.isolation.bound(&assigned.open);
             let first = assigned.cursor.position;
-            match assigned.open.read(&mut assigned.cursor, limits, bound, self.settings.checks)? {
+            match assigned.open.read(
+                &mut assigned.cursor,
+                limits,
+                bound,
+                self.settings.checks,
+                &mut self.unpacking,
+            )? {
                 ReadOutcome::Records(fetched) => {
                     let lease = assigned.handed_out.as_ref().map(|out| out.lease(first));
                     return Ok(Some(Part { source: assigned.source.clone(), fetched, lease }));

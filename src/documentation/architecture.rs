@@ -31,6 +31,12 @@
 //! | `format/header.rs` | `BatchHeader`: the 61 bytes, positions once, read and written side by side |
 //! | `format/encode.rs` | `BatchBuilder`: records in, sealed batch out |
 //! | `format/decode.rs` | `Batch`: bytes in, verified batch and its records out |
+//! | `format/compression/mod.rs` | `Unpacker`, `Packer`: records as one compressed block and back, within bounds |
+//! | `format/compression/gzip.rs` | gzip's members; with the feature `gzip` |
+//! | `format/compression/lz4.rs` | LZ4's frame; with the feature `lz4` |
+//! | `format/compression/snappy.rs` | Snappy's two framings; with the feature `snappy` |
+//! | `format/compression/zstandard.rs` | Zstandard's frames; with the feature `zstd` |
+//! | `format/compression/tests.rs` | tests only: round trips, damage, bombs, the frames of others |
 //! | `format/rewrite.rs` | `Rewriter`: a batch without some of its records |
 //! | `format/varint.rs` | variable-length integers |
 //! | `format/fields.rs` | what Kafka's messages are made of: texts, bytes, arrays |
@@ -72,6 +78,8 @@
 //! | `partition/segments.rs` | `Segments`: the snapshot that readers use |
 //! | `partition/open_segments.rs` | which cold segments stay open though nobody reads them at this moment |
 //! | `partition/fetch.rs` | what one read brings: whole, verified batches of one segment |
+//! | `partition/fetch/packed.rs` | the same of compressed batches, from the buffer they were unpacked into |
+//! | `partition/unpacking.rs` | `Memory`: where records lie that were read; buffers that are used again |
 //! | `partition/walk.rs` | a walk over a whole log, control batches and damage included |
 //! | `partition/watermarks.rs` | log start, log end, durable end; the doorbells |
 //! | `partition/shown.rs` | `Shown`: what is looked at again and again, in a cache line of its own |
@@ -367,6 +375,7 @@
 //! | once | `partition/sync.rs` | a failed sync is never repeated |
 //! | no resurrection | `partition/recovery.rs` | what was cut is durably gone before the first append |
 //! | repeatable | `partition/recovery.rs` | every step of recovery can be cut short and done again |
+//! | bounded unpacking | `format/compression/mod.rs` | no batch is unpacked to more than a bound, whatever it says of itself |
 //! | verified | `format/decode.rs` | records are handed out only of a batch whose structure was checked; safety does not rest on it |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
 //! | latest stays | `partition/compaction.rs` | what compaction leaves out was superseded, or may go |

@@ -135,9 +135,10 @@
 //! Stop the broker, then open its log directory. Topics are found by their directories and get entries in
 //! `ottla.topics`, with the ids they had and default properties: Kafka keeps properties elsewhere. Groups go
 //! on where `__consumer_offsets` says that Kafka's consumers stopped, commits within transactions included; Kafka's other
-//! internal topics are topics like others. Batches of all producers are read; those that are compressed are
-//! [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression), and the consumer's position stays in
-//! front of them.
+//! internal topics are topics like others. Batches of all producers are read: compressed ones are unpacked into memory of
+//! their own, if the feature named like the codec is on (`gzip`, `lz4`, `snappy` in both of its framings, `zstd`).
+//! Otherwise they are [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression), the consumer's position
+//! stays in front of them, and the error says where reading can go on.
 //!
 //! # Leaving for a broker
 //!

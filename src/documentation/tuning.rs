@@ -89,6 +89,9 @@
 //!   verifies checksums before it returns. A batch that is larger than a limit comes whole.
 //! * [`Isolation::Durable`](crate::Isolation::Durable) sees a record only after its sync: with an idle or `Buffered`
 //!   producer up to a checkpoint interval later.
+//! * Compressed batches are unpacked by the poll that brings them, into buffers that the consumer uses again once nobody
+//!   holds the records; what they unpack to counts towards the limits. Of a batch that does not fit into one poll the
+//!   rest stays unpacked for the next.
 //! * `poll` borrows; the iterator and `recv` make each message one of its own, which counts references.
 //!   [`Records`](crate::Records) and messages keep the whole segment mapped until they are dropped.
 //!

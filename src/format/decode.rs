@@ -73,13 +73,11 @@ pub(crate) fn checksum_holds(header: &BatchHeader, bytes: &[u8]) -> bool {
 /// Checks the inside of the batch at the front of `bytes`, whose header was checked: every length, count
 /// and offset of every record. One pass, without the checksum.
 ///
-/// A control batch is checked like any other; a compressed one is refused, its records cannot be seen.
+/// A control batch is checked like any other; a compressed one is refused, its records cannot be seen before it is
+/// unpacked.
 pub(crate) fn check_structure(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchFault> {
-    if let Some(codec) = header.attributes.compression() {
-        // Kafka's compaction leaves empty batches without payload, whatever their codec was.
-        if header.record_count > 0 {
-            return Err(BatchFault::Compressed(codec));
-        }
+    if header.is_packed() {
+        return Err(BatchFault::Compressed(header.attributes.compression().unwrap_or("none")));
     }
     check_records(header, &bytes[header::LEN..header.len()]).map_err(BatchFault::Record)
 }

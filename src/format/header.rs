@@ -99,6 +99,13 @@ impl BatchHeader {
         self.record_count == self.last_offset_delta.wrapping_add(1)
     }
 
+    /// Tells whether there are records that must be unpacked. Kafka's compaction leaves empty batches without payload,
+    /// whatever their codec was.
+    #[inline]
+    pub(crate) fn is_packed(&self) -> bool {
+        self.attributes.codec() != 0 && self.record_count > 0
+    }
+
     pub(crate) fn last_sequence(&self) -> i32 {
         if self.base_sequence < 0 {
             return self.base_sequence;
@@ -135,6 +142,7 @@ impl HeaderFault {
 pub(crate) struct Attributes(pub(crate) i16);
 
 impl Attributes {
+    const CODEC: i16 = 0b111;
     pub(crate) const LOG_APPEND_TIME: i16 = 1 << 3;
     const TRANSACTIONAL: i16 = 1 << 4;
     const CONTROL: i16 = 1 << 5;
@@ -142,7 +150,7 @@ impl Attributes {
 
     /// Gives the name of the codec, `None` if the records are not compressed.
     pub(crate) fn compression(self) -> Option<&'static str> {
-        match self.0 & 0b111 {
+        match self.codec() {
             0 => None,
             1 => Some("gzip"),
             2 => Some("snappy"),
@@ -150,6 +158,16 @@ impl Attributes {
             4 => Some("zstd"),
             _ => Some("an unknown codec"),
         }
+    }
+
+    /// Gives the number of the codec, 0 if the records are not compressed.
+    pub(crate) fn codec(self) -> u8 {
+        (self.0 & Self::CODEC) as u8
+    }
+
+    /// Gives the attributes of the same batch with its records unpacked.
+    pub(crate) fn without_codec(self) -> Attributes {
+        Attributes(self.0 & !Self::CODEC)
     }
 
     pub(crate) fn is_log_append_time(self) -> bool {

@@ -20,6 +20,7 @@
 //! What the records of Kafka's internal topics hold stands in files of its own: `group_records.rs`,
 //! `consumer_protocol.rs`.
 
+pub(crate) mod compression;
 pub(crate) mod consumer_protocol;
 pub(crate) mod decode;
 pub(crate) mod encode;

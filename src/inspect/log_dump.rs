@@ -6,7 +6,8 @@ use crate::config::TimestampType;
 #[cfg(doc)]
 use crate::error::Error;
 use crate::error::Result;
-use crate::format::decode::Batch;
+use crate::format::compression::Unpacked;
+use crate::format::compression::Unpacker;
 use crate::format::decode::BatchFault;
 use crate::format::decode::RawHeaders;
 use crate::format::decode::RawRecords;
@@ -51,6 +52,8 @@ pub struct LogDump {
     position: u64,
     buffer: Vec<u8>,
     buffer_start: u64,
+    unpacker: Unpacker,
+    unpacked: Unpacked,
 }
 
 /// One batch of a [`LogDump`].
@@ -111,9 +114,9 @@ pub struct DumpedHeader {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum DumpedRecords<'d> {
-    /// They can; this iterates over them.
+    /// They can, unpacked if they are compressed; this iterates over them.
     Plain(DumpedRecordIter<'d>),
-    /// They are compressed with this codec.
+    /// They are compressed with this codec, which this build does not have.
     Compressed(&'static str),
     /// They are damaged, in this way.
     Damaged(&'static str),
@@ -181,6 +184,8 @@ pub fn dump_log(path: impl AsRef<Path>) -> Result<LogDump> {
         base_offset,
         position: 0,
         buffer: Vec::new(),
+        unpacker: Unpacker::default(),
+        unpacked: Unpacked::default(),
         buffer_start: 0,
     })
 }
@@ -223,8 +228,11 @@ impl LogDump {
             Err(reason) => return Err(corrupt(self.file.path(), position, reason)),
         };
         self.position = position + header.len() as u64;
-        let bytes = self.fill(position, header.len())?;
-        let verified = Batch::verify(bytes);
+        self.fill(position, header.len())?;
+        let start = (position - self.buffer_start) as usize;
+        let bytes = self.buffer.get(start..).unwrap_or_default();
+        self.unpacked.clear();
+        let verified = self.unpacker.verify(bytes, &mut self.unpacked);
         let is_valid = !matches!(verified, Err(BatchFault::Checksum | BatchFault::Header(_)));
         let records = match verified {
             Ok(batch) => {

@@ -111,7 +111,7 @@ pub(crate) struct Left {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhyLeft {
-    /// It is compressed with a codec that this build cannot read.
+    /// It is compressed, with this codec.
     Compressed(&'static str),
     /// It is damaged; nothing from here on was compacted.
     Damaged(&'static str),
@@ -900,10 +900,10 @@ mod tests {
     #[test]
     fn what_is_compressed_is_left_and_no_tombstone_behind_it_goes() {
         let directory = tempfile::tempdir().unwrap();
-        let gzip = |raw: &Raw| sealed(raw.bytes(), |bytes| bytes[field::ATTRIBUTES.end - 1] |= 1);
+        let packed = |raw: &Raw| sealed(raw.bytes(), |bytes| bytes[field::ATTRIBUTES.end - 1] |= 7);
         let segments = [
             vec![raw(0, &[("a", Some("1"))]).bytes(), raw(1, &[("a", Some("2"))]).bytes()],
-            vec![gzip(&raw(2, &[("a", Some("3"))])), raw(3, &[("b", Some("1"))]).bytes()],
+            vec![packed(&raw(2, &[("a", Some("3"))])), raw(3, &[("b", Some("1"))]).bytes()],
             vec![raw(4, &[("a", None)]).bytes(), raw(5, &[("b", Some("2"))]).bytes()],
             vec![raw(6, &[("z", Some("last"))]).bytes()],
         ];
@@ -913,7 +913,11 @@ mod tests {
         for now_ms in [5_000, 5_000 + DAY_MS, 5_000 + 3 * DAY_MS] {
             let compacted = store.compact_for_test("t", &Compaction::at(now_ms)).unwrap();
             assert_eq!(compacted.first_dirty, 2, "what is behind is compared again one day");
-            let left = Left { path: middle.clone(), position: 0, why: WhyLeft::Compressed("gzip") };
+            let left = Left {
+                path: middle.clone(),
+                position: 0,
+                why: WhyLeft::Compressed("an unknown codec"),
+            };
             assert_eq!(compacted.left, [left]);
             assert_eq!(read(&store), ["compressed", "3 b=1", "4 a=-", "5 b=2", "6 z=last"]);
         }

@@ -1,4 +1,5 @@
-//! What one read brings: whole, verified batches of one segment, borrowed from its mapping.
+//! What one read brings: whole, verified batches of one segment, borrowed from its mapping; or, if they are compressed,
+//! from the buffer they were unpacked into. One read brings either the one kind or the other.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,11 +13,14 @@ use crate::format::decode::RawRecords;
 use crate::format::header;
 use crate::format::header::BatchHeader;
 use crate::partition::Partition;
-use crate::storage::map::View;
+use crate::partition::unpacking::Memory;
+use crate::partition::unpacking::Unpacking;
 use crate::storage::scan::Continuity;
 use crate::storage::segment::OpenSegment;
 use crate::storage::verified::Checks;
 use crate::storage::verified::Known;
+
+mod packed;
 
 /// Where a reader stands: an offset, and the place in the file if it is known.
 #[derive(Debug, Default)]
@@ -37,6 +41,8 @@ struct Place {
     expected: i64,
     /// Set if the reader has had some of the batch's records.
     rest: Option<Rest>,
+    /// Set if the reader has had some of a compressed batch's records: the batch, unpacked.
+    unpacked: Option<packed::Held>,
     standing: Standing,
 }
 
@@ -77,8 +83,8 @@ pub(crate) struct Limits {
 /// Verified batches, and which of their records were asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Fetched {
-    view: View,
-    /// Where the batches lie in the view; the first has records that were asked for.
+    memory: Memory,
+    /// Where the batches lie in the memory; the first has records that were asked for.
     range: Range<usize>,
     /// What was asked for of the first batch.
     first: Rest,
@@ -98,13 +104,13 @@ pub(crate) enum ReadOutcome {
 }
 
 impl Fetched {
-    pub(crate) fn view(&self) -> &View {
-        &self.view
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Gives the batches.
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.view.bytes(self.range.clone()).unwrap_or_default()
+        self.memory.bytes(self.range.clone()).unwrap_or_default()
     }
 
     /// Gives the size of the batches.
@@ -143,8 +149,9 @@ impl Partition {
         limits: Limits,
         bound: i64,
         checks: Checks,
+        unpacking: &mut Unpacking,
     ) -> Result<ReadOutcome> {
-        self.despite_compaction(|| self.read_at_once(cursor, limits, bound, checks))
+        self.despite_compaction(|| self.read_at_once(cursor, limits, bound, checks, unpacking))
     }
 
     fn read_at_once(
@@ -153,6 +160,7 @@ impl Partition {
         limits: Limits,
         bound: i64,
         checks: Checks,
+        unpacking: &mut Unpacking,
     ) -> Result<ReadOutcome> {
         let (start, end) = (self.watermarks().log_start(), self.watermarks().log_end());
         if cursor.position < start || cursor.position > end {
@@ -168,7 +176,7 @@ impl Partition {
             };
             let request = Request { limits, bound, gaps_below: self.gaps_below(), checks };
             let before = cursor.position;
-            let fetched = place.fetch(&open, &mut cursor.position, &request)?;
+            let fetched = place.fetch(&open, &mut cursor.position, &request, unpacking)?;
             cursor.place = Some(place);
             match fetched {
                 Some(fetched) => return Ok(ReadOutcome::Records(fetched)),
@@ -239,6 +247,7 @@ impl Partition {
                     byte_position: found.position,
                     expected: found.header.base_offset,
                     rest: None,
+                    unpacked: None,
                     standing: if found.is_led { Standing::Led } else { Standing::Walked },
                 };
                 return Ok(Some((place, open)));
@@ -268,6 +277,7 @@ impl Place {
         let reopened = Arc::downgrade(open);
         if !Weak::ptr_eq(&self.segment, &reopened) {
             self.segment = reopened;
+            self.unpacked = None;
             self.standing = Standing::Led;
         }
     }
@@ -279,6 +289,7 @@ impl Place {
         open: &OpenSegment,
         position: &mut i64,
         request: &Request,
+        unpacking: &mut Unpacking,
     ) -> Result<Option<Fetched>> {
         let Some(view) = open.view() else {
             return Ok(None);
@@ -304,6 +315,14 @@ impl Place {
                     return Err(open.fault_error(self.byte_position, fault, continuity.expected));
                 }
             };
+            if header.is_packed() && !header.attributes.is_control() {
+                // What is unpacked lies elsewhere, so it is the next read's.
+                if record_count > 0 {
+                    break;
+                }
+                run.note();
+                return self.fetch_packed(open, &view, position, request, unpacking);
+            }
             let batch_start = self.byte_position as usize;
             let batch_end = batch_start + header.len();
             let taken = first.map_or(0, |(start, _)| batch_end - start);
@@ -332,7 +351,7 @@ impl Place {
         }
         run.note();
         let fetched = first.filter(|_| record_count > 0).map(|(start, first)| Fetched {
-            view,
+            memory: Memory::Mapped(view),
             range: start..end,
             first,
             record_count,
@@ -427,19 +446,25 @@ impl<'s> Run<'s> {
     ) -> Result<BatchHeader, BatchFault> {
         let header = decode::header_at(bytes).map_err(BatchFault::Header)?;
         continuity.check(&header)?;
-        let is_known = match standing {
-            Standing::Walked => self.known.holds(position),
-            Standing::Led => false,
-            Standing::Checked => true,
-        };
-        if !is_known {
+        if !self.is_known(position, standing) {
             if self.checks == Checks::All && !decode::checksum_holds(&header, bytes) {
                 return Err(BatchFault::Checksum);
             }
-            decode::check_structure(&header, bytes)?;
+            // What is packed is checked once it is unpacked. The batches of coordinators are not for readers.
+            if !header.is_packed() {
+                decode::check_structure(&header, bytes)?;
+            }
             self.has_news = true;
         }
         Ok(header)
+    }
+
+    fn is_known(&self, position: u64, standing: Standing) -> bool {
+        match standing {
+            Standing::Walked => self.known.holds(position),
+            Standing::Led => false,
+            Standing::Checked => true,
+        }
     }
 
     /// Lets later reads know.

@@ -32,6 +32,7 @@ pub(crate) mod sealing;
 pub(crate) mod segments;
 pub(crate) mod shown;
 pub(crate) mod sync;
+pub(crate) mod unpacking;
 pub(crate) mod unsealed;
 pub(crate) mod walk;
 pub(crate) mod watermarks;

@@ -4,6 +4,8 @@
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::compression::Unpacked;
+use crate::format::compression::Unpacker;
 use crate::format::decode;
 use crate::format::decode::Batch;
 use crate::format::decode::BatchFault;
@@ -30,20 +32,24 @@ impl Partition {
     }
 
     fn walk_at_once(&self, shown_below: &mut i64, show: &mut impl FnMut(Walked<'_>)) -> Result<()> {
+        let (mut unpacker, mut unpacked) = (Unpacker::default(), Unpacked::default());
         for segment in self.segments().snapshot().iter() {
             let open = self.segments().open(segment, self.context())?;
             let Some(view) = open.view() else { continue };
             let (mut position, mut expected) = (0, open.base_offset());
             while position < view.end() {
                 let bytes = view.from(position);
-                let fault = match Batch::verify(bytes) {
+                unpacked.clear();
+                let fault = match unpacker.verify(bytes, &mut unpacked) {
                     Ok(batch) => {
                         let header = *batch.header();
                         if header.last_offset() >= *shown_below {
                             *shown_below = header.last_offset() + 1;
                             show(Walked::Batch(batch));
                         }
-                        position += header.len() as u64;
+                        // Not the batch's own length: it may have been unpacked.
+                        let len = decode::header_at(bytes).map_or(0, |header| header.len());
+                        position += len as u64;
                         expected = header.last_offset().saturating_add(1);
                         continue;
                     }

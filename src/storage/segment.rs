@@ -16,8 +16,9 @@ use parking_lot::RwLock;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::compression::Unpacked;
+use crate::format::compression::Unpacker;
 use crate::format::decode;
-use crate::format::decode::Batch;
 use crate::format::decode::BatchFault;
 use crate::format::header;
 use crate::format::header::BatchHeader;
@@ -279,6 +280,7 @@ impl OpenSegment {
         if let Some(indexed) = start {
             walk.start_at_indexed(indexed);
         }
+        let (mut unpacker, mut unpacked) = (Unpacker::default(), Unpacked::default());
         while let Some(found) = walk.step(offset_min)? {
             let header = found.header;
             let is_candidate = header.max_timestamp_ms >= timestamp_ms
@@ -287,7 +289,10 @@ impl OpenSegment {
             if !is_candidate {
                 continue;
             }
-            let batch = Batch::verify(view.from(found.position))
+            unpacked.clear();
+            let bytes = view.from(found.position);
+            let batch = unpacker
+                .verify(bytes, &mut unpacked)
                 .map_err(|fault| self.fault_error(found.position, fault, header.base_offset))?;
             let wanted = |r: &decode::RawRecord<'_>| {
                 r.timestamp_ms >= timestamp_ms && r.offset >= offset_min

@@ -186,7 +186,7 @@ struct Author {
 
 const NOBODY: Author = Author { id: NO_PRODUCER_ID, epoch: NO_PRODUCER_EPOCH, leader_epoch: 0 };
 
-fn their_batch(base: i64, batch: &[Shape], author: Author) -> Bytes {
+fn their_batch(base: i64, batch: &[Shape], author: Author, compression: Compression) -> Bytes {
     let records: Vec<Theirs> = batch
         .iter()
         .zip(base..)
@@ -212,10 +212,20 @@ fn their_batch(base: i64, batch: &[Shape], author: Author) -> Bytes {
                 .collect(),
         })
         .collect();
-    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    let options = RecordEncodeOptions { version: 2, compression };
     let mut bytes = BytesMut::new();
     RecordBatchEncoder::encode(&mut bytes, &records, &options).unwrap();
     bytes.freeze()
+}
+
+/// What both sides can compress with, and nothing.
+fn codecs() -> Vec<Compression> {
+    let mut codecs = vec![Compression::None];
+    codecs.extend(cfg!(feature = "gzip").then_some(Compression::Gzip));
+    codecs.extend(cfg!(feature = "snappy").then_some(Compression::Snappy));
+    codecs.extend(cfg!(feature = "lz4").then_some(Compression::Lz4));
+    codecs.extend(cfg!(feature = "zstd").then_some(Compression::Zstd));
+    codecs
 }
 
 fn directory_with_log(bytes: &[u8]) -> tempfile::TempDir {
@@ -226,12 +236,16 @@ fn directory_with_log(bytes: &[u8]) -> tempfile::TempDir {
     directory
 }
 
-fn assert_we_read_what_they_write(batches: &[Vec<Shape>], author: Author) {
+fn assert_we_read_what_they_write(
+    batches: &[Vec<Shape>],
+    author: Author,
+    compression: Compression,
+) {
     let mut log = Vec::new();
     let mut wanted = Vec::new();
     for batch in batches {
         let base = wanted.len() as i64;
-        log.extend_from_slice(&their_batch(base, batch, author));
+        log.extend_from_slice(&their_batch(base, batch, author, compression));
         for (shape, offset) in batch.iter().zip(base..) {
             let mut seen = shape.seen(offset);
             seen.headers = merged(&seen.headers);
@@ -276,14 +290,17 @@ fn large_records_are_read_by_an_independent_decoder_as_they_were_sent() {
 
 #[test]
 fn large_records_of_an_independent_encoder_are_adopted() {
-    assert_we_read_what_they_write(&[vec![big(1_000_000, 5)], vec![big(2_000_000, 3)]], NOBODY);
+    for compression in codecs() {
+        let batches = [vec![big(1_000_000, 5)], vec![big(2_000_000, 3)]];
+        assert_we_read_what_they_write(&batches, NOBODY, compression);
+    }
 }
 
 #[test]
 fn the_append_time_of_an_adopted_batch_is_the_time_of_each_of_its_records() {
     let shapes: Vec<Shape> = [10, 30, 20].map(|timestamp| big(8, timestamp)).to_vec();
     let author = Author { id: 7, epoch: 0, ..NOBODY };
-    let mut batch = their_batch(0, &shapes, author).to_vec();
+    let mut batch = their_batch(0, &shapes, author, Compression::None).to_vec();
     // What a broker does to a batch of a topic with LogAppendTime: one bit, and the checksum anew.
     batch[22] |= 0x08;
     let checksum = crc32c::crc32c(&batch[21..]);
@@ -336,9 +353,10 @@ proptest! {
         batches in batches(),
         id in prop_oneof![Just(NO_PRODUCER_ID), 0..i64::MAX],
         leader_epoch in prop_oneof![Just(0), 1..i32::MAX],
+        compression in prop::sample::select(codecs()),
     ) {
         let epoch = if id < 0 { NO_PRODUCER_EPOCH } else { 3 };
         let author = Author { id, epoch, leader_epoch };
-        assert_we_read_what_they_write(&batches, author);
+        assert_we_read_what_they_write(&batches, author, compression);
     }
 }

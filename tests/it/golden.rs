@@ -25,6 +25,23 @@ use crate::consuming::read_all;
 
 const UNCOMPRESSED: [&str; 5] = ["appendtime", "c-none", "compact", "plain", "txn"];
 const COMPRESSED: [&str; 4] = ["gzip", "lz4", "snappy", "zstd"];
+/// The codecs that this build has.
+fn built() -> Vec<&'static str> {
+    let is_built = |codec: &&str| match *codec {
+        "gzip" => cfg!(feature = "gzip"),
+        "lz4" => cfg!(feature = "lz4"),
+        "snappy" => cfg!(feature = "snappy"),
+        _ => cfg!(feature = "zstd"),
+    };
+    COMPRESSED.into_iter().filter(is_built).collect()
+}
+
+/// The topics whose records this build can show.
+fn readable() -> Vec<String> {
+    let compressed = built().into_iter().map(|codec| format!("c-{codec}"));
+    UNCOMPRESSED.into_iter().map(str::to_owned).chain(compressed).collect()
+}
+
 const INTERNAL: [&str; 2] = ["__consumer_offsets", "__transaction_state"];
 
 fn golden() -> PathBuf {
@@ -121,11 +138,11 @@ fn partitions_of(store: &Store, topic: &str) -> Vec<TopicPartition> {
 fn assert_reads_as_kafka(store: &Store) {
     let expected = as_kafka_reads();
     let mut compared = 0;
-    for topic in UNCOMPRESSED {
-        for partition in partitions_of(store, topic) {
+    for topic in readable() {
+        for partition in partitions_of(store, &topic) {
             let mut consumer = store.consumer().assign([&partition]).unwrap();
             let seen = read_all(&mut consumer);
-            let wanted = &expected[&(topic.to_owned(), partition.partition())];
+            let wanted = &expected[&(topic.clone(), partition.partition())];
             assert_eq!(seen.len(), wanted.len(), "{partition}");
             for (seen, wanted) in seen.iter().zip(wanted) {
                 assert_eq!(seen, wanted, "{partition}");
@@ -133,7 +150,7 @@ fn assert_reads_as_kafka(store: &Store) {
             compared += seen.len();
         }
     }
-    assert_eq!(compared, 500 + 500 + 50 + 20 + 219 + 121);
+    assert_eq!(compared, 500 + 500 + 50 + 20 + 219 + 121 + 50 * built().len());
 }
 
 /// The lines of a checkpoint file below its two lines of heading.
@@ -193,8 +210,24 @@ fn a_directory_copied_while_kafka_ran_reads_as_a_kafka_client_reads_it() {
 #[test]
 fn a_compressed_batch_is_refused_by_name_and_holds_up_no_other_partition() {
     let (_directory, data) = clean();
+    // What this build can read becomes something that nobody knows.
+    for codec in built() {
+        let path = data.join(format!("c-{codec}-0/00000000000000000000.log"));
+        let mut bytes = fs::read(&path).unwrap();
+        let mut start = 0;
+        while start < bytes.len() {
+            let len = u32::from_be_bytes(bytes[start + 8..start + 12].try_into().unwrap());
+            let end = start + 12 + len as usize;
+            bytes[start + 22] |= 7;
+            let checksum = crc32c::crc32c(&bytes[start + 21..end]);
+            bytes[start + 17..start + 21].copy_from_slice(&checksum.to_be_bytes());
+            start = end;
+        }
+        fs::write(path, bytes).unwrap();
+    }
     let store = Store::open(&data).unwrap();
     for codec in COMPRESSED {
+        let expected = if built().contains(&codec) { "an unknown codec" } else { codec };
         let compressed = partitions_of(&store, &format!("c-{codec}")).remove(0);
         let readable = partitions_of(&store, "c-none").remove(0);
         let mut consumer = store.consumer().assign([&compressed, &readable]).unwrap();
@@ -203,8 +236,17 @@ fn a_compressed_batch_is_refused_by_name_and_holds_up_no_other_partition() {
         for _ in 0..6 {
             match consumer.poll(Duration::ZERO) {
                 Ok(records) => read += records.count(),
-                Err(Error::UnsupportedCompression { codec: named, offset: 0, path, .. }) => {
-                    assert_eq!(named, codec);
+                Err(Error::UnsupportedCompression { codec: named, offset: 0, path, resume }) => {
+                    assert_eq!(named, expected);
+                    if !built().contains(&codec) {
+                        let said = Error::UnsupportedCompression {
+                            codec: named,
+                            offset: 0,
+                            path: path.clone(),
+                            resume,
+                        };
+                        assert!(said.to_string().contains(&format!("feature `{codec}`")));
+                    }
                     let directory = data.join(format!("c-{codec}-0"));
                     assert_eq!(path, directory.join("00000000000000000000.log"));
                     refusals += 1;
@@ -218,6 +260,41 @@ fn a_compressed_batch_is_refused_by_name_and_holds_up_no_other_partition() {
         // Behind what cannot be read, reading goes on.
         consumer.seek(&compressed, 50).unwrap();
         assert_eq!(consumer.poll(Duration::ZERO).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn every_position_in_a_compressed_batch_can_be_read_from_in_steps_of_any_size() {
+    let (_directory, data) = clean();
+    let store = Store::open(&data).unwrap();
+    for codec in built() {
+        let partition = partitions_of(&store, &format!("c-{codec}")).remove(0);
+        let whole = read_all(&mut store.consumer().assign([&partition]).unwrap());
+        for step in [1, 3, 7, 50] {
+            let consumer = store.consumer().max_poll_records(step);
+            let mut consumer = consumer.assign([&partition]).unwrap();
+            for start in 0..whole.len() {
+                consumer.seek(&partition, start as i64).unwrap();
+                // Kept, so that no buffer is free when the next is unpacked; then dropped all at once.
+                let mut polled = Vec::new();
+                let mut detached = Vec::new();
+                loop {
+                    let records = consumer.poll(Duration::ZERO).unwrap();
+                    if records.is_empty() {
+                        break;
+                    }
+                    assert!(records.count() <= step);
+                    detached.extend(records.iter().map(|message| message.detach()));
+                    polled.push(records);
+                }
+                let seen: Vec<_> = polled.iter().flatten().map(Seen::from).collect();
+                assert!(seen == whole[start..], "{codec} from {start} by {step}");
+                drop(polled);
+                let values = detached.iter().map(|message| (message.offset(), message.value()));
+                let wanted = whole[start..].iter().map(|seen| (seen.offset, seen.value.as_deref()));
+                assert!(values.eq(wanted), "{codec} from {start} by {step}");
+            }
+        }
     }
 }
 
@@ -249,7 +326,7 @@ fn offsets_for_times_answers_like_a_scan_of_kafkas_records() {
     let (_directory, data) = clean();
     let store = Store::open(&data).unwrap();
     for ((topic, number), records) in as_kafka_reads() {
-        if !UNCOMPRESSED.contains(&topic.as_str()) {
+        if !readable().contains(&topic) {
             continue;
         }
         let partition = store.topic(&topic).unwrap().partition(number).unwrap();

@@ -76,6 +76,10 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     // Two error numbers that the standard library has no kind for.
     ("libc", &["error.rs", "storage/disk.rs", "storage/lock.rs"]),
     ("rustix", &["clock.rs", "storage/disk.rs"]),
+    ("flate2", &["format/compression/gzip.rs"]),
+    ("lz4_flex", &["format/compression/lz4.rs"]),
+    ("snap", &["format/compression/snappy.rs"]),
+    ("zstd", &["format/compression/zstandard.rs"]),
     ("regex_lite", &["coordinator/subscription.rs"]),
     ("thiserror", &["error.rs"]),
     // Partitions speak to the background thread.

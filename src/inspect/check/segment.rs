@@ -4,7 +4,8 @@ use std::path::Path;
 use std::thread;
 
 use crate::error::Result;
-use crate::format::decode::Batch;
+use crate::format::compression::Unpacked;
+use crate::format::compression::Unpacker;
 use crate::format::decode::BatchFault;
 use crate::format::header::BatchHeader;
 use crate::inspect::check::Check;
@@ -90,13 +91,16 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
     ) -> Result<()> {
         let continuity = Continuity { expected: log.expected, gaps_below: log.gaps_below };
         let mut scan = Scan::new(file, 0, continuity, Depth::Checksums)?;
+        let (mut unpacker, mut unpacked) = (Unpacker::default(), Unpacked::default());
         let mut tries = 0;
         let mut told = 0;
         loop {
             let expected = scan.expected();
             let (position, fault) = match scan.next()? {
                 Scanned::Batch { position, header, bytes } => {
-                    let structure = Batch::verify(bytes).err();
+                    unpacked.clear();
+                    let structure = unpacker.verify(bytes, &mut unpacked);
+                    let structure = structure.err();
                     self.batch(file.path(), log, position, &header, structure);
                     offsets.note(position, header.last_offset());
                     times.note(header.last_offset(), header.max_timestamp_ms);
