@@ -250,7 +250,8 @@ mod tests {
     fn accumulator_of(store: &Store, max_block: Duration) -> (Arc<Accumulator>, Arc<TopicState>) {
         let topics = store.topics_for_test();
         let topic = store.topic_or_create("t", TopicConfig::new().partitions(3)).unwrap();
-        let appender = Arc::new(Appender::new(Durability::Buffered, Duration::from_secs(3600)));
+        let appender =
+            Arc::new(Appender::new(Durability::Buffered, Duration::from_secs(3600), None));
         let linger = Duration::from_secs(3600);
         let staging = Staging { linger, batch_bytes: 1024, buffer_memory: 4096, max_block };
         let accumulator = Arc::new(Accumulator::new(Arc::clone(topics), appender, staging));

@@ -2,6 +2,7 @@
 //!
 //! Inline sends and staged batches come through here alike.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,13 @@ use parking_lot::Mutex;
 
 use crate::config::Durability;
 use crate::config::LogConfig;
+use crate::config::Packing;
 use crate::config::TimestampType;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::compression::Codec;
+use crate::format::compression::Packer;
+use crate::format::encode::BatchBuilder;
 use crate::format::encode::EncodedBatch;
 use crate::partition::Appended;
 use crate::partition::Partition;
@@ -25,6 +30,8 @@ pub(crate) struct Appender {
     durability: Durability,
     /// An append is on stable storage this much later even if nobody waits for it.
     sync_within: Duration,
+    /// How batches are compressed where the topic does not say.
+    packing: Option<Packing>,
     /// What `flush` has to wait for: partitions that got records, and up to where. An entry leaves only
     /// once that is durable, so that every flush waits for everything sent before it.
     touched: Mutex<Vec<Touched>>,
@@ -37,8 +44,23 @@ struct Touched {
 }
 
 impl Appender {
-    pub(crate) fn new(durability: Durability, sync_within: Duration) -> Appender {
-        Appender { durability, sync_within, touched: Mutex::default() }
+    pub(crate) fn new(
+        durability: Durability,
+        sync_within: Duration,
+        packing: Option<Packing>,
+    ) -> Appender {
+        Appender { durability, sync_within, packing, touched: Mutex::default() }
+    }
+
+    /// Compresses a batch that is about to be sealed, if the topic or else the producer wants that and it becomes
+    /// shorter by it. Runs before any lock is taken.
+    #[inline]
+    pub(crate) fn pack(&self, of_topic: Option<Packing>, batch: &mut BatchBuilder) {
+        if let Some(packing) = of_topic.or(self.packing) {
+            if let Some(codec) = Codec::chosen(packing.compression) {
+                pack(batch, codec, packing.level);
+            }
+        }
     }
 
     /// Appends a batch; blocks as the partition's own append does.
@@ -106,6 +128,19 @@ impl Appender {
             None => touched.push(Touched { partition: Arc::clone(partition), end }),
         }
     }
+}
+
+#[inline(never)]
+fn pack(batch: &mut BatchBuilder, codec: Codec, level: i32) {
+    let mut packer = PACKER.try_with(Cell::take).ok().flatten().unwrap_or_default();
+    batch.pack(&mut packer, codec, level);
+    // A thread that is ending has no slot any more; then the tables go too.
+    PACKER.try_with(|slot| slot.set(Some(packer))).unwrap_or_default();
+}
+
+thread_local! {
+    /// The tables of the codecs that the thread has used.
+    static PACKER: Cell<Option<Box<Packer>>> = const { Cell::new(None) };
 }
 
 /// From this size on, one `write` is faster than faulting the pages in one by one.

@@ -63,6 +63,96 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// How batches are compressed (`compression.type`).
+///
+/// Each has a feature of its name, without which it cannot be chosen; `lz4` is on by default. How hard they try is set by
+/// Kafka's names: `compression.gzip.level`, `compression.zstd.level`. LZ4 has the one level that is Kafka's default.
+///
+/// ```
+/// use ottla::{Compression, Store};
+///
+/// let store = Store::temporary()?;
+/// let producer = store.producer_builder().compression(Compression::None)?;
+/// assert_eq!(producer.configs().iter().find(|c| c.name == "compression.type").map(|c| &*c.value), Some("none"));
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Not at all.
+    #[default]
+    None,
+    /// gzip: half of Zstandard's speed, and larger.
+    Gzip,
+    /// Snappy: as LZ4, and no better.
+    Snappy,
+    /// LZ4: costs the least.
+    Lz4,
+    /// Zstandard: makes the smallest batches.
+    Zstd,
+}
+
+/// How batches are compressed, and how hard it is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Packing {
+    pub(crate) compression: Compression,
+    pub(crate) level: i32,
+}
+
+impl Compression {
+    /// Gives Kafka's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+
+    /// Tells whether this build has it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Compression::None => true,
+            Compression::Gzip => cfg!(feature = "gzip"),
+            Compression::Snappy => cfg!(feature = "snappy"),
+            Compression::Lz4 => cfg!(feature = "lz4"),
+            Compression::Zstd => cfg!(feature = "zstd"),
+        }
+    }
+
+    fn named(name: &str) -> Option<Compression> {
+        use Compression::{Gzip, Lz4, Snappy, Zstd};
+        [Compression::None, Gzip, Snappy, Lz4, Zstd].into_iter().find(|c| c.name() == name)
+    }
+}
+
+impl Packing {
+    /// Gives what `compression.type` stands for, with the level that is set for the codec; `None` for `producer`.
+    pub(crate) fn of<'t>(text: impl Fn(&'static str) -> &'t str) -> Option<Packing> {
+        let compression = match text(COMPRESSION) {
+            "producer" => return None,
+            "uncompressed" => Compression::None,
+            name => Compression::named(name)?,
+        };
+        let level = match compression {
+            Compression::Gzip => text(GZIP_LEVEL).parse().unwrap_or(-1),
+            Compression::Zstd => text(ZSTD_LEVEL).parse().unwrap_or(3),
+            _ => 0,
+        };
+        Some(Packing { compression, level })
+    }
+}
+
+pub(crate) const COMPRESSION: &str = "compression.type";
+pub(crate) const GZIP_LEVEL: &str = "compression.gzip.level";
+pub(crate) const LZ4_LEVEL: &str = "compression.lz4.level";
+pub(crate) const ZSTD_LEVEL: &str = "compression.zstd.level";
+pub(crate) const GZIP_LEVELS: ValueRange = ValueRange::Number(-1, 9);
+pub(crate) const LZ4_LEVELS: ValueRange = ValueRange::Number(1, 17);
+pub(crate) const ZSTD_LEVELS: ValueRange = ValueRange::Number(-131_072, 22);
+
 /// How a topic is to be created: its partition count and the properties that differ from the
 /// defaults, by Kafka's names.
 ///
@@ -107,6 +197,7 @@ impl TopicConfig {
     pub fn set(mut self, key: &str, value: &str) -> Result<TopicConfig> {
         let property = Property::named(key)?;
         property.check(value)?;
+        property.check_available(value)?;
         self.overrides.insert(property.name, value.trim().to_owned());
         Ok(self)
     }
@@ -129,6 +220,20 @@ impl TopicConfig {
     /// Sets how many log bytes lie between two index entries (`index.interval.bytes`).
     pub fn index_interval_bytes(self, bytes: u32) -> TopicConfig {
         self.with("index.interval.bytes", bytes.to_string())
+    }
+
+    /// Sets how the topic's batches are compressed, whatever producers say (`compression.type`);
+    /// [`Compression::None`] means not at all. Unless it is set, producers choose.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::InvalidConfig`] if this build does not have the codec.
+    pub fn compression(self, compression: Compression) -> Result<TopicConfig> {
+        let name = match compression {
+            Compression::None => "uncompressed",
+            other => other.name(),
+        };
+        self.set(COMPRESSION, name)
     }
 
     /// Sets where timestamps come from (`message.timestamp.type`).
@@ -218,6 +323,14 @@ impl Overrides {
         Ok(())
     }
 
+    /// As [`apply`](Self::apply), but refuses what this build cannot do. What another build wrote down is kept.
+    pub(crate) fn alter(&mut self, key: &str, value: Option<&str>) -> Result<()> {
+        if let Some(value) = value {
+            Property::named(key)?.check_available(value)?;
+        }
+        self.apply(key, value)
+    }
+
     pub(crate) fn entries(&self) -> Vec<ConfigEntry> {
         PROPERTIES
             .iter()
@@ -251,6 +364,8 @@ pub(crate) struct LogConfig {
     pub(crate) timestamp_type: TimestampType,
     pub(crate) timestamp_before_max_ms: i64,
     pub(crate) timestamp_after_max_ms: i64,
+    /// `None` leaves it to the producer. A codec that this build does not have, because another set it, does nothing.
+    pub(crate) packing: Option<Packing>,
     /// A compacted topic is kept by key, so every record needs one.
     pub(crate) key_required: bool,
 }
@@ -273,6 +388,7 @@ impl LogConfig {
             },
             timestamp_before_max_ms: overrides.number("message.timestamp.before.max.ms")?,
             timestamp_after_max_ms: overrides.number("message.timestamp.after.max.ms")?,
+            packing: Packing::of(|name| text(name).unwrap_or_default()),
             key_required: text("cleanup.policy")?
                 .split(',')
                 .any(|policy| policy.trim() == "compact"),
@@ -312,6 +428,10 @@ impl Property {
         self.name
     }
 
+    pub(crate) fn default(&self) -> &'static str {
+        self.default
+    }
+
     pub(crate) fn entry(&self, value: String, is_default: bool) -> ConfigEntry {
         ConfigEntry { name: self.name, value, is_default, effect: self.effect }
     }
@@ -344,6 +464,20 @@ impl Property {
         Err(self.refuse(value, reason))
     }
 
+    /// Refuses a codec that this build does not have.
+    pub(crate) fn check_available(&self, value: &str) -> Result<()> {
+        let value = value.trim();
+        let is_missing = |codec: &Compression| self.name == COMPRESSION && !codec.is_available();
+        match Compression::named(value).filter(is_missing) {
+            Some(codec) => {
+                let name = codec.name();
+                let reason = format!("this build of ottla does not have the feature `{name}`");
+                Err(self.refuse(value, reason))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn refuse(&self, value: &str, reason: String) -> Error {
         Error::InvalidConfig { key: self.name.to_owned(), value: value.to_owned(), reason }
     }
@@ -366,6 +500,7 @@ pub(crate) fn checked(
         .find(|property| property.name == key)
         .ok_or_else(|| Error::UnknownConfig { key: key.to_owned(), of })?;
     property.check(value)?;
+    property.check_available(value)?;
     Ok(property)
 }
 
@@ -409,7 +544,14 @@ const LONG_MAX: &str = "9223372036854775807";
 /// segments bound recovery and are let go earlier.
 static PROPERTIES: &[Property] = &[
     kept("cleanup.policy", "delete", ValueRange::ListOf(&["delete", "compact"])),
-    kept("compression.type", "producer", ValueRange::OneOf(&["producer", "uncompressed"])),
+    in_force(GZIP_LEVEL, "-1", GZIP_LEVELS),
+    kept(LZ4_LEVEL, "9", LZ4_LEVELS),
+    in_force(
+        COMPRESSION,
+        "producer",
+        ValueRange::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
+    ),
+    in_force(ZSTD_LEVEL, "3", ZSTD_LEVELS),
     kept("delete.retention.ms", "86400000", ValueRange::Number(0, i64::MAX)),
     kept("errors.deadletterqueue.group.enable", "false", ValueRange::Flag),
     kept("file.delete.delay.ms", "60000", ValueRange::Number(0, i64::MAX)),

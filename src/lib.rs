@@ -73,6 +73,7 @@ pub use crate::assignment::Assignment;
 pub use crate::assignment::Isolation;
 pub use crate::assignment::OffsetReset;
 pub use crate::assignment::Start;
+pub use crate::config::Compression;
 pub use crate::config::ConfigEffect;
 pub use crate::config::ConfigEntry;
 pub use crate::config::Durability;

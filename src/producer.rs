@@ -15,6 +15,7 @@ use crate::accumulator::Accumulator;
 use crate::accumulator::Accumulators;
 use crate::appender::Appender;
 use crate::appender::accepted_timestamp;
+use crate::config::Compression;
 use crate::config::ConfigEntry;
 use crate::config::Durability;
 use crate::config::LogConfig;
@@ -214,8 +215,24 @@ impl ProducerBuilder {
         self
     }
 
+    /// Sets how batches are compressed (`compression.type`), in topics that leave it to the producer; default not at
+    /// all. How hard it is tried is set by Kafka's names, see [`Compression`].
+    ///
+    /// The thread that appends a batch compresses it first. What does not become shorter is stored as it is, so a
+    /// codec pays for batches of many records: with a [`linger`](Self::linger), or in
+    /// [`send_batch`](Producer::send_batch). `max.message.bytes` is asked of what is stored;
+    /// of a record that is staged, also before.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::InvalidConfig`] if this build does not have the codec; it names the feature.
+    pub fn compression(self, compression: Compression) -> Result<ProducerBuilder> {
+        self.set("compression.type", compression.name())
+    }
+
     /// Sets a property by Kafka's name and in Kafka's spelling. Which of them do something,
-    /// [`configs`](Self::configs) tells; `linger.ms`, `batch.size`, `buffer.memory` and `max.block.ms` do.
+    /// [`configs`](Self::configs) tells; `linger.ms`, `batch.size`, `buffer.memory`, `max.block.ms` and
+    /// `compression.type` do.
     /// Properties that begin with `ssl.` or `sasl.` are accepted and forgotten.
     ///
     /// # Errors
@@ -259,7 +276,7 @@ impl ProducerBuilder {
             Durability::Synced => self.unwaited_within.min(self.checkpoint_interval),
             Durability::Buffered => self.checkpoint_interval,
         };
-        let appender = Arc::new(Appender::new(self.durability, sync_within));
+        let appender = Arc::new(Appender::new(self.durability, sync_within, self.config.packing()));
         let accumulator = self.config.staging().map(|staging| {
             let (topics, appender) = (Arc::clone(&self.topics), Arc::clone(&appender));
             let accumulator = Arc::new(Accumulator::new(topics, appender, staging));
@@ -481,6 +498,7 @@ impl Producer {
     #[inline]
     fn append(&self, route: &Arc<Route>, scratch: &mut Scratch) -> Result<(Delivery, usize)> {
         let Scratch { builder, rules, .. } = scratch;
+        self.shared.appender.pack(rules.packing, builder);
         let mut batch = builder.seal(rules.timestamp_type);
         let len = batch.len();
         if len > rules.batch_bytes_max {

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config;
+use crate::config::COMPRESSION;
 use crate::config::ConfigEntry;
+use crate::config::Packing;
 use crate::config::Property;
 use crate::config::ValueRange;
 use crate::config::in_force;
@@ -106,6 +108,13 @@ impl ProducerConfig {
         })
     }
 
+    /// Gives how batches are to be compressed where the topic leaves it to the producer.
+    pub(crate) fn packing(&self) -> Option<Packing> {
+        let default =
+            |name: &str| PROPERTIES.iter().find(|p| p.name() == name).map(|p| p.default());
+        Packing::of(|name| self.set.get(name).map_or(default(name).unwrap_or_default(), |v| v))
+    }
+
     /// Lists every property of a producer: its value, and whether it does something.
     pub(crate) fn entries(&self) -> Vec<ConfigEntry> {
         config::entries(PROPERTIES, &self.set)
@@ -140,10 +149,10 @@ static PROPERTIES: &[Property] = &[
     in_force(BUFFER, "33554432", ANY_NUMBER),
     no_network("client.dns.lookup", "use_all_dns_ips", ValueRange::Text),
     kept("client.id", "", ValueRange::Text),
-    kept("compression.gzip.level", "-1", ValueRange::Number(-1, 9)),
-    kept("compression.lz4.level", "9", ValueRange::Number(1, 17)),
-    kept("compression.type", "none", ValueRange::OneOf(&["none", "gzip", "snappy", "lz4", "zstd"])),
-    kept("compression.zstd.level", "3", ValueRange::Number(-131_072, 22)),
+    in_force(config::GZIP_LEVEL, "-1", config::GZIP_LEVELS),
+    kept(config::LZ4_LEVEL, "9", config::LZ4_LEVELS),
+    in_force(COMPRESSION, "none", ValueRange::OneOf(&["none", "gzip", "snappy", "lz4", "zstd"])),
+    in_force(config::ZSTD_LEVEL, "3", config::ZSTD_LEVELS),
     kept("config.providers", "", ValueRange::Text),
     no_network("connections.max.idle.ms", "540000", ValueRange::Number(-1, i64::MAX)),
     kept("delivery.timeout.ms", "120000", ValueRange::Number(0, INT_MAX)),

@@ -31,6 +31,7 @@ use parking_lot::MutexGuard;
 use crate::appender::accepted_timestamp;
 use crate::buffer_pool::Buffer;
 use crate::config::LogConfig;
+use crate::config::Packing;
 use crate::config::TimestampType;
 use crate::due::Due;
 use crate::error::Error;
@@ -98,6 +99,7 @@ struct SealedBatch {
     buffer: Buffer,
     batch: Arc<StagedBatch>,
     timestamp_type: TimestampType,
+    packing: Option<Packing>,
 }
 
 /// A batch of staged records, as its deliveries know it.
@@ -313,9 +315,9 @@ impl Stage {
             let topic = &open.batch.topic;
             partitioner::leave_sticky(self.number, topic.partition_count(), &topic.sticky);
         }
-        let timestamp_type = staging.rules.config.timestamp_type;
+        let LogConfig { timestamp_type, packing, .. } = *staging.rules.config;
         let OpenBatch { buffer, batch, .. } = open;
-        staging.line.push_back(SealedBatch { buffer, batch, timestamp_type });
+        staging.line.push_back(SealedBatch { buffer, batch, timestamp_type, packing });
         true
     }
 
@@ -375,10 +377,11 @@ impl Stage {
     }
 
     fn append(&self, sealed: SealedBatch) -> Result<Appended> {
-        let SealedBatch { mut buffer, batch, timestamp_type } = sealed;
+        let SealedBatch { mut buffer, batch, timestamp_type, packing } = sealed;
         if timestamp_type == TimestampType::LogAppendTime {
             buffer.raise_timestamp(self.context.topics().clock().now_ms());
         }
+        self.context.appender().pack(packing, &mut buffer);
         let mut encoded = buffer.seal(timestamp_type);
         self.context.appender().append(&batch.topic, &batch.partition, &mut encoded)
     }

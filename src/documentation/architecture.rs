@@ -196,6 +196,7 @@
 //! ```text
 //! producer.rs        the partition is chosen, the timestamp checked
 //! format/encode.rs   the record is encoded and checksummed into a buffer that the thread keeps
+//! appender.rs        the records are compressed, if the topic or the producer says so and it makes them shorter
 //! partition/mod.rs   the lock is taken; is the log latched, is the segment full?
 //! partition/writer.rs  base offset and epoch are stamped; they lie outside the checksum
 //! storage/map.rs     the bytes go behind the end, by a store into the mapping or by `pwrite`

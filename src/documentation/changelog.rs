@@ -17,8 +17,10 @@
 //!   function, noticed as they come and go. Commits by position, message or offset, by hand or by themselves; durable,
 //!   and never ahead of the records below them. Groups are listed, described with their lag, reset and deleted; all of
 //!   it lies in `__consumer_offsets`, in Kafka's formats. `ConsumerBuilder::set` takes Kafka's consumer properties.
-//! * **Compressed batches are read**: gzip, LZ4, Snappy in both of its framings, Zstandard; a feature each. Unpacking is
-//!   bounded, its buffers are used again, and what is not compressed is still not copied.
+//! * **Compression**: gzip, LZ4, Snappy, Zstandard; a feature each, chosen by producer or topic, with Kafka's levels. Whole
+//!   batches are compressed before any lock is taken, and stored as they are if that saves nothing. Snappy is read in
+//!   both of its framings. Unpacking is bounded, its buffers are used again, and what is not compressed is still not
+//!   copied.
 //! * **Linger.** A producer may stage records in memory and append them batch by batch: `linger`, `batch_bytes`,
 //!   `buffer_memory`, `max_block`, and Kafka's names for them.
 //! * **Speed.** Space is prepared ahead of appenders, full segments are sealed in the background, syncs of several
@@ -36,7 +38,7 @@
 //!   markers are passed over, records of aborted transactions are returned;
 //! * retention, and compaction of topics that ask for it: nothing is deleted but by
 //!   [`Store::delete_topic`](crate::Store::delete_topic);
-//! * writing compressed batches, and compacting them;
+//! * compaction of compressed batches: they are left as they are;
 //! * replication;
 //! * a way to read without mapping files, or to turn a SIGBUS into an error;
 //! * a tool that repairs damage.

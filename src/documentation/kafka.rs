@@ -13,7 +13,7 @@
 //! | `flush()` | [`flush`](crate::Producer::flush) |
 //! | `acks`, `flush.messages`, `flush.ms` | [`Durability`](crate::Durability) |
 //! | `linger.ms`, `batch.size`, `buffer.memory`, `max.block.ms` | [`linger`](crate::ProducerBuilder::linger), [`batch_bytes`](crate::ProducerBuilder::batch_bytes) and so on; off unless set. [`send_batch`](crate::Producer::send_batch) makes one batch of many records, and appends all or none |
-//! | `compression.type` | none: only `producer` and `uncompressed` are accepted |
+//! | `compression.type`, of a producer or a topic | the same; see [`Compression`](crate::Compression). Levels: `compression.gzip.level`, `compression.zstd.level` |
 //! | `max.request.size` | the topic's `max.message.bytes` |
 //! | `partitioner.class` | as Kafka's default: the record's partition, else the murmur2 hash of the key, else one partition for a batch of bytes, then another |
 //! | `enable.idempotence`, `retries` | not needed: there is no answer that can be lost between `send` and the log |
@@ -87,13 +87,13 @@
 //! | in force | kept, not acted upon by this version | without meaning here |
 //! | --- | --- | --- |
 //! | `index.interval.bytes` | `cleanup.policy` (but a topic with `compact` refuses records without a key) | `follower.replication.throttled.replicas` |
-//! | `max.message.bytes` | `compression.type` | `leader.replication.throttled.replicas` |
+//! | `max.message.bytes` | `compression.lz4.level` | `leader.replication.throttled.replicas` |
 //! | `message.timestamp.after.max.ms` | `delete.retention.ms` | `local.retention.bytes` |
 //! | `message.timestamp.before.max.ms` | `errors.deadletterqueue.group.enable` | `local.retention.ms` |
 //! | `message.timestamp.type` | `file.delete.delay.ms` | `message.downconversion.enable` |
 //! | `segment.bytes` | `flush.messages`, `flush.ms` | `message.format.version` |
 //! | `segment.index.bytes` | `max.compaction.lag.ms`, `min.compaction.lag.ms` | `remote.log.copy.disable` |
-//! | `segment.ms` | `min.cleanable.dirty.ratio`, `min.insync.replicas`, `preallocate` | `remote.log.delete.on.disable` |
+//! | `segment.ms`, `compression.type`, `compression.gzip.level`, `compression.zstd.level` | `min.cleanable.dirty.ratio`, `min.insync.replicas`, `preallocate` | `remote.log.delete.on.disable` |
 //! | | `retention.bytes`, `retention.ms`, `segment.jitter.ms`, `unclean.leader.election.enable` | `remote.storage.enable` |
 //!
 //! ```

@@ -89,6 +89,8 @@
 //!   verifies checksums before it returns. A batch that is larger than a limit comes whole.
 //! * [`Isolation::Durable`](crate::Isolation::Durable) sees a record only after its sync: with an idle or `Buffered`
 //!   producer up to a checkpoint interval later.
+//! * Compression pays for batches of many records: set a linger, or send batches. LZ4 costs the least, Zstandard makes
+//!   the smallest files. What a thread's codecs need they keep until the thread ends.
 //! * Compressed batches are unpacked by the poll that brings them, into buffers that the consumer uses again once nobody
 //!   holds the records; what they unpack to counts towards the limits. Of a batch that does not fit into one poll the
 //!   rest stays unpacked for the next.

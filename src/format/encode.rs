@@ -7,6 +7,8 @@
 use crate::config::TimestampType;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::compression::Codec;
+use crate::format::compression::Packer;
 use crate::format::header;
 use crate::format::header::Attributes;
 use crate::format::header::BatchHeader;
@@ -24,6 +26,8 @@ pub(crate) struct BatchBuilder {
     record_count: i32,
     base_timestamp_ms: i64,
     max_timestamp_ms: i64,
+    /// Set once the records were replaced by a codec's stream of them.
+    codec: Option<Codec>,
 }
 
 /// A finished batch in a builder's buffer: everything but base offset and leader epoch is in place.
@@ -54,6 +58,7 @@ impl BatchBuilder {
     pub(crate) fn restart(&mut self) {
         self.end = header::LEN;
         self.record_count = 0;
+        self.codec = None;
     }
 
     /// Adds a record behind the others.
@@ -159,6 +164,17 @@ impl BatchBuilder {
         self.end
     }
 
+    /// Has the records take fewer bytes, if a codec can make that so. No record may follow.
+    pub(crate) fn pack(&mut self, packer: &mut Packer, codec: Codec, level: i32) {
+        debug_assert!(self.record_count > 0 && self.codec.is_none());
+        let Some(packed) = packer.pack(codec, level, &self.bytes[header::LEN..self.end]) else {
+            return;
+        };
+        self.end = header::LEN + packed.len();
+        self.bytes[header::LEN..self.end].copy_from_slice(packed);
+        self.codec = Some(codec);
+    }
+
     /// Writes the header in front of the records. The batch must hold at least one.
     pub(crate) fn seal(&mut self, timestamp_type: TimestampType) -> EncodedBatch<'_> {
         debug_assert!(self.record_count > 0);
@@ -166,6 +182,8 @@ impl BatchBuilder {
             TimestampType::CreateTime => Attributes::default(),
             TimestampType::LogAppendTime => Attributes(Attributes::LOG_APPEND_TIME),
         };
+        let codec = self.codec.map_or(0, |codec| codec as i16);
+        let attributes = Attributes(attributes.0 | codec);
         let written = BatchHeader {
             base_offset: 0,
             length: (self.end - header::LENGTH_EXCLUDES) as i32,

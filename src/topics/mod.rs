@@ -245,7 +245,7 @@ impl Topics {
         state.refuse_if_deleted()?;
         let mut overrides = state.settings.read().overrides.clone();
         for (key, value) in changes {
-            overrides.apply(key, *value)?;
+            overrides.alter(key, *value)?;
         }
         let log = Arc::new(LogConfig::resolve(&overrides)?);
         self.change_catalog(writing, |catalog| {

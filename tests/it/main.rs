@@ -2,6 +2,7 @@
 
 mod cli;
 mod cli_groups;
+mod compressing;
 mod consuming;
 mod differential;
 mod disk_full;

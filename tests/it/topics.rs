@@ -138,7 +138,10 @@ fn a_description_tells_what_is_there() {
 /// Every topic property of Kafka 3.9 and 4.x, with a value it accepts.
 const KAFKA_PROPERTIES: &[(&str, &str)] = &[
     ("cleanup.policy", "compact,delete"),
+    ("compression.gzip.level", "9"),
+    ("compression.lz4.level", "17"),
     ("compression.type", "producer"),
+    ("compression.zstd.level", "-5"),
     ("delete.retention.ms", "86400000"),
     ("file.delete.delay.ms", "60000"),
     ("flush.messages", "9223372036854775807"),

@@ -54,7 +54,7 @@ pub(crate) enum Command {
     /// Print the records of a topic
     ///
     /// Without -f or -J prints the value of each record and a newline. Records of one partition come in
-    /// order. Compressed batches and damage end it with exit code 1.
+    /// order. Damage ends it with exit code 1.
     ///
     /// With -g it reads on where the group stopped, and commits what was printed: once stdout has taken it,
     /// and no more than that, whether it comes to the end, has printed COUNT, is interrupted, or the reader of
@@ -161,10 +161,19 @@ pub(crate) struct StagingArgs {
     /// Append records in batches of up to so many bytes
     #[arg(long, value_name = "BYTES")]
     pub(crate) batch_bytes: Option<usize>,
+    /// Compress batches: none, gzip, snappy, lz4 or zstd; a topic with a compression.type of its own overrules it
+    #[arg(long, value_name = "CODEC", value_parser = codec)]
+    pub(crate) compression: Option<&'static str>,
+}
+
+fn codec(name: &str) -> Result<&'static str, String> {
+    let known = ["none", "gzip", "snappy", "lz4", "zstd"];
+    let found = known.into_iter().find(|codec| *codec == name);
+    found.ok_or_else(|| format!("one of {} is needed", known.join(", ")))
 }
 
 impl StagingArgs {
-    pub(crate) fn producer(self, store: &ottla::Store) -> ottla::Producer {
+    pub(crate) fn producer(self, store: &ottla::Store) -> ottla::Result<ottla::Producer> {
         let mut builder = store.producer_builder();
         if let Some(ms) = self.linger_ms {
             builder = builder.linger(Duration::from_millis(ms));
@@ -172,7 +181,10 @@ impl StagingArgs {
         if let Some(bytes) = self.batch_bytes {
             builder = builder.batch_bytes(bytes);
         }
-        builder.build()
+        if let Some(codec) = self.compression {
+            builder = builder.set("compression.type", codec)?;
+        }
+        Ok(builder.build())
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn run(root: &Path, args: &ProduceArgs) -> Result<(), Failure> {
     if let Some(partition) = args.partition {
         topic.partition(partition)?;
     }
-    let producer = args.staging.producer(&store);
+    let producer = args.staging.producer(&store)?;
     let begun = Instant::now();
     let mut count = 0_u64;
     let mut len = 0_u64;

@@ -8,7 +8,6 @@
 //! come out so far, doubled, and no batch comes out longer than [`unpacked_len_max`]. A bomb is an error, and so is
 //! whatever else a codec refuses. What comes out is checked like records that were never compressed.
 
-#![cfg_attr(not(test), allow(dead_code, reason = "nothing packs but tests, yet"))]
 #![cfg_attr(
     not(all(feature = "gzip", feature = "lz4", feature = "snappy", feature = "zstd")),
     allow(
@@ -21,6 +20,7 @@
 
 use std::fmt;
 
+use crate::config::Compression;
 use crate::format::decode;
 use crate::format::decode::Batch;
 use crate::format::decode::BatchFault;
@@ -94,6 +94,17 @@ struct Room<'u> {
 type Refused = &'static str;
 
 impl Codec {
+    /// Gives the codec of a producer's or a topic's choice; `None` if that is none.
+    pub(crate) fn chosen(compression: Compression) -> Option<Codec> {
+        match compression {
+            Compression::None => None,
+            Compression::Gzip => Some(Codec::Gzip),
+            Compression::Snappy => Some(Codec::Snappy),
+            Compression::Lz4 => Some(Codec::Lz4),
+            Compression::Zstd => Some(Codec::Zstd),
+        }
+    }
+
     /// Gives the codec of a batch; `None` if it is not compressed, or in a way that nobody knows.
     pub(crate) fn of(attributes: Attributes) -> Option<Codec> {
         match attributes.codec() {

@@ -68,7 +68,7 @@ struct Round {
 
 impl Round {
     fn run(field: &Field, args: &PerfProduceArgs, records: u64) -> Result<Round, Failure> {
-        let producer = args.staging.producer(&field.store);
+        let producer = args.staging.producer(&field.store)?;
         let threads = u64::from(args.threads);
         // The first threads take what does not divide.
         let share = |thread: u64| records / threads + u64::from(thread < records % threads);
