@@ -1,12 +1,14 @@
 //! Being asked to stop: the terminal's interrupt, and what `kill` sends.
 
-#![allow(unsafe_code, reason = "the standard library knows no signals")]
-
+use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::thread;
+
+use signal_hook::consts::SIGINT;
+use signal_hook::consts::SIGTERM;
+use signal_hook::flag;
 
 /// Tells whether somebody has asked the command to stop.
 #[derive(Clone, Debug, Default)]
@@ -14,42 +16,18 @@ pub(crate) struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Takes interrupts and terminations for wishes from now on: the first is noted, the second ends the process.
-    ///
-    /// There is no handler, which could do next to nothing: the signals are blocked and one thread waits for them.
-    /// Threads that are started later inherit that they are blocked, so this is called before all others. Signals
-    /// that whoever started the process has it ignore stay ignored.
+    /// Signals that whoever started the process has it ignore stay ignored.
     pub(crate) fn on_signals() -> io::Result<Stop> {
         let stop = Stop::default();
-        let wanted: Vec<i32> = [libc::SIGINT, libc::SIGTERM]
-            .into_iter()
-            .filter(|signal| !is_ignored(*signal))
-            .collect();
-        if wanted.is_empty() {
-            return Ok(stop);
+        for signal in [SIGINT, SIGTERM].into_iter().filter(|signal| !is_ignored(*signal)) {
+            // In this order: a signal that finds the flag set ends the process, one that does not sets it.
+            flag::register_conditional_default(signal, Arc::clone(&stop.0))?;
+            flag::register(signal, Arc::clone(&stop.0))?;
         }
-        let signals = set_of(&wanted);
-        mask(libc::SIG_BLOCK, &signals)?;
-        let asked = stop.clone();
-        let wait = move || {
-            let mut signal = 0;
-            // SAFETY: both point to values of this thread's that live until the call returns.
-            let waited = unsafe { libc::sigwait(&signals, &mut signal) };
-            if waited == 0 {
-                asked.ask();
-            }
-            // This thread takes the next one, whose effect is then the usual one.
-            mask(libc::SIG_UNBLOCK, &signals)?;
-            loop {
-                thread::park();
-            }
-        };
-        // Nobody waits for it: it ends with the process.
-        thread::Builder::new()
-            .name("signals".into())
-            .spawn(move || -> io::Result<()> { wait() })?;
         Ok(stop)
     }
 
+    #[cfg(test)]
     pub(crate) fn ask(&self) {
         // Relaxed: it is a wish, nothing else is read because of it.
         self.0.store(true, Ordering::Relaxed);
@@ -60,32 +38,10 @@ impl Stop {
     }
 }
 
-fn set_of(signals: &[i32]) -> libc::sigset_t {
-    // SAFETY: a set of signals is a plain array of bits, for which zeros are a value.
-    let mut set = unsafe { std::mem::zeroed::<libc::sigset_t>() };
-    // SAFETY: it points to a set of this function's.
-    unsafe { libc::sigemptyset(&mut set) };
-    for signal in signals {
-        // SAFETY: as above; a number that is no signal would be refused.
-        unsafe { libc::sigaddset(&mut set, *signal) };
-    }
-    set
-}
-
-/// Changes which signals the calling thread, and those it starts, let wait.
-fn mask(how: i32, signals: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the set outlives the call; a null pointer says that nobody wants to know what was blocked before.
-    let failed = unsafe { libc::pthread_sigmask(how, signals, std::ptr::null_mut()) };
-    if failed != 0 {
-        return Err(io::Error::from_raw_os_error(failed));
-    }
-    Ok(())
-}
-
+/// Asks the system; where it does not tell, nothing is.
 fn is_ignored(signal: i32) -> bool {
-    // SAFETY: numbers, bits and null pointers, for all of which zeros are a value.
-    let mut action = unsafe { std::mem::zeroed::<libc::sigaction>() };
-    // SAFETY: a null pointer changes nothing; the other points to a value of this function's.
-    let failed = unsafe { libc::sigaction(signal, std::ptr::null(), &mut action) };
-    failed == 0 && action.sa_sigaction == libc::SIG_IGN
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
