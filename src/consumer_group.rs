@@ -367,8 +367,8 @@ impl ConsumerGroup {
     fn commit(&self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) -> Result<()> {
         let mut commits: Vec<Commit> = Vec::with_capacity(offsets.len());
         for (partition, noted) in offsets {
-            let (topic, number) = (partition.topic().state.name.clone(), partition.partition());
-            if commits.iter().any(|other| other.topic == topic && other.number == number) {
+            let (topic, number) = (Arc::clone(&partition.topic().state), partition.partition());
+            if commits.iter().any(|c| c.topic.name == topic.name && c.number == number) {
                 let reason = "a partition is given twice";
                 return Err(Error::InvalidArgument { argument: "partitions", reason });
             }

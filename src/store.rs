@@ -282,13 +282,7 @@ impl Store {
     /// ```
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         refuse_internal(name)?;
-        // What groups committed of it goes first: a topic of the same name may follow at once, and nobody is to
-        // begin in its midst. If the deletion fails, they begin anew.
-        self.shared.topics.find(name)?;
-        self.shared.coordinator.forget_topic(name)?;
-        self.shared.topics.delete(name)?;
-        // What was committed meanwhile.
-        self.shared.coordinator.forget_topic(name)
+        self.shared.coordinator.delete_topic(name)
     }
 
     /// Makes a producer with the store's durability.

@@ -33,6 +33,8 @@ pub(crate) struct TopicState {
     /// A number that no other settings in this process have. Stored and loaded like the count.
     settings_version: AtomicU64,
     pub(crate) is_deleted: AtomicBool,
+    /// It is being deleted: nobody is to put anything on record of it. Stored with Release, loaded with Acquire.
+    is_going: AtomicBool,
     /// The partition that unkeyed records go to, and the bytes it got since it became that.
     pub(crate) sticky: AtomicU64,
 }
@@ -67,6 +69,7 @@ impl TopicState {
             partitions: RwLock::new(partitions),
             settings_version: AtomicU64::new(next_version()),
             is_deleted: AtomicBool::new(false),
+            is_going: AtomicBool::new(false),
             sticky: AtomicU64::new(0),
         }
     }
@@ -112,6 +115,19 @@ impl TopicState {
             return Err(Error::TopicDeleted { name: self.name.to_string() });
         }
         Ok(())
+    }
+
+    /// Says that it is being deleted, or that the deletion has failed.
+    pub(crate) fn set_going(&self, is_going: bool) {
+        self.is_going.store(is_going, Ordering::Release);
+    }
+
+    /// As [`refuse_if_deleted`](Self::refuse_if_deleted), and also while it is being deleted.
+    pub(crate) fn refuse_if_going(&self) -> Result<()> {
+        if self.is_going.load(Ordering::Acquire) {
+            return Err(Error::TopicDeleted { name: self.name.to_string() });
+        }
+        self.refuse_if_deleted()
     }
 
     pub(crate) fn open_partition(&self, partition: u32) -> Result<Arc<Partition>> {

@@ -1,6 +1,7 @@
 //! How far a group has come: committing, and asking for what was committed.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use crate::consumer::Assigned;
 use crate::consumer::Consumer;
@@ -184,7 +185,7 @@ impl Consumer {
     ) -> Result<()> {
         let commit = |(partition, noted): (TopicPartition, OffsetAndMetadata)| {
             let log = partition.open()?;
-            let topic = partition.topic().state.name.clone();
+            let topic = Arc::clone(&partition.topic().state);
             Ok(Commit { topic, number: partition.partition(), log, noted })
         };
         let commits = offsets.into_iter().map(commit).collect::<Result<Vec<_>>>()?;
@@ -196,23 +197,24 @@ impl Consumer {
 
     /// Commits the positions that have moved. Gives the last commit that may not be durable yet.
     fn commit_positions(&mut self) -> Result<Option<Written>> {
-        let position = |assigned: &Assigned| {
-            let buffered = self.buffer.iter();
+        let position = |consumer: &Consumer, assigned: &Assigned| {
+            let buffered = consumer.buffer.iter();
             let mut of_it = buffered.filter(|m| *m.topic_partition() == *assigned.source);
             of_it.next().map_or(assigned.cursor.position, OwnedMessage::offset)
         };
-        let commits = self.commits(|_| true, position)?;
-        if commits.is_empty() {
-            let membership = self.membership.as_ref().ok_or(Error::NoGroup)?;
-            return Ok(membership.last_written.clone());
+        match self.commit_each(|_| true, position)? {
+            Some(written) => Ok(Some(written)),
+            None => {
+                // What is on record already may be another's commit that is not durable yet.
+                let membership = self.membership.as_ref().ok_or(Error::NoGroup)?;
+                Ok(membership.group.last_written())
+            }
         }
-        self.put_on_record(&commits)
     }
 
     /// Commits what was dealt with, of those partitions that are meant; durable on return.
     pub(super) fn commit_finished(&mut self, is_meant: impl Fn(&Assigned) -> bool) -> Result<()> {
-        let commits = self.commits(is_meant, finished)?;
-        match self.put_on_record(&commits)? {
+        match self.commit_each(is_meant, |_, assigned| finished(assigned))? {
             Some(written) => written.wait(),
             None => Ok(()),
         }
@@ -220,31 +222,47 @@ impl Consumer {
 
     /// Commits what was dealt with as far as it is durable already: nobody waits for a sync.
     pub(super) fn commit_durable_finished(&mut self) -> Result<()> {
-        let durable =
-            |assigned: &Assigned| finished(assigned).min(assigned.open.watermarks().durable_end());
-        let commits = self.commits(|_| true, durable)?;
-        self.put_on_record(&commits).map(|_| ())
+        let durable = |_: &Consumer, assigned: &Assigned| {
+            finished(assigned).min(assigned.open.watermarks().durable_end())
+        };
+        self.commit_each(|_| true, durable).map(|_| ())
+    }
+
+    /// Commits an offset of each of those partitions that are meant, where it is another than the one on record.
+    fn commit_each(
+        &mut self,
+        is_meant: impl Fn(&Assigned) -> bool,
+        offset: impl Fn(&Consumer, &Assigned) -> i64,
+    ) -> Result<Option<Written>> {
+        loop {
+            let commits = self.commits(&is_meant, &offset)?;
+            let is_gone = |commit: &Commit| commit.topic.refuse_if_going().is_err();
+            match self.put_on_record(&commits) {
+                // It was there a moment ago; the others are committed without it.
+                Err(Error::TopicDeleted { .. }) if commits.iter().any(is_gone) => {}
+                committed => return committed,
+            }
+        }
     }
 
     /// Makes commits of those partitions for which the offset is another than the one on record.
     fn commits(
         &self,
         is_meant: impl Fn(&Assigned) -> bool,
-        offset: impl Fn(&Assigned) -> i64,
+        offset: impl Fn(&Consumer, &Assigned) -> i64,
     ) -> Result<Vec<Commit>> {
         let membership = self.membership.as_ref().ok_or(Error::NoGroup)?;
         let mut commits = Vec::new();
         for assigned in self.assigned.iter().filter(|assigned| is_meant(assigned)) {
-            let (topic, number) =
-                (&assigned.source.topic().state.name, assigned.source.partition());
-            let offset = offset(assigned);
+            let (topic, number) = (&assigned.source.topic().state, assigned.source.partition());
+            let offset = offset(self, assigned);
             // A position out of range is none: the next poll resets it.
-            if offset > assigned.open.watermarks().log_end() || assigned.open.is_deleted() {
+            if offset > assigned.open.watermarks().log_end() || topic.refuse_if_going().is_err() {
                 continue;
             }
-            let known = membership.group.committed(topic, number).map(|noted| noted.offset());
+            let known = membership.group.committed(&topic.name, number).map(|noted| noted.offset());
             if known != Some(offset) {
-                let (topic, log) = (topic.clone(), assigned.open.clone());
+                let (topic, log) = (Arc::clone(topic), assigned.open.clone());
                 commits.push(Commit { topic, number, log, noted: offset.into() });
             }
         }
@@ -254,12 +272,9 @@ impl Consumer {
     fn put_on_record(&mut self, commits: &[Commit]) -> Result<Option<Written>> {
         self.topics.refuse_writing("commit offsets")?;
         let membership = self.membership.as_mut().ok_or(Error::NoGroup)?;
+        membership.find_group_again()?;
         let (log, by) = (membership.coordinator.log(), membership.committer());
-        let written = membership.group.commit(log, by, commits)?;
-        if written.is_some() {
-            membership.last_written.clone_from(&written);
-        }
-        Ok(written)
+        membership.group.commit(log, by, commits)
     }
 }
 

@@ -29,6 +29,7 @@ impl Iterator for ConsumerIter<'_> {
 
     fn next(&mut self) -> Option<Result<OwnedMessage>> {
         let timeout = self.consumer.settings.iterator_timeout;
+        let _polling = self.consumer.polling();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             match self.consumer.next_buffered() {

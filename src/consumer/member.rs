@@ -7,6 +7,9 @@
 //! **Invariant (kept until done).** A partition is let go of only when the application has done with it: when the
 //! function that it gave for the purpose has returned, or, if it gave none, when it has dropped all records of it.
 
+use std::panic::AssertUnwindSafe;
+use std::panic::catch_unwind;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,10 +24,10 @@ use crate::coordinator::Coordinator;
 use crate::coordinator::assignors::Place;
 use crate::coordinator::group::Commit;
 use crate::coordinator::group::Group;
-use crate::coordinator::group::Signal;
 use crate::coordinator::group_state::GroupPartition;
 use crate::coordinator::group_state::MemberKey;
 use crate::coordinator::group_state::NewMember;
+use crate::coordinator::signal::Signal;
 use crate::coordinator::subscription::Subscription;
 use crate::error::Error;
 use crate::error::Result;
@@ -118,7 +121,7 @@ impl Consumer {
         coordinator.topics().refuse_writing("join a group")?;
         let settings = &membership.settings;
         settings.check()?;
-        let signal = Arc::new(Signal::new(Arc::clone(&bell), settings.max_poll_interval));
+        let signal = Arc::new(Signal::new(Arc::clone(&bell), Arc::clone(&membership.polls)));
         let front = settings.instance_id.as_ref().unwrap_or(&settings.client_id);
         let id: Arc<str> = member_id::new(front).into();
         let new = || NewMember {
@@ -129,6 +132,7 @@ impl Consumer {
         };
         let seen_version = coordinator.topics().version();
         let group_id = Arc::clone(membership.group.id());
+        membership.polls.begin_anew();
         let (group, key) = coordinator.join(&group_id, new, &settings.assignor, &signal)?;
         coordinator.topics().changing().hang(&bell);
         membership.group = group;
@@ -154,7 +158,7 @@ impl Consumer {
         let mut begins = Vec::new();
         for topic in wanted {
             let Ok(state) = coordinator.topics().find(topic.as_str()) else { continue };
-            if group.look(|shared| shared.offsets.of(&topic).next().is_some()) {
+            if group.look(|shared| shared.offsets.knows(&topic)) {
                 continue;
             }
             if self.settings.start == Start::Committed {
@@ -169,14 +173,18 @@ impl Consumer {
                     // On record it would be where the log comes to be one day, and all before it skipped.
                     offset = self.reset_position(topic.as_str(), number, &log, offset)?;
                 }
-                Ok(Commit { topic: topic.clone(), number, log, noted: offset.into() })
+                Ok(Commit { topic: Arc::clone(&state), number, log, noted: offset.into() })
             };
             let commits = state.open_partitions().into_iter().map(begin);
-            begins.push((topic.clone(), commits.collect::<Result<Vec<_>>>()?));
+            begins.push((Arc::clone(&state), commits.collect::<Result<Vec<_>>>()?));
         }
         let mut written = Vec::new();
-        for (topic, commits) in begins {
-            written.extend(group.commit_first(coordinator.log(), &topic, &commits)?);
+        for (state, commits) in begins {
+            match group.commit_first(coordinator.log(), &state, &commits) {
+                Ok(first) => written.extend(first),
+                Err(Error::TopicDeleted { .. }) => {}
+                Err(other) => return Err(other),
+            }
         }
         written.into_iter().try_for_each(|written| written.wait())
     }
@@ -245,12 +253,12 @@ impl Consumer {
                 joined.generation = plan.generation;
             }
             if !plan.lost.is_empty() {
-                group.acknowledge_lost(key);
                 let lost = self.handles_of(&plan.lost);
                 if !lost.is_empty() {
                     note(listeners.lost(&mut Rebalance { consumer: self }, &lost));
                 }
                 self.drop_assigned(|assigned| lost.contains(&assigned.source));
+                group.acknowledge_lost(key, &plan.lost);
                 continue;
             }
             for assigned in &mut self.assigned {
@@ -287,7 +295,7 @@ impl Consumer {
             let mut come = Vec::with_capacity(taken.len());
             for partition in &taken {
                 match self.begin(&group, partition) {
-                    Ok(handle) => come.push(handle),
+                    Ok(handle) => come.extend(handle),
                     Err(error) => note(Err(error)),
                 }
             }
@@ -311,13 +319,26 @@ impl Consumer {
         }
     }
 
-    /// Begins to read a partition that the group gave: where it stopped, or at the partition's start.
-    fn begin(&mut self, group: &Group, partition: &GroupPartition) -> Result<TopicPartition> {
+    /// Begins to read a partition that the group gave: where it stopped, or at the partition's start. `None` if its
+    /// topic is gone, which the group is about to say.
+    fn begin(
+        &mut self,
+        group: &Group,
+        partition: &GroupPartition,
+    ) -> Result<Option<TopicPartition>> {
         let topics = Arc::clone(&self.topics);
-        let state = topics.find(partition.topic.as_str())?;
+        // One of the same name that came after it is another topic, and may be another member's.
+        let state = match topics.find(partition.topic.as_str()) {
+            Ok(state) if state.id == partition.id => state,
+            Ok(_) | Err(Error::UnknownTopic { .. }) => return Ok(None),
+            Err(other) => return Err(other),
+        };
         let number = partition.place.number;
         let source = TopicPartition::new(state, topics, Arc::clone(&self.keep_open), number);
-        let open = source.open()?;
+        let open = match source.open() {
+            Err(Error::TopicDeleted { .. }) => return Ok(None),
+            opened => opened?,
+        };
         let committed = group.committed(&partition.topic, number);
         let start = open.watermarks().log_start();
         let position = committed.as_ref().map_or(start, |noted| noted.offset());
@@ -335,7 +356,7 @@ impl Consumer {
             let (group, topic) = (group.id().to_string(), partition.topic.to_string());
             return Err(Error::NoOffset { group, topic, partition: number });
         }
-        Ok(source)
+        Ok(Some(source))
     }
 
     /// Leaves the group.
@@ -345,6 +366,7 @@ impl Consumer {
         }
         let Some((group, coordinator, key, _)) = self.joined_parts() else {
             if self.membership.is_some() {
+                self.topics.changing().take_down(&self.bell);
                 let committed = self.commit_at_the_end(ending);
                 self.drop_assigned(|_| true);
                 return committed;
@@ -353,15 +375,20 @@ impl Consumer {
         };
         let mut first_error = self.commit_at_the_end(ending);
         let going: Vec<_> = self.assigned.iter().map(|a| (*a.source).clone()).collect();
+        let mut panicked = None;
         if ending == Ending::Orderly && !going.is_empty() {
             let listeners = self.listeners.clone();
             let is_member = group.plan(key).is_some();
             let mut rebalance = Rebalance { consumer: self };
-            let told = match is_member {
+            let tell = || match is_member {
                 true => listeners.revoked(&mut rebalance, &going),
                 false => listeners.lost(&mut rebalance, &going),
             };
-            first_error = first_error.and(told);
+            match catch_unwind(AssertUnwindSafe(tell)) {
+                Ok(told) => first_error = first_error.and(told),
+                // It leaves all the same: its partitions would be nobody's for ever.
+                Err(panic) => panicked = Some(panic),
+            }
         }
         self.topics.changing().take_down(&self.bell);
         self.drop_assigned(|_| true);
@@ -370,6 +397,9 @@ impl Consumer {
         }
         group.leave(key);
         coordinator.settle(&group);
+        if let Some(panic) = panicked {
+            resume_unwind(panic);
+        }
         first_error
     }
 

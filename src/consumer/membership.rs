@@ -9,9 +9,9 @@ use crate::coordinator::Coordinator;
 use crate::coordinator::assignor::Assignor;
 use crate::coordinator::group::Committer;
 use crate::coordinator::group::Group;
-use crate::coordinator::group::Signal;
 use crate::coordinator::group_state::MemberKey;
-use crate::coordinator::offsets_log::Written;
+use crate::coordinator::signal::Polls;
+use crate::coordinator::signal::Signal;
 use crate::coordinator::subscription::Subscription;
 use crate::due::Due;
 use crate::error::Error;
@@ -36,12 +36,11 @@ pub(crate) struct Membership {
     pub(crate) settings: GroupSettings,
     /// What it subscribes to, if it does: then it is to be a member.
     pub(crate) subscription: Option<Arc<Subscription>>,
-    /// `None` while it is no member: then it commits as an outsider.
+    /// `None` while it is no member.
     pub(crate) joined: Option<Joined>,
+    pub(crate) polls: Arc<Polls>,
     /// When to commit by itself next.
     pub(crate) commit_due: Option<Instant>,
-    /// The last commit, which may not be durable yet.
-    pub(crate) last_written: Option<Written>,
     pub(crate) alarm: Arc<Alarm>,
 }
 
@@ -115,24 +114,38 @@ impl Membership {
         let group = coordinator.group(group)?;
         let commit_due = settings.auto_commit.and_then(|every| Instant::now().checked_add(every));
         let alarm = Arc::new(Alarm(Arc::clone(bell)));
-        let (subscription, joined, last_written) = (None, None, None);
+        let polls = Arc::new(Polls::new(settings.max_poll_interval));
+        let (subscription, joined) = (None, None);
         Ok(Membership {
             coordinator,
             group,
             settings,
             subscription,
             joined,
+            polls,
             commit_due,
-            last_written,
             alarm,
         })
     }
 
     pub(crate) fn committer(&self) -> Committer {
-        match &self.joined {
-            Some(joined) => Committer::Member(joined.key),
-            None => Committer::Outsider,
+        match (&self.joined, &self.subscription) {
+            (Some(joined), _) => Committer::Member(joined.key),
+            (None, Some(_)) => Committer::PutOut,
+            (None, None) => Committer::Outsider,
         }
+    }
+
+    /// Lets one who is no member, and whose group was deleted, commit to the one that takes its place.
+    ///
+    /// # Errors
+    ///
+    /// * As [`Coordinator::group`].
+    pub(crate) fn find_group_again(&mut self) -> Result<()> {
+        if self.committer() == Committer::Outsider && self.group.is_gone() {
+            self.group = self.coordinator.group(self.group.id())?;
+        }
+        Ok(())
     }
 
     /// Tells whether a look at the group might bring something.

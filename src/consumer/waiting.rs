@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use crate::consumer::Consumer;
-use crate::coordinator::group::Signal;
+use crate::coordinator::signal::Polls;
 use crate::due::Due;
 use crate::error::Result;
 use crate::partition::Attention;
@@ -24,6 +24,7 @@ impl Consumer {
     ///
     /// * As [`poll`](Self::poll).
     pub async fn recv(&mut self) -> Result<OwnedMessage> {
+        let _polling = self.polling();
         poll_fn(|context| {
             loop {
                 match self.next_buffered() {
@@ -74,9 +75,11 @@ impl Consumer {
 
     /// Notes that the application polls, until what is returned is dropped.
     pub(super) fn polling(&self) -> Option<Polling> {
-        let joined = self.membership.as_ref()?.joined.as_ref()?;
-        joined.signal.note_poll(true);
-        Some(Polling(Arc::clone(&joined.signal)))
+        let polls = &self.membership.as_ref()?.polls;
+        polls.matter().then(|| {
+            polls.begin();
+            Polling(Arc::clone(polls))
+        })
     }
 
     fn arm(&self) {
@@ -111,10 +114,10 @@ impl Consumer {
 }
 
 /// The application polls as long as this lives.
-pub(super) struct Polling(Arc<Signal>);
+pub(super) struct Polling(Arc<Polls>);
 
 impl Drop for Polling {
     fn drop(&mut self) {
-        self.0.note_poll(false);
+        self.0.end();
     }
 }

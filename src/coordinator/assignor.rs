@@ -1,5 +1,6 @@
 //! Which algorithm says what each member of a group is to have.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -141,7 +142,10 @@ impl Assignor {
 
     /// Answers for each member of the question what it is to have.
     pub(crate) fn answer(&self, question: &Question) -> Vec<Vec<Place>> {
+        let somebody_is_back = question.members.iter().any(|member| !member.home.is_empty());
         let mut answer = question.ask(|input| match self {
+            // What moves is let go of first: which that is, is known only once everybody is at home.
+            Assignor::CooperativeSticky if somebody_is_back => assignors::sticky(input),
             Assignor::Uniform => assignors::uniform(input),
             Assignor::Range => assignors::range(input),
             Assignor::RoundRobin => assignors::round_robin(input),
@@ -152,19 +156,41 @@ impl Assignor {
                 asked.unwrap_or_else(|_| assignors::uniform(input))
             }
         });
-        // The others say by the members' order who gets what; there, who comes back gets what it had anyhow.
-        if matches!(self, Assignor::Uniform | Assignor::Sticky | Assignor::CooperativeSticky) {
-            let homes: Vec<_> = question.members.iter().map(|member| &member.home[..]).collect();
-            let subscribed: Vec<_> = question.members.iter().map(|m| &m.subscribed[..]).collect();
-            go_home(&homes, &subscribed, &mut answer);
+        if !somebody_is_back {
+            return answer;
+        }
+        let homes: Vec<_> = question.members.iter().map(|member| &member.home[..]).collect();
+        let subscribed: Vec<_> = question.members.iter().map(|m| &m.subscribed[..]).collect();
+        match self {
+            Assignor::Uniform | Assignor::Sticky => {
+                go_home(&homes, &subscribed, &HashMap::new(), &mut answer);
+            }
+            Assignor::CooperativeSticky => {
+                let owners = question.members.iter().enumerate();
+                let owners =
+                    owners.flat_map(|(m, member)| member.owned.iter().map(move |p| (*p, m)));
+                let owners: HashMap<Place, usize> = owners.collect();
+                go_home(&homes, &subscribed, &owners, &mut answer);
+                for (member, places) in answer.iter_mut().enumerate() {
+                    places.retain(|place| owners.get(place).is_none_or(|owner| *owner == member));
+                }
+            }
+            // These say by the members' order who gets what; there, who comes back gets what it had anyhow.
+            Assignor::Range | Assignor::RoundRobin | Assignor::Custom(_) => {}
         }
         answer
     }
 }
 
 /// Lets static members that are back exchange what they were given for what they had: nobody gets more or less than
-/// it was given, and nobody gives away what it had itself.
-fn go_home(homes: &[&[Place]], subscribed: &[&[u32]], answer: &mut [Vec<Place>]) {
+/// it was given, and nobody gives away what it had itself. Nor is anybody given what it would have to wait for because
+/// one of the `owners`, a third, has it.
+fn go_home(
+    homes: &[&[Place]],
+    subscribed: &[&[u32]],
+    owners: &HashMap<Place, usize>,
+    answer: &mut [Vec<Place>],
+) {
     for (member, home) in homes.iter().enumerate() {
         for wanted in *home {
             if answer[member].contains(wanted) || !subscribed[member].contains(&wanted.topic) {
@@ -172,8 +198,10 @@ fn go_home(homes: &[&[Place]], subscribed: &[&[u32]], answer: &mut [Vec<Place>])
             }
             let has_it = |other: &usize| answer[*other].contains(wanted);
             let Some(other) = (0..answer.len()).find(has_it) else { continue };
-            let is_fair =
-                |given: &&Place| !home.contains(given) && subscribed[other].contains(&given.topic);
+            let is_fair = |given: &&Place| {
+                let is_at_hand = owners.get(given).is_none_or(|owner| *owner == other);
+                is_at_hand && !home.contains(given) && subscribed[other].contains(&given.topic)
+            };
             let given = answer[member].iter().find(is_fair).copied();
             if let Some(given) = given.filter(|_| !homes[other].contains(wanted)) {
                 let exchange = |places: &mut Vec<Place>, from: Place, to: Place| {

@@ -105,13 +105,10 @@ impl Offsets {
         self.entries.get(&(topic.clone(), partition))
     }
 
-    /// Gives what is on record of one topic.
-    pub(crate) fn of<'o>(
-        &'o self,
-        topic: &'o TopicName,
-    ) -> impl Iterator<Item = (u32, &'o Committed)> {
+    /// Tells whether anything is on record of a topic.
+    pub(crate) fn knows(&self, topic: &TopicName) -> bool {
         let range = (topic.clone(), 0)..=(topic.clone(), u32::MAX);
-        self.entries.range(range).map(|((_, partition), committed)| (*partition, committed))
+        self.entries.range(range).next().is_some()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&TopicName, u32, &Committed)> {

@@ -14,11 +14,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -33,17 +29,19 @@ use crate::coordinator::group_state::MemberKey;
 use crate::coordinator::group_state::NewMember;
 use crate::coordinator::group_state::Plan;
 use crate::coordinator::group_state::Universe;
+use crate::coordinator::group_state::Wanted;
 use crate::coordinator::offsets_log::Entry;
 use crate::coordinator::offsets_log::OffsetsLog;
 use crate::coordinator::offsets_log::Written;
 use crate::coordinator::papers;
+use crate::coordinator::signal::Signal;
 use crate::coordinator::subscription::Subscription;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::group_records::GroupValue;
 use crate::name::TopicName;
 use crate::partition::Partition;
-use crate::partition::watermarks::Doorbell;
+use crate::topic_state::TopicState;
 
 /// One group.
 #[derive(Debug)]
@@ -69,7 +67,9 @@ pub(crate) struct Shared {
     pub(crate) assignor: Option<Assignor>,
     pub(crate) offsets: Offsets,
     signals: HashMap<MemberKey, Arc<Signal>>,
-    /// It was deleted: who finds it so makes a new one.
+    /// The last commit, which may not be durable yet.
+    last_written: Option<Written>,
+    /// It was deleted, or is being: who finds it so makes a new one.
     is_gone: bool,
     /// Since when it has been as it is, for the record.
     pub(crate) since_ms: i64,
@@ -77,22 +77,12 @@ pub(crate) struct Shared {
     pub(crate) on_record: Option<GroupValue>,
 }
 
-/// How a member is told that it has something to do.
-#[derive(Debug)]
-pub(crate) struct Signal {
-    /// Stored with Release behind a change, taken with Acquire before a look.
-    pending: AtomicBool,
-    bell: Arc<Doorbell>,
-    begun: Instant,
-    /// When it polled last, in milliseconds since `begun`; how long it may go without, `u64::MAX` is for ever.
-    polled_ms: AtomicU64,
-    interval_ms: u64,
-}
-
 /// Who commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Committer {
     Member(MemberKey),
+    /// One who was a member, and could not become one again.
+    PutOut,
     /// One who is no member: allowed while there are none.
     Outsider,
 }
@@ -100,57 +90,10 @@ pub(crate) enum Committer {
 /// One commit to be made.
 #[derive(Clone, Debug)]
 pub(crate) struct Commit {
-    pub(crate) topic: TopicName,
+    pub(crate) topic: Arc<TopicState>,
     pub(crate) number: u32,
     pub(crate) log: Arc<Partition>,
     pub(crate) noted: OffsetAndMetadata,
-}
-
-impl Signal {
-    pub(crate) fn new(bell: Arc<Doorbell>, max_poll_interval: Option<Duration>) -> Signal {
-        let interval = max_poll_interval.map(|interval| interval.as_millis());
-        let interval_ms = interval.map_or(u64::MAX, |ms| u64::try_from(ms).unwrap_or(u64::MAX));
-        let pending = AtomicBool::new(true);
-        let polled_ms = AtomicU64::new(0);
-        Signal { pending, bell, begun: Instant::now(), polled_ms, interval_ms }
-    }
-
-    #[inline]
-    pub(crate) fn is_pending(&self) -> bool {
-        self.pending.load(Ordering::Acquire)
-    }
-
-    /// Takes the mark off; what it was for is looked at after this.
-    pub(crate) fn take(&self) -> bool {
-        self.pending.swap(false, Ordering::AcqRel)
-    }
-
-    pub(crate) fn mark(&self) {
-        self.pending.store(true, Ordering::Release);
-    }
-
-    /// Notes that the member polls; it is `in_poll` for as long as the call lasts.
-    pub(crate) fn note_poll(&self, is_in_poll: bool) {
-        if self.interval_ms != u64::MAX {
-            let at = if is_in_poll { u64::MAX } else { self.now_ms() };
-            // Relaxed: who asks compares it with a clock.
-            self.polled_ms.store(at, Ordering::Relaxed);
-        }
-    }
-
-    /// Gives how long until the member has not polled for too long; `None` if it is polling, or may take for ever.
-    fn patience_left(&self) -> Option<Duration> {
-        let polled_ms = self.polled_ms.load(Ordering::Relaxed);
-        if self.interval_ms == u64::MAX || polled_ms == u64::MAX {
-            return None;
-        }
-        let until = polled_ms.saturating_add(self.interval_ms);
-        Some(Duration::from_millis(until.saturating_sub(self.now_ms())))
-    }
-
-    fn now_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX - 1)
-    }
 }
 
 impl Group {
@@ -178,6 +121,7 @@ impl Group {
         assignor: &Assignor,
         signal: &Arc<Signal>,
     ) -> Result<Option<MemberKey>> {
+        between_steps();
         let mut shared = self.shared.lock();
         if shared.is_gone {
             return Ok(None);
@@ -203,11 +147,13 @@ impl Group {
 
     /// Lets a member want other topics.
     pub(crate) fn resubscribe(&self, key: MemberKey, subscription: Arc<Subscription>) -> bool {
+        between_steps();
         self.shared.lock().state.resubscribe(key, subscription)
     }
 
     /// Takes a member out and frees what it held; what is to follow is up to [`settle`](Self::settle).
     pub(crate) fn leave(&self, key: MemberKey) {
+        between_steps();
         let mut shared = self.shared.lock();
         let signal = shared.signals.remove(&key);
         shared.state.leave(key);
@@ -220,36 +166,44 @@ impl Group {
     pub(crate) fn settle(&self, universe: impl Fn() -> Arc<Universe>) {
         loop {
             let universe = universe();
+            between_steps();
             let unaware = self.shared.lock().state.unaware(universe.version);
             if !unaware.is_empty() {
-                let wanted: Vec<(MemberKey, Vec<usize>)> = unaware
-                    .iter()
-                    .map(|(key, subscription)| (*key, universe.wanted_by(subscription)))
+                let wanted: Vec<Wanted> = unaware
+                    .into_iter()
+                    .map(|(key, subscription)| {
+                        let indexes = universe.wanted_by(&subscription);
+                        Wanted { key, subscription, indexes }
+                    })
                     .collect();
+                between_steps();
                 // There may be more to show by now, or others to show it to.
                 self.shared.lock().state.see(&universe, &wanted);
                 continue;
             }
+            between_steps();
             let (question, assignor) = {
                 let shared = self.shared.lock();
                 (shared.state.question(), shared.assignor.clone().unwrap_or_default())
             };
             let Some(question) = question else { break };
             let answer = assignor.answer(&question);
-            if self.shared.lock().state.adopt(&question, &answer) {
-                break;
-            }
+            between_steps();
+            // If the group has changed meanwhile, or something is to be given in a second round, there is more to ask.
+            self.shared.lock().state.adopt(&question, &answer);
         }
         self.ring_those_with_work();
     }
 
     /// Says what a member has to do; `None` if it is no member any more.
     pub(crate) fn plan(&self, key: MemberKey) -> Option<Plan> {
+        between_steps();
         self.shared.lock().state.plan(key)
     }
 
     /// Frees what a member lets go of. True if it is now to be assigned anew.
     pub(crate) fn release(&self, key: MemberKey, places: &[Place]) -> bool {
+        between_steps();
         let mut shared = self.shared.lock();
         shared.state.release(key, places);
         shared.state.is_unassigned()
@@ -257,32 +211,35 @@ impl Group {
 
     /// Gives a member what it is to have and nobody holds.
     pub(crate) fn take(&self, key: MemberKey, wanted: &[GroupPartition]) -> Vec<GroupPartition> {
+        between_steps();
         self.shared.lock().state.take(key, wanted)
     }
 
-    pub(crate) fn acknowledge_lost(&self, key: MemberKey) {
-        self.shared.lock().state.acknowledge_lost(key);
+    /// Notes that a member was told what it lost.
+    pub(crate) fn acknowledge_lost(&self, key: MemberKey, told: &[GroupPartition]) {
+        between_steps();
+        self.shared.lock().state.acknowledge_lost(key, told);
     }
 
     /// Rings every member that has something to do and was not rung for it.
     pub(crate) fn ring_those_with_work(&self) {
+        between_steps();
         let shared = self.shared.lock();
         let keys = shared.state.with_work();
         let signals = keys.iter().filter_map(|key| shared.signals.get(key));
-        let rung: Vec<_> = signals
-            .filter(|signal| !signal.pending.swap(true, Ordering::AcqRel))
-            .cloned()
-            .collect();
+        let rung: Vec<_> = signals.filter(|signal| signal.mark()).cloned().collect();
         drop(shared);
         for signal in rung {
+            between_steps();
             // It may have a task's waker, which is the user's code.
-            signal.bell.ring();
+            signal.ring();
         }
     }
 
     /// Puts out members that hold what another is waiting for and have not polled for longer than they may. Says
     /// when to look again, if somebody may come to be put out.
     pub(crate) fn put_out_the_silent(&self, waiting: MemberKey) -> (bool, Option<Duration>) {
+        between_steps();
         let mut shared = self.shared.lock();
         let Some(member) = shared.state.member(waiting) else { return (false, None) };
         if !member.has_work_left() {
@@ -295,24 +252,25 @@ impl Group {
             .filter(|(key, member)| *key != waiting && member.has_work_left())
             .filter_map(|(key, _)| Some((key, left(shared.signals.get(&key)?)?)))
             .collect();
-        let mut has_put_out = false;
+        let mut put_out = Vec::new();
         let mut next = None;
         for (key, left) in silent {
             if left.is_zero() {
-                let signal = shared.signals.remove(&key);
+                put_out.extend(shared.signals.remove(&key));
                 shared.state.leave(key);
-                has_put_out = true;
-                // Told at its next poll.
-                signal.iter().for_each(|signal| signal.mark());
             } else {
                 next = Some(next.map_or(left, |next: Duration| next.min(left)));
             }
         }
+        drop(shared);
+        let has_put_out = !put_out.is_empty();
+        tell(put_out);
         (has_put_out, next)
     }
 
     /// Takes members out at somebody's request; gives how many there were.
     pub(crate) fn put_out(&self, is_meant: impl Fn(&str, Option<&str>) -> bool) -> usize {
+        between_steps();
         let mut shared = self.shared.lock();
         let meant: Vec<MemberKey> = shared
             .state
@@ -326,10 +284,7 @@ impl Group {
             shared.state.leave(*key);
         }
         drop(shared);
-        for signal in signals {
-            signal.mark();
-            signal.bell.ring();
-        }
+        tell(signals);
         meant.len()
     }
 
@@ -349,6 +304,7 @@ impl Group {
     /// Nothing was committed in any of these cases.
     ///
     /// * [`Error::CommitRefused`] if the committer does not hold a partition, or is no member where there are some.
+    /// * [`Error::TopicDeleted`] if a topic is deleted, or being deleted.
     /// * [`Error::Latched`] if a partition cannot be made durable; and as an append.
     pub(crate) fn commit(
         &self,
@@ -373,12 +329,14 @@ impl Group {
     pub(crate) fn commit_first(
         &self,
         log: &Arc<OffsetsLog>,
-        topic: &TopicName,
+        topic: &TopicState,
         commits: &[Commit],
     ) -> Result<Option<Written>> {
         make_durable_below(commits)?;
         let mut papers = self.papers.lock();
-        if commits.is_empty() || self.shared.lock().offsets.of(topic).next().is_some() {
+        topic.refuse_if_going()?;
+        let is_late = |shared: &Shared| shared.is_gone || shared.offsets.knows(&topic.name);
+        if commits.is_empty() || is_late(&self.shared.lock()) {
             return Ok(None);
         }
         self.put_on_record(&mut papers, log, commits).map(Some)
@@ -439,6 +397,20 @@ impl Group {
         self.shared.lock().is_gone
     }
 
+    /// Tells whether it was deleted, once a deletion that is under way has ended: what a new group puts on record
+    /// must not be wiped out by it.
+    pub(crate) fn is_gone_for_good(&self) -> bool {
+        self.is_gone() && {
+            let _papers = self.papers.lock();
+            self.is_gone()
+        }
+    }
+
+    /// Gives the last commit, for those who wait until it is durable, whoever made it.
+    pub(crate) fn last_written(&self) -> Option<Written> {
+        self.shared.lock().last_written.clone()
+    }
+
     /// Puts members and assignment on record, if the group has come to rest in a way that is not there yet.
     ///
     /// # Errors
@@ -446,7 +418,7 @@ impl Group {
     /// * As an append: the record is behind, which costs static members their place after a restart.
     pub(crate) fn record_members(&self, log: &Arc<OffsetsLog>) -> Result<()> {
         let mut papers = self.papers.lock();
-        let value = {
+        let (generation, value) = {
             let mut shared = self.shared.lock();
             let generation = shared.state.generation();
             // A group that never had a member leaves no paper but what it commits.
@@ -454,11 +426,13 @@ impl Group {
             if !is_news || shared.is_gone || !shared.state.is_at_rest() {
                 return Ok(());
             }
-            papers.recorded = Some(generation);
             shared.since_ms = log.now_ms();
-            papers::encode(&shared.state, shared.assignor.as_ref(), shared.since_ms)
+            let value = papers::encode(&shared.state, shared.assignor.as_ref(), shared.since_ms);
+            (generation, value)
         };
-        log.append(&self.id, vec![Entry::group(&self.id, value)]).map(|_| ())
+        drop(log.append(&self.id, vec![Entry::group(&self.id, value)])?);
+        papers.recorded = Some(generation);
+        Ok(())
     }
 
     fn on_record(&self, is_meant: impl Fn(&TopicName, u32) -> bool) -> Vec<(TopicName, u32)> {
@@ -470,28 +444,26 @@ impl Group {
     fn refuse_unless_theirs(&self, by: Committer, commits: &[Commit]) -> Result<()> {
         let shared = self.shared.lock();
         let refuse = |commit: &Commit, reason| {
-            let (topic, partition) = (commit.topic.to_string(), commit.number);
+            let (topic, partition) = (commit.topic.name.to_string(), commit.number);
             Err(Error::CommitRefused { group: self.id.to_string(), topic, partition, reason })
         };
         let Some(first) = commits.first() else { return Ok(()) };
-        if let Some(commit) = commits.iter().find(|commit| commit.log.is_deleted()) {
-            return Err(Error::TopicDeleted { name: commit.topic.to_string() });
-        }
+        commits.iter().try_for_each(|commit| commit.topic.refuse_if_going())?;
         match by {
             _ if shared.is_gone => refuse(first, "the group was deleted"),
             Committer::Outsider if !shared.state.is_empty() => {
                 refuse(first, "the group has members, and the commit is not by one of them")
             }
             Committer::Outsider => Ok(()),
-            Committer::Member(key) if shared.state.member(key).is_none() => {
-                refuse(first, "the consumer is no member of the group any more")
-            }
-            Committer::Member(key) => {
-                let is_theirs = |c: &&Commit| !shared.state.holds(key, &c.topic, c.number);
+            Committer::Member(key) if shared.state.member(key).is_some() => {
+                let is_theirs = |c: &&Commit| !shared.state.holds(key, &c.topic.name, c.number);
                 match commits.iter().find(is_theirs) {
                     Some(other) => refuse(other, "the partition is not the consumer's"),
                     None => Ok(()),
                 }
+            }
+            Committer::Member(_) | Committer::PutOut => {
+                refuse(first, "the consumer is no member of the group any more")
             }
         }
     }
@@ -504,14 +476,31 @@ impl Group {
     ) -> Result<Written> {
         let timestamp_ms = log.now_ms();
         let entry =
-            |c: &Commit| Entry::offset(&self.id, &c.topic, c.number, &c.noted, timestamp_ms);
+            |c: &Commit| Entry::offset(&self.id, &c.topic.name, c.number, &c.noted, timestamp_ms);
         let written = log.append(&self.id, commits.iter().map(entry).collect())?;
         let mut shared = self.shared.lock();
         for commit in commits {
             let committed = Committed { noted: commit.noted.clone(), timestamp_ms };
-            shared.offsets.set(commit.topic.clone(), commit.number, committed);
+            shared.offsets.set(commit.topic.name.clone(), commit.number, committed);
         }
+        shared.last_written = Some(written.clone());
         Ok(written)
+    }
+}
+
+/// Another thread may come in here; tests see to it that one does.
+#[inline]
+fn between_steps() {
+    #[cfg(test)]
+    crate::coordinator::hand_over::between_steps();
+}
+
+/// Tells members that they are none any more; one that polls at this moment may be about to sleep.
+fn tell(put_out: Vec<Arc<Signal>>) {
+    for signal in put_out {
+        between_steps();
+        signal.mark();
+        signal.ring();
     }
 }
 

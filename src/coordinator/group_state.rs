@@ -18,6 +18,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use crate::storage::catalog::TopicId;
 
 /// A group's members and what they have.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct GroupState {
     /// Counts what members and assignments went through; Kafka's group epoch.
     generation: i32,
@@ -73,6 +75,7 @@ pub(crate) struct GroupPartition {
 
 /// One member.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Member {
     pub(crate) id: Arc<str>,
     pub(crate) instance_id: Option<Arc<str>>,
@@ -85,6 +88,8 @@ pub(crate) struct Member {
     target: BTreeSet<Place>,
     /// Taken away with its topic, and not told yet.
     lost: Vec<GroupPartition>,
+    /// Its target has changed since it looked last: what it was about to let go of it may be to keep.
+    is_to_look: bool,
     /// What a static member had in its former life.
     home: BTreeSet<Place>,
     /// The generation of its target.
@@ -109,6 +114,15 @@ pub(crate) struct Universe {
     pub(crate) topics: Vec<(GroupTopic, IsInternal)>,
 }
 
+/// Which topics a member wants, by their place in a [`Universe`].
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) key: MemberKey,
+    /// What it was told from.
+    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) indexes: Vec<usize>,
+}
+
 /// Whether a topic is one that clients keep their own papers in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum IsInternal {
@@ -117,7 +131,7 @@ pub(crate) enum IsInternal {
 }
 
 /// What one member has to do to get where it is to be.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Gone with their topics.
     pub(crate) lost: Vec<GroupPartition>,
@@ -168,6 +182,7 @@ impl GroupState {
             owned: BTreeSet::new(),
             target: BTreeSet::new(),
             lost: Vec::new(),
+            is_to_look: false,
             home: BTreeSet::new(),
             generation: -1,
         };
@@ -222,9 +237,10 @@ impl GroupState {
     }
 
     /// Shows the group the topics there are; `wanted` says which of them, by their place in the list, each of
-    /// the members wants that have not been shown them before.
-    /// Nothing happens if somebody else has shown a later list.
-    pub(crate) fn see(&mut self, universe: &Universe, wanted: &[(MemberKey, Vec<usize>)]) {
+    /// the members wants that have not been shown them before, by which subscription.
+    /// Nothing happens if somebody else has shown a later list, nor for a member that wants something else by now:
+    /// it is still unaware then.
+    pub(crate) fn see(&mut self, universe: &Universe, wanted: &[Wanted]) {
         if universe.version < self.seen_version {
             return;
         }
@@ -245,7 +261,11 @@ impl GroupState {
                 _ => self.forget_topic(number),
             }
         }
-        for (key, indexes) in wanted {
+        for Wanted { key, subscription, indexes } in wanted {
+            let is_it = |member: &Member| Arc::ptr_eq(&member.subscription, subscription);
+            if !self.members.get(key).is_some_and(is_it) {
+                continue;
+            }
             let numbers = indexes.iter().map(|index| self.number_of(&universe.topics[*index].0));
             let numbers: BTreeSet<u32> = numbers.collect();
             let Some(member) = self.members.get_mut(key) else { continue };
@@ -264,8 +284,8 @@ impl GroupState {
         for number in unwanted {
             self.drop_number(number);
         }
-        for (key, _) in wanted {
-            self.bring_home(*key);
+        for wanted in wanted {
+            self.bring_home(wanted.key);
         }
     }
 
@@ -317,12 +337,13 @@ impl GroupState {
         Some(Question { revision: self.revision, topics, members, numbers })
     }
 
-    /// Takes an assignor's answer: for each member of the question what it is to have. False if the group has
-    /// changed since it was asked; then it is to be asked anew.
-    pub(crate) fn adopt(&mut self, question: &Question, answer: &[Vec<Place>]) -> bool {
+    /// Takes an assignor's answer: for each member of the question what it is to have. Nothing happens if the group
+    /// has changed since it was asked; then it is to be asked anew.
+    pub(crate) fn adopt(&mut self, question: &Question, answer: &[Vec<Place>]) {
         if question.revision != self.revision {
-            return false;
+            return;
         }
+        let meant_before = self.meant();
         self.generation = self.generation.wrapping_add(1).max(1);
         for (asked, places) in question.members.iter().zip(answer) {
             let renumbered = places.iter().filter_map(|place| {
@@ -331,6 +352,7 @@ impl GroupState {
             });
             let target = renumbered.collect();
             if let Some(member) = self.members.get_mut(&asked.key) {
+                member.is_to_look |= member.target != target;
                 member.target = target;
                 member.generation = self.generation;
                 if let Some(instance_id) = &member.instance_id {
@@ -338,12 +360,17 @@ impl GroupState {
                 }
             }
         }
-        self.is_unassigned = false;
-        true
+        // Some assignors give to nobody what is still held, until its holder has let go of it. What a member was to
+        // have and had not taken yet nobody will let go of: it can be given now.
+        let meant = self.meant();
+        let is_forgotten = |p: &Place| !meant.contains(p) && !self.owners.contains_key(p);
+        self.is_unassigned = meant_before.iter().any(is_forgotten);
+        self.revision += 1;
     }
 
-    /// Says what a member has to do; `None` if it is no member any more.
-    pub(crate) fn plan(&self, key: MemberKey) -> Option<Plan> {
+    /// Says what a member has to do, which it looks at now; `None` if it is no member any more.
+    pub(crate) fn plan(&mut self, key: MemberKey) -> Option<Plan> {
+        self.members.get_mut(&key)?.is_to_look = false;
         let member = self.members.get(&key)?;
         let named = |place: &Place| self.named(*place);
         let free = |place: &&Place| !self.owners.contains_key(place);
@@ -355,10 +382,10 @@ impl GroupState {
         })
     }
 
-    /// Notes that a member was told what it lost.
-    pub(crate) fn acknowledge_lost(&mut self, key: MemberKey) {
+    /// Notes that a member was told what it lost; more may be lost by now.
+    pub(crate) fn acknowledge_lost(&mut self, key: MemberKey, told: &[GroupPartition]) {
         if let Some(member) = self.members.get_mut(&key) {
-            member.lost.clear();
+            member.lost.retain(|lost| !told.contains(lost));
         }
     }
 
@@ -386,7 +413,10 @@ impl GroupState {
         let mut taken = Vec::with_capacity(wanted.len());
         for partition in wanted {
             let place = partition.place;
-            if member.target.contains(&place) && !self.owners.contains_key(&place) {
+            // The number may stand for another topic by now: what was planned is looked at, not what is there.
+            let topic = self.topics.get(place.topic as usize).and_then(Option::as_ref);
+            let is_it = topic.is_some_and(|topic| topic.id == partition.id);
+            if is_it && member.target.contains(&place) && !self.owners.contains_key(&place) {
                 self.owners.insert(place, key);
                 member.owned.insert(place);
                 taken.push(partition.clone());
@@ -407,7 +437,8 @@ impl GroupState {
     /// Gives the members that have something to do and can do it now.
     pub(crate) fn with_work(&self) -> Vec<MemberKey> {
         let has_work = |member: &Member| {
-            !member.lost.is_empty()
+            member.is_to_look
+                || !member.lost.is_empty()
                 || !member.owned.is_subset(&member.target)
                 || member.target.difference(&member.owned).any(|p| !self.owners.contains_key(p))
         };
@@ -464,6 +495,11 @@ impl GroupState {
     fn changed(&mut self) {
         self.revision += 1;
         self.is_unassigned = true;
+    }
+
+    /// Gives all that anybody is to have.
+    fn meant(&self) -> HashSet<Place> {
+        self.members.values().flat_map(|member| member.target.iter().copied()).collect()
     }
 
     fn topic(&self, number: u32) -> Option<&GroupTopic> {
@@ -572,5 +608,113 @@ impl Question {
             })
             .collect();
         assignor(&Input { topics: &topics, members: &members })
+    }
+}
+
+#[cfg(test)]
+impl GroupState {
+    /// Checks the invariant (one owner): what members hold and who holds it are the same.
+    pub(crate) fn check_one_owner(&self) {
+        let held = self.members.iter().flat_map(|(key, m)| m.owned.iter().map(|p| (*p, *key)));
+        let held: Vec<(Place, MemberKey)> = held.collect();
+        assert_eq!(held.len(), self.owners.len(), "{self:?}");
+        for (place, key) in held {
+            assert_eq!(self.owners.get(&place), Some(&key), "{place:?} of {self:?}");
+            assert!(self.named(place).is_some(), "{place:?} of {self:?}");
+        }
+    }
+
+    /// Tells everything that matters, counters aside; `named` gives members the same name in states that are alike.
+    pub(crate) fn essence(&self, named: impl Fn(MemberKey) -> usize) -> String {
+        let members = self.members.iter().map(|(key, m)| {
+            let is_aware = m.seen_version == self.seen_version;
+            let sets = (&m.wanted, &m.owned, &m.target, &m.home);
+            (named(*key), is_aware, sets, &m.lost, m.is_to_look)
+        });
+        let mut members: Vec<_> = members.collect();
+        members.sort_by_key(|(name, ..)| *name);
+        format!("{members:?} {:?} {:?} {}", self.topics, self.remembered, self.is_unassigned)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str, id: u8) -> (GroupTopic, IsInternal) {
+        let (name, id) = (TopicName::new(name).unwrap(), TopicId::from_random([id; 16]).unwrap());
+        (GroupTopic { name, id, partition_count: 1 }, IsInternal::No)
+    }
+
+    fn universe(version: u64, topics: Vec<(GroupTopic, IsInternal)>) -> Universe {
+        Universe { version, topics }
+    }
+
+    fn joined(state: &mut GroupState) -> MemberKey {
+        let subscription = Arc::new(Subscription::matching(|_| true));
+        let (instance_id, client_id) = (None, "".into());
+        state.join(NewMember { id: "m".into(), instance_id, client_id, subscription })
+    }
+
+    fn show(state: &mut GroupState, universe: &Universe) {
+        let unaware = state.unaware(universe.version).into_iter();
+        let wanted = unaware.map(|(key, subscription)| {
+            let indexes = universe.wanted_by(&subscription);
+            Wanted { key, subscription, indexes }
+        });
+        let wanted: Vec<Wanted> = wanted.collect();
+        state.see(universe, &wanted);
+        while let Some(question) = state.question() {
+            let answer = question.ask(crate::coordinator::assignors::uniform);
+            state.adopt(&question, &answer);
+        }
+    }
+
+    #[test]
+    fn a_subscription_that_changes_while_it_is_looked_at_is_looked_at_again() {
+        // What a member had wanted was noted as what it wants, and as seen: its new subscription never took effect.
+        let mut state = GroupState::default();
+        let key = joined(&mut state);
+        let universe = universe(1, vec![topic("t", 1)]);
+        let (key_seen, subscription) = state.unaware(1).remove(0);
+        assert_eq!(key_seen, key);
+        assert!(state.resubscribe(key, Arc::new(Subscription::matching(|_| false))));
+        state.see(&universe, &[Wanted { key, subscription, indexes: vec![0] }]);
+        assert_eq!(state.unaware(1).len(), 1);
+        show(&mut state, &universe);
+        assert!(state.wanted_by(state.member(key).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn what_was_planned_of_a_topic_is_not_taken_of_the_one_in_its_place() {
+        // A topic's number is used again. A member that had planned to take a partition of the old one got that of
+        // the new one, and looked for the old one in vain: the new one was read by nobody.
+        let mut state = GroupState::default();
+        let key = joined(&mut state);
+        show(&mut state, &universe(1, vec![topic("t", 1)]));
+        let plan = state.plan(key).unwrap();
+        show(&mut state, &universe(2, vec![topic("u", 2)]));
+        assert!(state.take(key, &plan.take).is_empty());
+        let plan = state.plan(key).unwrap();
+        assert_eq!(state.take(key, &plan.take).len(), 1);
+    }
+
+    #[test]
+    fn what_is_lost_while_a_member_is_told_is_told_next() {
+        // All losses were struck out once some were told: a later one was never heard of, and every poll said that
+        // its topic is deleted.
+        let mut state = GroupState::default();
+        let key = joined(&mut state);
+        show(&mut state, &universe(1, vec![topic("t", 1), topic("u", 2)]));
+        let plan = state.plan(key).unwrap();
+        assert_eq!(state.take(key, &plan.take).len(), 2);
+        show(&mut state, &universe(2, vec![topic("u", 2)]));
+        let told = state.plan(key).unwrap().lost;
+        assert_eq!(told.len(), 1);
+        show(&mut state, &universe(3, Vec::new()));
+        state.acknowledge_lost(key, &told);
+        let next = state.plan(key).unwrap().lost;
+        assert_eq!((next.len(), next[0].topic.as_str()), (1, "u"));
+        assert_eq!(state.with_work(), [key]);
     }
 }

@@ -3,14 +3,19 @@
 //! A member is alive as long as its consumer is. The coordinator has no thread; its papers lie in the internal topic
 //! `__consumer_offsets`, in Kafka's formats, and are read when a group is asked for first.
 
+#[cfg(test)]
+mod all_orders;
 pub(crate) mod assignor;
 pub(crate) mod assignors;
 pub(crate) mod committed;
 pub(crate) mod group;
 pub(crate) mod group_state;
+#[cfg(test)]
+pub(crate) mod hand_over;
 pub(crate) mod load;
 pub(crate) mod offsets_log;
 pub(crate) mod papers;
+pub(crate) mod signal;
 pub(crate) mod subscription;
 
 use std::collections::HashMap;
@@ -23,7 +28,6 @@ use parking_lot::Mutex;
 use crate::coordinator::assignor::Assignor;
 use crate::coordinator::group::Group;
 use crate::coordinator::group::Shared;
-use crate::coordinator::group::Signal;
 use crate::coordinator::group_state::GroupTopic;
 use crate::coordinator::group_state::IsInternal;
 use crate::coordinator::group_state::MemberKey;
@@ -31,6 +35,7 @@ use crate::coordinator::group_state::NewMember;
 use crate::coordinator::group_state::Universe;
 use crate::coordinator::load::LoadedGroup;
 use crate::coordinator::offsets_log::OffsetsLog;
+use crate::coordinator::signal::Signal;
 use crate::error::Error;
 use crate::error::Result;
 use crate::topics::Topics;
@@ -75,7 +80,7 @@ impl Coordinator {
     pub(crate) fn group(&self, id: &str) -> Result<Arc<Group>> {
         check_group_id(id)?;
         self.with_groups(|groups| {
-            if let Some(known) = groups.get(id).filter(|known| !known.is_gone()) {
+            if let Some(known) = groups.get(id).filter(|known| !known.is_gone_for_good()) {
                 return Arc::clone(known);
             }
             let id: Arc<str> = id.into();
@@ -150,17 +155,35 @@ impl Coordinator {
         }
     }
 
+    /// Deletes a topic, and what groups committed of it.
+    ///
+    /// The commits go first, and from then on there are none: a topic of the same name may follow at once, also
+    /// after a power cut amid this, and no group is to begin in its midst. If the deletion fails, they begin anew.
+    ///
+    /// # Errors
+    ///
+    /// * As an append, and as [`Topics::delete`].
+    pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
+        let topic = self.topics.find(name)?;
+        topic.set_going(true);
+        let deleted = self.forget_topic(name).and_then(|()| self.topics.delete(name));
+        // Refused for good if it is deleted.
+        topic.set_going(false);
+        deleted
+    }
+
     /// Lets every group forget what it committed of a topic that is being deleted.
     ///
     /// # Errors
     ///
     /// * As an append; some groups may have forgotten it.
-    pub(crate) fn forget_topic(&self, name: &str) -> Result<()> {
+    fn forget_topic(&self, name: &str) -> Result<()> {
         if self.log.topic()?.is_none() {
             return Ok(());
         }
         let mut written = Vec::new();
-        for group in self.all()? {
+        // All: one that has nothing yet may be about to have something.
+        for group in self.with_groups(|groups| groups.values().cloned().collect::<Vec<_>>())? {
             written.extend(group.remove_offsets(&self.log, |topic, _| topic.as_str() == name)?);
         }
         written.into_iter().try_for_each(|written| written.wait())
@@ -194,12 +217,16 @@ impl Coordinator {
     /// * The first that could not be put on record; then its members seem to be there to those who look, until the
     ///   next life.
     pub(crate) fn close(&self) -> Result<()> {
-        let mut groups = self.groups.lock();
-        self.is_closed.store(true, Ordering::Relaxed);
-        let groups = groups.take().unwrap_or_default();
+        let groups = {
+            let mut groups = self.groups.lock();
+            self.is_closed.store(true, Ordering::Relaxed);
+            groups.take().unwrap_or_default()
+        };
         let mut first_error = Ok(());
         for group in groups.into_values() {
-            group.put_out(|_, _| true);
+            if group.put_out(|_, _| true) > 0 {
+                group.settle(|| self.universe());
+            }
             first_error = first_error.and(group.record_members(&self.log));
         }
         self.log.close();

@@ -118,6 +118,7 @@
 //! | --- | --- |
 //! | `coordinator/mod.rs` | `Coordinator`: the groups of a directory; found, made, closed |
 //! | `coordinator/group.rs` | `Group`: its members' state behind a lock, what it committed, whom to ring |
+//! | `coordinator/signal.rs` | `Signal`: how a member is told that it has something to do; `Polls`: when it polled last |
 //! | `coordinator/group_state.rs` | `GroupState`: who holds what, who is to have what; pure |
 //! | `coordinator/assignor.rs` | `Assignor`: which algorithm, or one's own |
 //! | `coordinator/subscription.rs` | `Subscription`: which topics a member wants |
@@ -136,6 +137,8 @@
 //! | `coordinator/assignors/uniform.rs` | balance and little moving, as Kafka's broker has it |
 //! | `coordinator/assignors/examples.rs` | tests only: groups as text, and what Kafka makes of them |
 //! | `coordinator/assignors/properties.rs` | tests only: what holds of every assignor |
+//! | `coordinator/hand_over.rs` | tests only: members on threads, their steps in every order that a scheduler thinks of |
+//! | `coordinator/all_orders.rs` | tests only: a small group in every order of everything |
 //!
 //! **Maintenance**: the background thread.
 //!
@@ -415,6 +418,7 @@
 //! | what users see, through the public face only | `tests/it/`, a module for each subject |
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
+//! | the hand-over: every state of a small group; threads in thousands of orders | `coordinator/all_orders.rs`, `coordinator/hand_over.rs`; `OTTLA_SCHEDULES` sets how many |
 //! | directories that Kafka wrote | `tests/golden/`, `tests/it/golden.rs` |
 //! | an independent codec | `tests/it/differential.rs` |
 //! | this page | `tests/it/tidy.rs` |

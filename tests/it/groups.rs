@@ -613,3 +613,170 @@ fn what_groups_have_on_record_stays_small_however_often_they_commit() {
     assert_eq!(offsets, [("t".to_owned(), 0, noted)]);
     assert_eq!(store.group("busy").unwrap().offsets().unwrap()[0].2.metadata(), long);
 }
+
+#[test]
+fn a_member_whose_partition_is_to_stay_after_all_goes_on_reading_it() {
+    // What was about to be let go of, and then was not, stayed unread until the member had dropped all it held:
+    // nobody rang for a target that lacks nothing. For one who keeps records at hand that is for ever.
+    let (store, topic) = store_with(2);
+    fill(&store, &topic, 1);
+    let mut a = store.consumer().subscribe("g", &topic).unwrap();
+    let held = a.poll(NOW).unwrap();
+    let b = store.consumer().subscribe("g", &topic).unwrap();
+    a.poll(NOW).unwrap();
+    drop(b);
+    fill(&store, &topic, 1);
+    assert_eq!(a.poll(NOW).unwrap().count(), 2);
+    drop(held);
+}
+
+#[test]
+fn a_member_that_panics_while_it_is_told_leaves_all_the_same() {
+    // A panic in what was called on close, or when the consumer was dropped, left a member that nobody could end:
+    // its partitions were read by nobody until the store was closed.
+    let (store, topic) = store_with(1);
+    fill(&store, &topic, 1);
+    for ends_by_close in [true, false] {
+        let mut a = store
+            .consumer()
+            .on_revoked(|_, _| std::panic::resume_unwind(Box::new("the listener")))
+            .subscribe("g", &topic)
+            .unwrap();
+        assert_eq!(a.poll(NOW).unwrap().count(), 1);
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if ends_by_close {
+                drop(a.close());
+            } else {
+                drop(a);
+            }
+        }));
+        assert!(ended.is_err());
+        let mut b = store.consumer().subscribe("g", &topic).unwrap();
+        assert_eq!(b.poll(NOW).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn a_member_that_panics_while_it_is_told_of_a_loss_is_told_again() {
+    // The loss was noted as told before it was: what was lost stayed assigned, and every later poll said that the
+    // topic is deleted.
+    let (store, topic) = store_with(1);
+    let times = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&times);
+    let mut a = store
+        .consumer()
+        .on_lost(move |_, _| {
+            let mut times = count.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            *times += 1;
+            if *times == 1 {
+                std::panic::resume_unwind(Box::new("the listener"));
+            }
+            Ok(())
+        })
+        .subscribe("g", &topic)
+        .unwrap();
+    a.poll(NOW).unwrap();
+    store.delete_topic("t").unwrap();
+    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| a.poll(NOW).map(drop)));
+    assert!(told.is_err());
+    a.poll(NOW).unwrap();
+    assert_eq!(has(&a).len(), 0);
+}
+
+#[test]
+fn one_who_iterates_or_awaits_polls() {
+    // Only `poll` counted as polling: a member that iterated was put out once its interval was over, however busy
+    // it was.
+    let (store, topic) = store_with(2);
+    let interval = Duration::from_millis(40);
+    let builder = store.consumer().max_poll_interval(interval).iterator_timeout(interval / 4);
+    let mut a = builder.clone().subscribe("g", &topic).unwrap();
+    fill(&store, &topic, 1);
+    let held = (&mut a).into_iter().take(2).collect::<Result<Vec<_>, _>>().unwrap();
+    let mut b = builder.subscribe("g", &topic).unwrap();
+    let first = a.member_id().unwrap().to_owned();
+    for _ in 0..20 {
+        assert!((&mut a).into_iter().next().is_none());
+        b.poll(NOW).unwrap();
+    }
+    assert_eq!(a.member_id(), Some(&*first), "it polls all the time");
+    assert_eq!(has(&b).len(), 0);
+    drop(held);
+}
+
+#[test]
+fn one_that_falls_silent_after_a_poll_is_put_out_too() {
+    // Who held what another waited for, and was in a poll when the other looked, was never looked at again: the
+    // other slept for as long as the first went on with its record.
+    let (store, topic) = store_with(2);
+    fill(&store, &topic, 1);
+    let builder = store.consumer().max_poll_interval(Duration::from_millis(50));
+    let mut a = builder.clone().subscribe("g", &topic).unwrap();
+    let held = a.poll(NOW).unwrap();
+    std::thread::scope(|scope| {
+        let (go, gone) = std::sync::mpsc::channel();
+        let topic = &topic;
+        let waiting = scope.spawn(move || {
+            gone.recv().unwrap();
+            builder.subscribe("g", topic).unwrap().poll(SOON).unwrap().count()
+        });
+        go.send(()).unwrap();
+        // In a poll while the other comes and looks, silent from then on.
+        a.poll(Duration::from_millis(100)).unwrap();
+        assert!(waiting.join().unwrap() > 0);
+    });
+    drop(held);
+}
+
+#[test]
+fn one_that_was_put_out_and_cannot_join_again_says_so_with_every_poll() {
+    // It said so once, and from then on polls brought nothing and no error.
+    let (store, topic) = store_with(1);
+    fill(&store, &topic, 1);
+    let builder = store.consumer().instance_id("i");
+    let mut a = builder.clone().subscribe("g", &topic).unwrap();
+    assert_eq!(a.poll(NOW).unwrap().count(), 1);
+    assert_eq!(store.group("g").unwrap().remove_members(&["i"]).unwrap(), 1);
+    let b = builder.subscribe("g", &topic).unwrap();
+    for _ in 0..3 {
+        assert!(matches!(a.poll(NOW), Err(Error::InstanceInUse { .. })));
+        let refused = a.commit_offsets([(topic.partition(0).unwrap(), 1)]);
+        assert!(matches!(refused, Err(Error::CommitRefused { .. })), "{refused:?}");
+    }
+    drop(b);
+    let refused = a.commit_offsets([(topic.partition(0).unwrap(), 1)]);
+    assert!(matches!(refused, Err(Error::CommitRefused { .. })), "it is no outsider: {refused:?}");
+    assert_eq!(a.poll(NOW).unwrap().count(), 1);
+}
+
+#[test]
+fn a_store_that_is_closed_leaves_no_members_on_record() {
+    // Members that were there when the store was closed stayed on record: another process saw them until the next
+    // one came.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let store = Store::open(&path).unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    let mut a = store.consumer().instance_id("i").subscribe("g", &topic).unwrap();
+    a.poll(NOW).unwrap();
+    store.close().unwrap();
+    drop((a, topic));
+    let _writer = Store::open(&path).unwrap();
+    let reader = Store::open_read_only(&path).unwrap();
+    let seen = reader.group("g").unwrap().describe().unwrap();
+    assert_eq!((seen.status, seen.members.len()), (GroupStatus::Empty, 0), "{seen:?}");
+}
+
+#[test]
+fn an_outsider_commits_on_after_its_group_was_deleted() {
+    // It held on to the group that was gone, and was refused for ever.
+    let (store, topic) = store_with(1);
+    fill(&store, &topic, 2);
+    let partition = topic.partition(0).unwrap();
+    let mut a = store.consumer().group("g").assign([&partition]).unwrap();
+    a.poll(NOW).unwrap();
+    a.commit().unwrap();
+    store.group("g").unwrap().delete().unwrap();
+    a.commit().unwrap();
+    assert_eq!(store.group("g").unwrap().offsets().unwrap()[0].2.offset(), 2);
+}
