@@ -418,6 +418,7 @@
 //! | what users see, through the public face only | `tests/it/`, a module for each subject |
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
+//! | groups: random joins, leaves, deaths, slow members and topics against a model | `tests/it/groups_model.rs`; the same |
 //! | the hand-over: every state of a small group; threads in thousands of orders | `coordinator/all_orders.rs`, `coordinator/hand_over.rs`; `OTTLA_SCHEDULES` sets how many |
 //! | directories that Kafka wrote | `tests/golden/`, `tests/it/golden.rs` |
 //! | an independent codec | `tests/it/differential.rs` |

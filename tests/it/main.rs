@@ -9,6 +9,7 @@ mod disk_full;
 mod errors;
 mod golden;
 mod groups;
+mod groups_model;
 mod killing;
 mod limits;
 mod lingering;
