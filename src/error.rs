@@ -488,6 +488,13 @@ impl Error {
         }
     }
 
+    /// Tells whether this is the operating system saying that it has no descriptor left, or no room for another
+    /// mapping.
+    pub(crate) fn is_exhaustion(&self) -> bool {
+        let Error::Io { source, .. } = self else { return false };
+        source.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(source)
+    }
+
     /// Tells whether this is the operating system saying that the file is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
@@ -503,8 +510,12 @@ fn is_passing(error: &io::Error) -> bool {
             | io::ErrorKind::OutOfMemory
             | io::ErrorKind::ResourceBusy
     );
-    // Too many open files, in the process or in the system: the standard library has no kind for it.
-    kind || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    kind || is_out_of_descriptors(error)
+}
+
+/// Tells of too many open files, in the process or in the system: the standard library has no kind for it.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 fn blocked_text(blocked: Duration) -> String {

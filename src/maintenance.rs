@@ -12,6 +12,7 @@
 //! The thread sleeps until something asks or is due; it holds the registry weakly, so that it never keeps
 //! a store open.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
@@ -57,8 +58,8 @@ impl Maintenance {
             attention,
             stopped,
             checkpoint_interval,
-            syncs: HashMap::new(),
-            rolls: HashMap::new(),
+            syncs: Agenda::new(),
+            rolls: Agenda::new(),
             calls: Vec::new(),
             unrecorded: HashMap::new(),
             recorded_at: None,
@@ -106,7 +107,7 @@ struct Round {
     /// Whom to call, and when; each at most once.
     calls: Vec<(Instant, Weak<dyn Due>)>,
     /// Synchronised since the recovery points were put on record last.
-    unrecorded: Agenda<()>,
+    unrecorded: HashMap<usize, Weak<Partition>>,
     recorded_at: Option<Instant>,
     /// A segment was sealed since then.
     has_sealed: bool,
@@ -122,8 +123,51 @@ enum Woken {
     Stopped,
 }
 
-/// At most one date for each partition, found by its address.
-type Agenda<Date> = HashMap<usize, (Date, Weak<Partition>)>;
+/// At most one date for each partition, found by its address; the earliest first, however many there are.
+struct Agenda<Date> {
+    dates: HashMap<usize, (Date, Weak<Partition>)>,
+    order: BTreeSet<(Date, usize)>,
+}
+
+impl<Date: Copy + Ord> Agenda<Date> {
+    fn new() -> Agenda<Date> {
+        Agenda { dates: HashMap::new(), order: BTreeSet::new() }
+    }
+
+    /// Puts a partition down for a date, unless it is for an earlier one.
+    fn note(&mut self, partition: Weak<Partition>, date: Date) {
+        let address = address(&partition);
+        if let Some((known, _)) = self.dates.get(&address) {
+            if *known <= date {
+                return;
+            }
+            self.order.remove(&(*known, address));
+        }
+        self.dates.insert(address, (date, partition));
+        self.order.insert((date, address));
+    }
+
+    fn knows(&self, partition: &Weak<Partition>) -> bool {
+        self.dates.contains_key(&address(partition))
+    }
+
+    fn earliest(&self) -> Option<Date> {
+        self.order.first().map(|(date, _)| *date)
+    }
+
+    /// Takes the partitions off whose date has come.
+    fn take_due(&mut self, is_due: impl Fn(&Date) -> bool) -> Vec<Weak<Partition>> {
+        let mut due = Vec::new();
+        while let Some((date, address)) = self.order.first().copied() {
+            if !is_due(&date) {
+                break;
+            }
+            self.order.pop_first();
+            due.extend(self.dates.remove(&address).map(|(_, partition)| partition));
+        }
+        due
+    }
+}
 
 impl Round {
     fn run(mut self) {
@@ -171,13 +215,13 @@ impl Round {
     /// Gives the time until the next chore; `None` if there is none.
     fn wait_until_due(&self) -> Option<Duration> {
         let now = Instant::now();
-        let sync = self.syncs.values().map(|(due, _)| due.saturating_duration_since(now)).min();
+        let sync = self.syncs.earliest().map(|due| due.saturating_duration_since(now));
         let call = self.calls.iter().map(|(at, _)| at.saturating_duration_since(now)).min();
         let record = (!self.unrecorded.is_empty()).then(|| match self.recorded_at {
             Some(at) => (at + self.record_interval()).saturating_duration_since(now),
             None => Duration::ZERO,
         });
-        let roll = self.rolls.values().map(|(due_ms, _)| *due_ms).min().and_then(|due_ms| {
+        let roll = self.rolls.earliest().and_then(|due_ms| {
             let now_ms = self.topics.upgrade()?.clock().now_ms();
             // The wall clock may be set while we sleep: look again after a while at the latest.
             let wait_ms = due_ms.saturating_sub(now_ms).clamp(0, ROLL_WAIT_MS_MAX - 1) + 1;
@@ -217,13 +261,12 @@ impl Round {
 
     fn schedule_sync(&mut self, partition: Weak<Partition>, within: Duration) {
         let due = Instant::now() + within.min(self.checkpoint_interval);
-        let known = self.syncs.entry(address(&partition)).or_insert((due, partition));
-        known.0 = due.min(known.0);
+        self.syncs.note(partition, due);
     }
 
     fn sync_what_is_due(&mut self, topics: &Topics) {
         let now = Instant::now();
-        for partition in take_due(&mut self.syncs, |due| *due <= now) {
+        for partition in self.syncs.take_due(|due| *due <= now) {
             let Some(open) = partition.upgrade() else { continue };
             if open.is_followed() {
                 self.watch(topics, &open);
@@ -239,14 +282,16 @@ impl Round {
         let Done { partition, task, outcome } = done;
         match outcome {
             Some(Ok(())) => {
-                let address = address(&partition);
-                self.unrecorded.insert(address, ((), Weak::clone(&partition)));
+                self.unrecorded.insert(address(&partition), Weak::clone(&partition));
                 if task == Task::Seal {
                     // As much as a segment holds: recovery need not scan it again.
                     self.has_sealed = true;
                 }
                 if task == Task::Sync {
-                    self.rolls.entry(address).or_insert((i64::MIN, partition));
+                    // Looked at when its time has come, which is found out by looking once.
+                    if !self.rolls.knows(&partition) {
+                        self.rolls.note(partition, i64::MIN);
+                    }
                 }
             }
             // It is latched, which tells everyone who waits for it, and shows in the store's health.
@@ -280,7 +325,7 @@ impl Round {
         if self.unrecorded.is_empty() || !is_due {
             return;
         }
-        let named = |(_, partition): &((), Weak<Partition>)| {
+        let named = |partition: &Weak<Partition>| {
             let open = partition.upgrade()?;
             let (topic, number) = topics.named(&open)?;
             Some((topic, number, open))
@@ -303,7 +348,7 @@ impl Round {
 
     fn roll_what_is_due(&mut self, topics: &Topics) {
         let now_ms = topics.clock().now_ms();
-        for partition in take_due(&mut self.rolls, |due_ms| *due_ms < now_ms) {
+        for partition in self.rolls.take_due(|due_ms| *due_ms < now_ms) {
             let Some(open) = partition.upgrade() else { continue };
             let next_ms = match open.roll_if_due(now_ms) {
                 Ok(next_ms) => next_ms,
@@ -313,7 +358,7 @@ impl Round {
                 }
             };
             if let Some(next_ms) = next_ms {
-                self.rolls.insert(address(&partition), (next_ms, partition));
+                self.rolls.note(partition, next_ms);
             }
         }
     }
@@ -321,17 +366,6 @@ impl Round {
 
 fn address(partition: &Weak<Partition>) -> usize {
     partition.as_ptr() as usize
-}
-
-/// Takes the partitions off an agenda whose date has come.
-fn take_due<Date>(
-    agenda: &mut Agenda<Date>,
-    is_due: impl Fn(&Date) -> bool,
-) -> Vec<Weak<Partition>> {
-    let (due, later): (Agenda<Date>, Agenda<Date>) =
-        std::mem::take(agenda).into_iter().partition(|(_, (date, _))| is_due(date));
-    *agenda = later;
-    due.into_values().map(|(_, partition)| partition).collect()
 }
 
 /// How often a log that another process appends to is looked at while somebody waits for it.

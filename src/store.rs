@@ -25,6 +25,7 @@ use crate::coordinator::Coordinator;
 use crate::error::Error;
 use crate::error::Result;
 use crate::maintenance::Maintenance;
+use crate::partition::live_tails::LiveTails;
 use crate::partition::recovery::Finding;
 use crate::producer::Producer;
 use crate::producer::ProducerBuilder;
@@ -82,6 +83,8 @@ pub struct StoreBuilder {
     unwaited_within: Duration,
     disk: Disk,
     clock: Clock,
+    #[cfg(test)]
+    live_tails_max: Option<usize>,
 }
 
 /// What a store has to tell about its state.
@@ -147,6 +150,8 @@ impl Store {
             unwaited_within: UNWAITED_WITHIN,
             disk: Disk::default(),
             clock: Clock::system(),
+            #[cfg(test)]
+            live_tails_max: None,
         }
     }
 
@@ -427,7 +432,14 @@ impl StoreBuilder {
         }
         refuse_if_not_directory(&root)?;
         let (attention, asked) = crossbeam_channel::unbounded();
-        let topics = Arc::new(Topics::open(&root, self.disk, self.clock, attention)?);
+        #[cfg_attr(not(test), expect(unused_mut))]
+        let mut live_tails = LiveTails::default();
+        #[cfg(test)]
+        if let Some(count_max) = self.live_tails_max {
+            live_tails = LiveTails::new(count_max);
+        }
+        let topics = Topics::open(&root, self.disk, self.clock, attention, live_tails)?;
+        let topics = Arc::new(topics);
         let maintenance = Maintenance::start(&topics, asked, self.checkpoint_interval)?;
         Ok(Store {
             shared: Arc::new(Shared {
@@ -448,6 +460,13 @@ impl StoreBuilder {
         self.disk = disk;
         // A disk with a script counts effects: nothing may happen by the clock.
         self.unwaited_within = Duration::from_secs(3600);
+        self
+    }
+
+    /// Sets how many tails are open before one is parked.
+    #[cfg(test)]
+    pub(crate) fn live_tails_max(mut self, count_max: usize) -> StoreBuilder {
+        self.live_tails_max = Some(count_max);
         self
     }
 

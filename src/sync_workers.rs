@@ -126,6 +126,8 @@ impl Job {
 impl Drop for SyncWorkers {
     fn drop(&mut self) {
         drop(self.jobs.take());
+        // What nobody has begun is left: the close makes everything durable itself.
+        while self.queue.try_recv().is_ok() {}
         for thread in self.threads.drain(..) {
             // A job's panic was caught where it happened.
             drop(thread.join());

@@ -60,6 +60,7 @@
 //! | `storage/segment_files.rs` | the files of one segment: where they are, made, removed |
 //! | `storage/segment.rs` | one segment: read at an offset, look up a time |
 //! | `storage/indexes.rs` | a segment's two indexes together: noted batch by batch, written when it ends |
+//! | `storage/parked_indexes.rs` | what is kept of them while nobody appends: the front is in the files |
 //! | `storage/scan.rs` | a walk over a segment through `pread` that believes nothing: for recovery and inspection |
 //! | `storage/offset_index.rs` | offset → byte position |
 //! | `storage/time_index.rs` | timestamp → offset |
@@ -73,6 +74,8 @@
 //! | `partition/mod.rs` | `Partition`: open, append, wait, close; the latch |
 //! | `partition/writer.rs` | `Writer`: what changes under the lock; the append ladder |
 //! | `partition/rolling.rs` | how the last segment comes to take appends, and is followed by the next |
+//! | `partition/live_tails.rs` | which logs have their tail open, and which lets go of it when there are too many |
+//! | `partition/parking.rs` | how a log lets go of its tail without being closed |
 //! | `partition/unsealed.rs` | the queue of segments that were followed and are not sealed yet |
 //! | `partition/sealing.rs` | how a log becomes durable: segments are sealed in order, the last one is synchronised |
 //! | `partition/segments.rs` | `Segments`: the snapshot that readers use |
@@ -106,6 +109,7 @@
 //! | --- | --- |
 //! | `topic.rs` | `Topic`, `TopicPartition`: what users hold of a topic |
 //! | `topic_state.rs` | what everyone who holds a topic shares |
+//! | `topics/at_once.rs` | many partitions opened, made or closed at the same time |
 //! | `topics/mod.rs` | `Topics`, the registry of a directory: create, open, alter, delete, close |
 //! | `topics/cleaning.rs` | compaction of a topic's partitions; how far each was compacted |
 //! | `topics/findings.rs` | what was found and what has failed |
@@ -297,6 +301,7 @@
 //! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
 //! | `ottla-compact` | one while `__consumer_offsets` is being compacted | when it is |
 //! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |
+//! | `ottla-partitions-1` to `-7` | while many partitions are opened, made or closed | with that call |
 //!
 //! The background thread holds the registry weakly. A chore that panics is caught, and shows in
 //! [`Store::health`](crate::Store::health). The library prints nothing.
@@ -328,7 +333,7 @@
 //! # Locks and their ranks
 //!
 //! Taken in ascending order; none is held while a user's code runs, and none but those of ranks 1
-//! and 3 during a sync.
+//! and 3 during a sync, and a file's own, which lets those who synchronise it take turns.
 //!
 //! | rank | lock | held for |
 //! | --- | --- | --- |
@@ -353,13 +358,15 @@
 //! | 6 | `Doorbells` | one clone of the list of bells, one change to it; bells ring without it |
 //! | 7 | `SyncGate` | one look; a sync runs without it |
 //! | 7 | `Doorbell::sleeper` | one look; the sleep runs without it |
+//! | 6 | `LiveTails::logs` | when a tail is opened: one look at a few logs; nothing is closed under it |
 //! | 7 | `Runway::front` | one look; pieces of zeros are written without it, and an append may wait for one |
 //! | 8 | `HandedOut::hands` | one entry, one look |
 //! | 8 | `StageContext::failures`, a staged batch's tasks, `Topics::findings` | one look, one entry |
 //! | 9 | `BufferPool`, a topic's settings and partitions, a producer's stages of further topics | one look, one replacement |
 //!
-//! Nobody who reads waits for a lock that is held during a sync, and nobody who appends unless a gigabyte is
-//! unsealed.
+//! Nobody who reads waits for a lock that is held during a sync, unless the system has no descriptor or mapping left
+//! and an idle log is parked for it. Nobody who appends does, unless a gigabyte or 64 segments of the log are unsealed,
+//! its tail is being parked, or another log's is, to make room for its own.
 //!
 //! Every atomic says who stores, who loads and which orderings pair, where it is declared or used.
 //!
@@ -373,6 +380,10 @@
 //! | backed | `storage/map.rs` | a view ends at or below a published end, which is never behind the file's end |
 //! | latched | `partition/mod.rs` | after a write or sync of unknown outcome nothing is appended and nobody is told "durable" |
 //! | sealed in order | `partition/sealing.rs` | nothing in a segment is called durable before those before it are sealed |
+//! | few tails | `partition/live_tails.rs` | a store has no more tails open than its share of descriptors, as long as one can be parked |
+//! | no circle | `partition/live_tails.rs` | who makes room never waits for another log's writer |
+//! | shown | `partition/segments.rs` | of a file that may grow readers see no more than the end that its segment shows |
+//! | told to all | `storage/disk.rs` | after a sync of an open file that failed, every later one fails |
 //! | sealed shows | `partition/sealing.rs` | a segment's index files are empty on disk until it is durable, and its successor's name |
 //! | ahead | `storage/map.rs` | zeros written ahead of an appender never hit a batch |
 //! | honest | `partition/sync.rs` | a waiter is told "durable" by a sync that began after its record was in the file |

@@ -112,10 +112,18 @@
 //!
 //! # Many partitions
 //!
-//! A partition that nobody uses costs no descriptor and no mapping. The first append opens one descriptor and maps
-//! `segment.bytes` of address space, until the store is closed or the topic deleted: with many thousands of partitions
-//! that are written at the same time, raise the system's limits on open files and on mappings, or use fewer. Segments
-//! that are only read stay mapped, at most 1,024 of them for each store, those read last.
+//! A partition that nobody uses costs no descriptor and no mapping, and a few KiB of memory. The first append opens one
+//! descriptor and maps `segment.bytes` of address space. A store keeps so many of them open as are a quarter of the
+//! descriptors that the process may have when the store is opened, at least 8 and at most 4,096. One more is opened only
+//! after another is *parked*, one that was not appended to for long: its bytes are synced, its reserved space is given
+//! back, descriptor and mapping are closed. The next append to it opens it again where it was, without reading the
+//! segment. So partitions that take turns cost a sync for each turn once there are more of them than may be open; a
+//! higher limit on open files helps. Segments that were followed by others and are not sealed yet count too, and no more
+//! than 64 of one partition wait for it. If the system has no descriptor or no room for a mapping left all the same,
+//! idle ones are let go of at once, and only if that does not help there is an error.
+//!
+//! Segments that are only read stay mapped, at most 1,024 of them for each store, those read last. Many partitions are
+//! opened, created and closed several at a time.
 //!
 //! # Measured and kept, measured and left
 //!

@@ -197,7 +197,7 @@ impl Partition {
         let start = self.watermarks().log_start();
         let bound = self.watermarks().log_end();
         for segment in self.segments().snapshot().iter() {
-            let found = self.segments().open(segment, self.context())?;
+            let found = self.open_segment(segment)?;
             let found = found.find_timestamp(timestamp_ms, start)?;
             if let Some(found) = found.filter(|(offset, _)| *offset < bound) {
                 return Ok(Some(found));
@@ -227,7 +227,7 @@ impl Partition {
             // since: ask again before going on to the next one.
             let same = holding(place.base_offset);
             if place.is_in(list[same].base_offset(), list[same].edition()) {
-                let open = self.segments().open(&list[same], self.context())?;
+                let open = self.open_segment(&list[same])?;
                 if place.is_in(open.base_offset(), open.edition()) {
                     if place.byte_position < open.end() {
                         place.reopen(&open);
@@ -238,7 +238,7 @@ impl Partition {
             }
         }
         while let Some(segment) = list.get(index) {
-            let open = self.segments().open(segment, self.context())?;
+            let open = self.open_segment(segment)?;
             if let Some(found) = open.locate(cursor.position)? {
                 let place = Place {
                     segment: Arc::downgrade(&open),

@@ -71,7 +71,7 @@ impl Follow {
         }
         follow.walk(context)?;
         follow.log_start = follow.log_start.min(follow.log_end);
-        let segments = Segments::new(follow.base_offsets.iter().copied(), held);
+        let segments = Segments::new(follow.base_offsets.iter().copied(), follow.end, held);
         follow.show(&segments)?;
         Ok((follow, segments))
     }

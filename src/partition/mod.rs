@@ -22,7 +22,9 @@ pub(crate) mod following;
 pub(crate) mod latest_offsets;
 pub(crate) mod leader_epochs;
 pub(crate) mod leftovers;
+pub(crate) mod live_tails;
 pub(crate) mod open_segments;
+pub(crate) mod parking;
 #[cfg(test)]
 mod power;
 pub(crate) mod producer_snapshot;
@@ -62,6 +64,7 @@ use crate::format::encode::EncodedBatch;
 use crate::partition::compacting::Compacting;
 use crate::partition::follow::Follow;
 use crate::partition::leader_epochs::LeaderEpochs;
+use crate::partition::live_tails::LiveTails;
 use crate::partition::open_segments::OpenSegments;
 use crate::partition::producer_snapshot::LogSeen;
 use crate::partition::recovery::Circumstances;
@@ -94,6 +97,8 @@ pub(crate) struct Partition {
     /// Those who wait for a busy writer.
     idle: Condvar,
     segments: Segments,
+    /// The tails that are open in the store, this partition's among them.
+    live_tails: Arc<LiveTails>,
     shown: Shown,
     gate: SyncGate,
     /// Segments that were followed by another and are not sealed yet.
@@ -140,13 +145,14 @@ pub(crate) struct Opening {
     pub(crate) attention: Option<Sender<Attention>>,
     /// Where the store keeps cold segments open.
     pub(crate) open_segments: Arc<OpenSegments>,
+    /// Which tails are open in the store.
+    pub(crate) live_tails: Arc<LiveTails>,
 }
 
 impl Partition {
     /// Opens the log in a directory, repairing what a crash left, and says what it found.
     pub(crate) fn open(opening: Opening) -> Result<(Arc<Partition>, Vec<Finding>)> {
-        let Opening { context, config, clock, circumstances, log_start, attention, open_segments } =
-            opening;
+        let Opening { context, config, clock, circumstances, log_start, .. } = opening;
         let mut findings = Vec::new();
         let durable_below = match gaps::read_mark(&context.disk, &context.directory) {
             Ok(mark) => {
@@ -195,6 +201,8 @@ impl Partition {
             let seen = if recovered.saw_whole_log { LogSeen::Whole } else { LogSeen::Part };
             producer_snapshot::newest(&context, &listing.snapshots, log_end, seen)?
         };
+        let last = *base_offsets.last().expect("recovery leaves the first segment");
+        let last_end = context.disk.len(&context.log_path(last))?;
         let latch = OnceLock::new();
         let gate = SyncGate::new(log_end);
         if let Some(reason) = recovered.latch {
@@ -206,6 +214,7 @@ impl Partition {
             writer: Mutex::new(Writer {
                 phase: Phase::Open,
                 live: None,
+                parked: None,
                 config,
                 raise_epoch: recovered.was_unclean || epochs.latest() < 0,
                 epochs,
@@ -214,13 +223,14 @@ impl Partition {
                 producer_snapshot,
             }),
             idle: Condvar::new(),
-            segments: Segments::new(base_offsets, open_segments),
+            segments: Segments::new(base_offsets, last_end, opening.open_segments),
+            live_tails: opening.live_tails,
             shown: Shown::new(Watermarks::new(log_start, log_end), None),
             gate,
             unsealed: Unsealed::default(),
             compacting: Compacting::default(),
             latch,
-            attention,
+            attention: opening.attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
             context,
             clock,
@@ -230,16 +240,16 @@ impl Partition {
 
     /// Opens a log that another process may be appending to, for reading.
     pub(crate) fn open_to_follow(opening: Opening) -> Result<Arc<Partition>> {
-        let Opening { context, config, clock, circumstances, log_start, attention, open_segments } =
-            opening;
+        let Opening { context, config, clock, circumstances, log_start, .. } = opening;
         let (follow, segments) =
-            Follow::start(&context, log_start, circumstances.clean, open_segments)?;
+            Follow::start(&context, log_start, circumstances.clean, opening.open_segments)?;
         let (log_start, log_end) = (follow.log_start(), follow.log_end());
         let watermarks = Watermarks::following(log_start, log_end, circumstances.recovery_point);
         let partition = Partition {
             writer: Mutex::new(Writer {
                 phase: Phase::Closed,
                 live: None,
+                parked: None,
                 config,
                 raise_epoch: false,
                 epochs: LeaderEpochs::empty(&context.disk, Default::default()),
@@ -249,12 +259,13 @@ impl Partition {
             }),
             idle: Condvar::new(),
             segments,
+            live_tails: opening.live_tails,
             shown: Shown::new(watermarks, Some(follow)),
             gate: SyncGate::new(log_end),
             unsealed: Unsealed::default(),
             compacting: Compacting::default(),
             latch: OnceLock::new(),
-            attention,
+            attention: opening.attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
             context,
             clock,
@@ -334,9 +345,11 @@ impl Partition {
         if writer.phase == Phase::Closed || self.latch.get().is_some() {
             return Ok(None);
         }
-        let due = writer.live.as_ref().and_then(|live| live.due_ms(&writer.config));
-        match due {
+        match writer.due_ms() {
             Some(due) if due < now_ms => {
+                if writer.live.is_none() {
+                    self.change_tail(&mut writer, |p, _| p.warm(), None)?;
+                }
                 self.change_tail(&mut writer, Self::rolled, None)?;
                 Ok(None)
             }
@@ -372,7 +385,7 @@ impl Partition {
     }
 
     /// Ends appending for good, because the topic is being deleted; wakes everyone who waits.
-    pub(crate) fn mark_deleted(&self) {
+    pub(crate) fn mark_deleted(self: &Arc<Self>) {
         self.compacting.end();
         let mut writer = self.writer.lock();
         while writer.phase == Phase::Busy {
@@ -381,7 +394,9 @@ impl Partition {
         writer.phase = Phase::Closed;
         self.shown.is_deleted.store(true, Ordering::Release);
         let live = writer.live.take();
+        writer.parked = None;
         drop(writer);
+        self.live_tails.forget(&self.as_parkable());
         // The directory's name may soon be another topic's, and whoever holds a handle may hold it for long:
         // nothing is written there any more, and nothing is held of it but what somebody reads.
         self.forget_unsealed();
@@ -412,7 +427,7 @@ impl Partition {
     }
 
     pub(crate) fn segment_count(&self) -> usize {
-        self.segments.snapshot().len()
+        self.segments.count()
     }
 
     /// Gives the bytes of all batches, as the files' lengths say.
@@ -435,18 +450,15 @@ impl Partition {
 
     fn len_of(&self, segment: &Segment) -> Result<u64> {
         // While compaction renames the file, the segment is open.
-        match segment.live_open().cloned().or_else(|| segment.if_open()) {
-            Some(open) => Ok(open.end()),
+        let open = || segment.live_open().cloned().or_else(|| segment.if_open());
+        match segment.shown_end().or_else(|| Some(open()?.end())) {
+            Some(end) => Ok(end),
             None => self.context.disk.len(&self.context.log_path(segment.base_offset())),
         }
     }
 
     pub(crate) fn segments(&self) -> &Segments {
         &self.segments
-    }
-
-    pub(crate) fn context(&self) -> &SegmentContext {
-        &self.context
     }
 
     pub(crate) fn gaps_below(&self) -> i64 {

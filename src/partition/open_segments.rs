@@ -86,10 +86,10 @@ impl OpenSegments {
         drop(gone);
     }
 
-    /// Lets go of all segments: the system has no room for another mapping.
-    pub(crate) fn let_go(&self) {
+    /// Lets go of all segments: the system has no room for another mapping. `false` if none was held.
+    pub(crate) fn let_go(&self) -> bool {
         let gone = std::mem::take(&mut self.held.lock().segments);
-        drop(gone);
+        !gone.is_empty()
     }
 
     /// Lets go of all, for good: the store is being closed.
@@ -157,15 +157,17 @@ mod tests {
                 gaps: Default::default(),
             };
             let mut builder = BatchBuilder::default();
+            let mut len = 0;
             for offset in 0..SEGMENTS {
                 builder.clear();
                 builder.push(&Record::new(&offset.to_be_bytes()), 0).unwrap();
                 let mut batch = builder.seal(TimestampType::CreateTime);
                 batch.stamp(offset, 0);
                 fs::write(context.log_path(offset), batch.bytes()).unwrap();
+                len = batch.bytes().len() as u64;
             }
             let held = Arc::new(OpenSegments::new(count_max));
-            let segments = Segments::new(0..SEGMENTS, Arc::clone(&held));
+            let segments = Segments::new(0..SEGMENTS, len, Arc::clone(&held));
             Small { directory, context, segments, held }
         }
 
@@ -223,7 +225,7 @@ mod tests {
     #[test]
     fn nothing_is_held_of_a_deleted_partition_nor_of_a_closed_store() {
         let (doomed, other) = (Small::new(8), Small::new(8));
-        let shared = Segments::new(0..SEGMENTS, Arc::clone(&doomed.held));
+        let shared = Segments::new(0..SEGMENTS, 0, Arc::clone(&doomed.held));
         drop(doomed.open(1));
         drop(shared.open(&shared.holding(2), &other.context).unwrap());
         doomed.segments.retire(doomed.directory.path());

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::Durability;
@@ -30,12 +31,18 @@ impl Chance {
     }
 }
 
-/// What is known of the log from outside.
+/// What is known of the topic from outside.
 #[derive(Default)]
 struct Known {
     created: bool,
+    logs: [Log; PARTITIONS],
+}
+
+/// What is known of one partition's log.
+#[derive(Default)]
+struct Log {
     /// What the last recovery showed, and what was sent since, in order.
-    log: Vec<Vec<u8>>,
+    sent: Vec<Vec<u8>>,
     /// So many records at the front were acknowledged as durable, or shown by a recovery.
     acknowledged: usize,
     /// The record whose send failed last: the disk may have taken it all the same.
@@ -43,6 +50,7 @@ struct Known {
 }
 
 const GENERATIONS: u32 = 6;
+const PARTITIONS: usize = 2;
 
 fn lineage(root: &Path, seed: u64) {
     let mut chance = Chance(seed | 1);
@@ -69,17 +77,23 @@ fn lineage(root: &Path, seed: u64) {
 }
 
 fn live(root: &Path, disk: &Disk, known: &mut Known, chance: &mut Chance, generation: u32) {
+    // With room for one tail, each partition is parked whenever another is appended to.
+    let tails = [1, 1, 100][chance.below(3) as usize];
     let opened = Store::builder(root)
         .durability(Durability::Synced)
         .checkpoint_interval(Duration::from_secs(3600))
         .disk(disk.clone())
+        .live_tails_max(tails)
         .open();
     let Ok(store) = opened else { return };
     let topic = if known.created {
         let Ok(topic) = store.topic("t") else { return };
         topic
     } else {
-        let config = TopicConfig::new().segment_bytes(2048).index_interval_bytes(200);
+        let config = TopicConfig::new()
+            .partitions(PARTITIONS as u32)
+            .segment_bytes(2048)
+            .index_interval_bytes(200);
         match store.topic_or_create("t", config) {
             Ok(topic) => {
                 known.created = true;
@@ -89,29 +103,42 @@ fn live(root: &Path, disk: &Disk, known: &mut Known, chance: &mut Chance, genera
         }
     };
     let producer = store.producer();
-    for n in 0..chance.below(50) {
+    let mut number = 0;
+    for n in 0..chance.below(60) {
+        if chance.below(4) == 0 {
+            number = chance.below(PARTITIONS as u64) as usize;
+        }
+        let log = &mut known.logs[number];
         // Few distinct sizes: equal batches line up with what an earlier life left behind.
         let mut value = format!("{generation}.{n}.").into_bytes();
         value.resize(20 + 100 * chance.below(3) as usize, b'.');
-        match producer.send(&topic, Record::new(&value)) {
+        match producer
+            .send(&topic, Record::new(&value).timestamp(n as i64).partition(number as u32))
+        {
             Ok(delivery) => {
-                known.log.push(value);
-                let end = known.log.len();
+                log.sent.push(value);
+                let end = log.sent.len();
                 if chance.below(4) == 0 && delivery.wait().is_ok() {
-                    known.acknowledged = end;
+                    log.acknowledged = end;
                 }
             }
-            Err(Error::Latched { .. }) if known.maybe.is_none() => known.maybe = Some(value),
+            Err(Error::Latched { .. }) if log.maybe.is_none() => log.maybe = Some(value),
             Err(_) => {}
         }
         if chance.below(10) == 0 && store.sync().is_ok() {
             let topics = store.topics_for_test();
             drop(topics.note_recovery_points(&topics.all_open()));
         }
+        // What is called durable, because it was waited for, sealed or parked, is as good as acknowledged.
+        for (number, log) in known.logs.iter_mut().enumerate() {
+            let open = topic.state.open_partition(number as u32).unwrap();
+            log.acknowledged = log.acknowledged.max(open.watermarks().durable_end() as usize);
+        }
     }
     drop((topic, producer));
     if store.close().is_ok() {
-        known.acknowledged = known.log.len();
+        assert_eq!(disk.script().closed_unsynced(), Vec::<PathBuf>::new());
+        known.logs.iter_mut().for_each(|log| log.acknowledged = log.sent.len());
     }
 }
 
@@ -121,48 +148,45 @@ fn check(root: &Path, known: &mut Known, only_killed: bool, what: &str) {
         assert!(!known.created, "{what}: the directory is gone");
         return;
     }
-    let found = {
-        let store = Store::open(root).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert!(store.health().is_good(), "{what}: {:?}", store.health());
-        match store.topic("t") {
-            Ok(topic) => {
-                known.created = true;
-                let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
-                let mut found = Vec::new();
-                loop {
-                    let polled = consumer.poll(Duration::ZERO);
-                    let records = polled.unwrap_or_else(|error| panic!("{what}: {error}"));
-                    if records.is_empty() {
-                        break;
-                    }
-                    for message in &records {
-                        assert_eq!(message.offset(), found.len() as i64, "{what}");
-                        found.push(message.value().unwrap().to_vec());
-                    }
+    let store = Store::open(root).unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert!(store.health().is_good(), "{what}: {:?}", store.health());
+    let topic = store.topic("t");
+    assert!(topic.is_ok() || !known.created, "{what}: the topic is gone");
+    known.created = topic.is_ok();
+    for (number, log) in known.logs.iter_mut().enumerate() {
+        let what = format!("{what}, partition {number}");
+        let found = topic.as_ref().map_or(Vec::new(), |topic| {
+            let partition = topic.partition(number as u32).unwrap();
+            let mut consumer = store.consumer().assign([&partition]).unwrap();
+            let mut found = Vec::new();
+            loop {
+                let polled = consumer.poll(Duration::ZERO);
+                let records = polled.unwrap_or_else(|error| panic!("{what}: {error}"));
+                if records.is_empty() {
+                    return found;
                 }
-                found
+                for message in &records {
+                    assert_eq!(message.offset(), found.len() as i64, "{what}");
+                    found.push(message.value().unwrap().to_vec());
+                }
             }
-            Err(_) => {
-                assert!(!known.created, "{what}: the topic is gone");
-                Vec::new()
-            }
-        }
-    };
-    let mut appended = known.log.clone();
-    appended.extend(known.maybe.take());
-    let shown: Vec<String> =
-        found.iter().map(|v| String::from_utf8_lossy(v).into_owned()).collect();
-    assert!(appended.starts_with(&found), "{what}: not a prefix of what was sent: {shown:?}");
-    assert!(
-        found.len() >= known.acknowledged,
-        "{what}: {} acknowledged, {} found",
-        known.acknowledged,
-        found.len()
-    );
-    assert!(!only_killed || found.len() >= known.log.len(), "{what}: a kill lost what was sent");
-    // What recovery exposes, it has made durable.
-    known.acknowledged = found.len();
-    known.log = found;
+        });
+        let mut appended = log.sent.clone();
+        appended.extend(log.maybe.take());
+        let shown: Vec<String> =
+            found.iter().map(|v| String::from_utf8_lossy(v).into_owned()).collect();
+        assert!(appended.starts_with(&found), "{what}: not a prefix of what was sent: {shown:?}");
+        assert!(
+            found.len() >= log.acknowledged,
+            "{what}: {} acknowledged, {} found",
+            log.acknowledged,
+            found.len()
+        );
+        assert!(!only_killed || found.len() >= log.sent.len(), "{what}: a kill lost what was sent");
+        // What recovery exposes, it has made durable.
+        log.acknowledged = found.len();
+        log.sent = found;
+    }
 }
 
 #[test]

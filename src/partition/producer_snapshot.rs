@@ -50,6 +50,7 @@ pub(crate) fn remove_old(context: &SegmentContext, segments: &Segments, end: i64
     let disk = &context.disk;
     let directory = &context.directory;
     let segments = segments.snapshot();
+    let mut is_changed = false;
     for entry in disk.entries(directory)? {
         let Some((OffsetFile::ProducerSnapshot, offset)) = OffsetFile::parse(&entry.name) else {
             continue;
@@ -58,9 +59,10 @@ pub(crate) fn remove_old(context: &SegmentContext, segments: &Segments, end: i64
             || segments.binary_search_by_key(&offset, |segment| segment.base_offset()).is_ok();
         if !belongs {
             disk.remove_file(&directory.join(&entry.name))?;
+            is_changed = true;
         }
     }
-    disk.sync_directory(directory)
+    if is_changed { disk.sync_directory(directory) } else { Ok(()) }
 }
 
 /// Removes the snapshots of segments that are no more, but for the newest of all: whoever works out what became of

@@ -1,4 +1,5 @@
-//! What happens to the last segment: opened for appending, sealed, followed by the next, closed.
+//! What happens to the last segment: opened for appending, sealed, followed by the next, closed. That it may be
+//! parked in between is told in `partition/parking.rs`.
 //!
 //! All of it goes through [`change_tail`](Partition::change_tail): the tail is taken out of the writer,
 //! changed without the lock while appends wait, and put back.
@@ -14,13 +15,18 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::format::decode;
 use crate::partition::Partition;
+use crate::partition::live_tails::Place;
 use crate::partition::producer_snapshot;
+use crate::partition::segments::Segment;
 use crate::partition::writer::LiveTail;
+use crate::partition::writer::Parked;
 use crate::partition::writer::Phase;
+use crate::partition::writer::TailState;
 use crate::partition::writer::Writer;
 use crate::storage::disk::Access;
 use crate::storage::indexes::Indexes;
 use crate::storage::map::Tail;
+use crate::storage::parked_indexes::Written;
 use crate::storage::segment::OpenSegment;
 use crate::storage::segment_files;
 
@@ -70,27 +76,77 @@ impl Partition {
         self.change_tail(&mut writer, Self::rolled, None)
     }
 
-    /// Opens the last segment for appending.
-    pub(super) fn warm(&self) -> (Option<LiveTail>, Result<()>) {
+    /// Opens the last segment for appending: where it was parked, or as an earlier life left it.
+    pub(super) fn warm(self: &Arc<Self>) -> (Option<LiveTail>, Result<()>) {
+        let place = self.live_tails.admit();
+        let parked = self.writer.lock().parked.take();
         let warmed = (|| {
             let last = self.segments.last();
-            let cold = self.segments.open(&last, &self.context)?;
-            let first = cold.view().and_then(|view| decode::header_at(view.from(0)).ok());
-            let interval = self.writer.lock().config.index_interval_bytes;
-            let indexes = cold.indexes_to_continue(interval)?;
-            self.begin_epoch(indexes.largest_timestamp_ms())?;
-            let file = self.context.disk.open(cold.path(), Access::Write)?;
-            let lock = self.context.lock.clone();
-            let tail = Tail::open(file, cold.end(), self.capacity(), lock)?;
-            let first_timestamp_ms = first.map_or(-1, |header| header.max_timestamp_ms);
-            let live = self.live_tail(tail, last.base_offset(), indexes, first_timestamp_ms);
+            let (end, state, indexes) = match &parked {
+                Some(parked) => self.making_room(|| self.as_parked(parked, &last))?,
+                None => self.making_room(|| self.as_found(&last))?,
+            };
+            self.making_room(|| self.begin_epoch(indexes.largest_timestamp_ms()))?;
+            let path = self.context.log_path(last.base_offset());
+            let tail = self.making_room(|| {
+                let file = self.context.disk.open(&path, Access::Write)?;
+                let len = file.len()?;
+                if len != end {
+                    let reason = "the segment has not the length it must have";
+                    let position = len.min(end);
+                    return Err(Error::Corrupt {
+                        path: path.clone(),
+                        position,
+                        reason,
+                        resume: None,
+                    });
+                }
+                Tail::open(file, end, self.capacity(), self.context.lock.clone())
+            })?;
+            let live = self.live_tail(tail, last.base_offset(), state, indexes, place);
             self.segments.warm_last(Arc::clone(&live.open), Arc::clone(live.tail.file()));
             Ok(live)
         })();
         match warmed {
-            Ok(live) => (Some(live), Ok(())),
-            Err(error) => (None, Err(error)),
+            Ok(live) => {
+                self.live_tails.list(self.as_parkable());
+                (Some(live), Ok(()))
+            }
+            Err(error) => {
+                self.writer.lock().parked = parked;
+                (None, Err(error))
+            }
         }
+    }
+
+    /// Gives the last segment as an earlier life left it: its end, and what is to be known of it.
+    fn as_found(&self, last: &Segment) -> Result<(u64, TailState, Indexes)> {
+        let cold = self.segments.open(last, &self.context)?;
+        let (end, first) =
+            (cold.end(), cold.view().and_then(|v| decode::header_at(v.from(0)).ok()));
+        let interval = self.writer.lock().config.index_interval_bytes;
+        let state = TailState {
+            first_timestamp_ms: first.map_or(-1, |header| header.max_timestamp_ms),
+            was_taken_over: end > 0,
+            ..TailState::new(self.clock.now_ms())
+        };
+        // There is nothing to be known of an empty segment's.
+        let indexes = match end {
+            0 => Indexes::new(last.base_offset(), interval),
+            _ => cold.indexes_to_continue(interval)?,
+        };
+        Ok((end, state, indexes))
+    }
+
+    /// Gives the last segment as it was when it was parked.
+    fn as_parked(&self, parked: &Parked, last: &Segment) -> Result<(u64, TailState, Indexes)> {
+        let path = self.context.log_path(last.base_offset());
+        if let Some(indexes) = parked.indexes.resumed(&self.context.disk, &path)? {
+            return Ok((parked.end, parked.state, indexes));
+        }
+        // Somebody else wrote to the index files: the log itself says what they are.
+        let state = TailState { written: Written::default(), ..parked.state };
+        Ok((parked.end, state, self.segments.open(last, &self.context)?.rebuild_indexes()))
     }
 
     /// Begins the next segment. The last one is left to be sealed in the background, unless this life took
@@ -109,20 +165,23 @@ impl Partition {
             drop(live);
             return self.warm();
         }
-        let ready =
-            if live.was_taken_over { self.seal(&mut live, next) } else { self.make_room_to_seal() };
+        let ready = if live.state.was_taken_over {
+            self.seal(&mut live, next)
+        } else {
+            self.make_room_to_seal()
+        };
         let begun = match ready.and_then(|()| self.begun(&live, next)) {
             Ok(begun) => begun,
             // The old segment is still the last, and takes nothing, not even a shorter batch than the one
             // that met its end: the next segment's file may be there already, and it says where this one
             // ends. So the next append tries again.
             Err(error) => {
-                live.is_over = true;
+                live.state.is_over = true;
                 return (Some(live), Err(error));
             }
         };
         let (open, file) = (Arc::clone(&begun.open), Arc::clone(begun.tail.file()));
-        if live.was_taken_over {
+        if live.state.was_taken_over {
             self.segments.cool(live.open.base_offset());
             self.segments.push_live(open, file);
         } else {
@@ -136,18 +195,23 @@ impl Partition {
 
     /// Makes the files of a segment that begins at `next`, and its tail.
     fn begun(&self, before: &LiveTail, next: i64) -> Result<LiveTail> {
-        let file = segment_files::create_files(&self.context, next)?;
-        let tail = (|| {
-            // What is in a created file counts only once its directory entry is durable. For one that
-            // follows an unsealed segment, that is part of sealing it.
-            if before.was_taken_over {
-                self.context.disk.sync_directory(&self.context.directory)?;
-            }
-            Tail::open_behind(&before.tail, file, self.capacity(), self.context.lock.clone())
-        })();
-        let tail = tail.inspect_err(|_| segment_files::remove_files(&self.context, next))?;
+        let place = self.live_tails.admit();
+        let tail = self.making_room(|| {
+            let file = segment_files::create_files(&self.context, next)?;
+            let tail = (|| {
+                // What is in a created file counts only once its directory entry is durable. For one that
+                // follows an unsealed segment, that is part of sealing it.
+                if before.state.was_taken_over {
+                    self.context.disk.sync_directory(&self.context.directory)?;
+                }
+                let lock = self.context.lock.clone();
+                Tail::open_behind(&before.tail, file, self.capacity(), lock)
+            })();
+            tail.inspect_err(|_| segment_files::remove_files(&self.context, next))
+        })?;
         let interval = self.writer.lock().config.index_interval_bytes;
-        Ok(self.live_tail(tail, next, Indexes::new(next, interval), -1))
+        let state = TailState::new(self.clock.now_ms());
+        Ok(self.live_tail(tail, next, state, Indexes::new(next, interval), place))
     }
 
     /// Begins a new leader epoch, durably, if the last life ended without a clean close.
@@ -170,12 +234,23 @@ impl Partition {
         self: &Arc<Self>,
         live: Option<LiveTail>,
     ) -> (Option<LiveTail>, Result<()>) {
+        let end = self.shown.watermarks.log_end();
         let Some(mut live) = live else {
-            // Nothing was appended, or the last segment could not be opened behind others that were.
-            return (None, self.seal_followed());
+            // Nothing was appended, or the last segment could not be opened behind others that were, or it is
+            // parked.
+            let parked = self.writer.lock().parked.take();
+            let finished = self.seal_followed().and_then(|()| match &parked {
+                Some(parked) => {
+                    self.finish_parked(parked, end).and_then(|()| self.remove_old_snapshots(end))
+                }
+                None => Ok(()),
+            });
+            if finished.is_err() {
+                self.writer.lock().parked = parked;
+            }
+            return (None, finished);
         };
         let base_offset = live.open.base_offset();
-        let end = self.shown.watermarks.log_end();
         let sealed = self
             .seal_below(base_offset)
             .and_then(|()| self.seal(&mut live, end))
@@ -193,23 +268,15 @@ impl Partition {
         &self,
         tail: Tail,
         base_offset: i64,
+        state: TailState,
         indexes: Indexes,
-        first_timestamp_ms: i64,
+        place: Place,
     ) -> LiveTail {
         let is_index_full = indexes.is_full(self.writer.lock().config.segment_index_bytes);
         let noting = indexes.noting();
         let (mapping, end) = (Arc::clone(tail.mapping()), tail.end());
         let open = OpenSegment::live(self.context.clone(), base_offset, mapping, end, indexes);
-        LiveTail {
-            tail,
-            open: Arc::new(open),
-            first_timestamp_ms,
-            created_ms: self.clock.now_ms(),
-            noting,
-            is_index_full,
-            is_over: false,
-            was_taken_over: end > 0,
-        }
+        LiveTail { tail, open: Arc::new(open), state, noting, is_index_full, _place: place }
     }
 
     fn capacity(&self) -> u64 {

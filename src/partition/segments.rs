@@ -2,7 +2,12 @@
 //!
 //! Readers clone one `Arc` under a short lock and search the list without it. A segment that was
 //! replaced stays valid for whoever holds it; its mapping goes with the last holder. Cold segments are held
-//! by the store's [`OpenSegments`] for a while after they were read.
+//! by the store's [`OpenSegments`] for a while after they were read. The list is changed in place unless somebody
+//! is searching it: that a log has ten thousand segments makes no roll dearer.
+//!
+//! **Invariant (shown).** Of a file that may grow behind what is published, readers see no more than the end
+//! that its segment shows: the last segment, while nobody has it open for appending, says how much of its file
+//! it is. Who opens it late, when somebody appends again, must not take the file's length for the segment's.
 //!
 //! Compaction puts another file under the name of a segment, and takes others away.
 //!
@@ -46,6 +51,9 @@ pub(crate) struct Segment {
     live: Option<Live>,
     /// Set where another process writes.
     foreign: Option<Foreign>,
+    /// Set where the file may grow behind what is to be seen, because it is the last one: how many of its bytes are
+    /// to be seen. See the invariant (shown).
+    shown_end: Option<u64>,
     /// Another one for every file that took the name of an earlier one.
     edition: u64,
     /// Locked while the segment is being opened, so that this is done once; ranks with `Segments::list`, which
@@ -92,13 +100,17 @@ enum Opened {
 }
 
 impl Segments {
-    /// Makes the list from the base offsets of cold segments, ascending; there must be one.
+    /// Makes the list from the base offsets of cold segments, ascending; there must be one. Of the last one
+    /// `last_end` bytes are to be seen.
     pub(crate) fn new(
         base_offsets: impl IntoIterator<Item = i64>,
+        last_end: u64,
         held: Arc<OpenSegments>,
     ) -> Segments {
-        let list: Vec<_> = base_offsets.into_iter().map(|o| Arc::new(Segment::cold(o))).collect();
-        assert!(!list.is_empty(), "opening creates the first segment");
+        let mut list: Vec<_> =
+            base_offsets.into_iter().map(|o| Arc::new(Segment::cold(o))).collect();
+        let last = list.pop().expect("opening creates the first segment");
+        list.push(Arc::new(Segment::showing(last.base_offset, last_end)));
         Segments { list: RwLock::new(Arc::new(list)), held, is_retired: AtomicBool::new(false) }
     }
 
@@ -106,8 +118,7 @@ impl Segments {
     ///
     /// # Errors
     ///
-    /// * [`Error::Io`] if the file cannot be opened or mapped; where the system has no room for another
-    ///   mapping, after all that are idle were let go, and then it may be tried again later.
+    /// * [`Error::Io`](crate::Error::Io) if the file cannot be opened or mapped.
     #[inline]
     pub(crate) fn open(
         &self,
@@ -121,14 +132,7 @@ impl Segments {
     }
 
     fn open_cold(&self, segment: &Segment, context: &SegmentContext) -> Result<Arc<OpenSegment>> {
-        let opened = match segment.opened(context) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::OutOfMemory => {
-                self.held.let_go();
-                segment.opened(context)?
-            }
-            other => other?,
-        };
-        match opened {
+        match segment.opened(context)? {
             Opened::Before(open) => Ok(open),
             Opened::Anew(open) => {
                 // Relaxed: both sides hold the lock of `held`.
@@ -161,6 +165,7 @@ impl Segments {
     pub(crate) fn replace(&self, replaced: &[Arc<Segment>], base_offset: i64) {
         let edition = replaced.iter().map(|segment| segment.edition).max().unwrap_or(0) + 1;
         let is_replaced = |other: &Arc<Segment>| replaced.iter().any(|r| Arc::ptr_eq(r, other));
+        // What is in it is let go of below.
         self.change(|list| {
             let first = list.iter().position(is_replaced);
             list.retain(|segment| !is_replaced(segment));
@@ -177,15 +182,31 @@ impl Segments {
         self.held.let_go_of_these(&let_go);
     }
 
+    /// Lets go of what the store holds open though nobody reads it; `false` if there is nothing.
+    pub(crate) fn let_go_of_idle(&self) -> bool {
+        self.held.let_go()
+    }
+
     /// Lets go of what is held of this partition, and holds nothing of it any more: it is being deleted.
     pub(crate) fn retire(&self, directory: &Path) {
         self.is_retired.store(true, Ordering::Relaxed);
         self.held.let_go_of(directory);
-        self.change(|list| {
-            for segment in list.iter_mut().filter(|segment| segment.live.is_some()) {
-                *segment = Arc::new(Segment::cold(segment.base_offset));
+        let let_go = self.change(|list| {
+            let mut let_go = Vec::new();
+            for segment in list.iter_mut() {
+                if let Some(live) = &segment.live {
+                    let cold = Segment::showing(segment.base_offset, live.open.end());
+                    let_go.push(std::mem::replace(segment, Arc::new(cold)));
+                }
             }
+            let_go
         });
+        // Unmapped here, if nobody reads them.
+        drop(let_go);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.list.read().len()
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Vec<Arc<Segment>>> {
@@ -211,10 +232,12 @@ impl Segments {
 
     /// Puts the live form of the last segment in place of its cold one.
     pub(crate) fn warm_last(&self, open: Arc<OpenSegment>, file: Arc<DiskFile>) {
-        self.change(|list| {
-            list.pop();
-            list.push(Arc::new(Segment::live(open, file)));
-        });
+        self.replace_last(Segment::live(open, file));
+    }
+
+    /// Puts the cold form of the last segment, which ends here for the time being, in place of its live one.
+    pub(crate) fn cool_last(&self, end: u64) {
+        self.replace_last(Segment::showing(self.last().base_offset, end));
     }
 
     /// Adds a live segment behind the last, which stays live until it is cooled.
@@ -222,13 +245,15 @@ impl Segments {
         self.change(|list| list.push(Arc::new(Segment::live(open, file))));
     }
 
-    /// Puts the cold form of a segment in place of its live one.
+    /// Puts the cold form of a segment that will not grow again in place of its live one.
     pub(crate) fn cool(&self, base_offset: i64) {
-        self.change(|list| {
-            if let Ok(index) = list.binary_search_by_key(&base_offset, |s| s.base_offset) {
-                list[index] = Arc::new(Segment::cold(base_offset));
-            }
+        let cold = Arc::new(Segment::cold(base_offset));
+        let live = self.change(|list| {
+            let index = list.binary_search_by_key(&base_offset, |s| s.base_offset);
+            index.map(|index| std::mem::replace(&mut list[index], cold))
         });
+        // Unmapped here, if nobody reads it.
+        drop(live);
     }
 
     /// Adds a segment behind the last: a reader of somebody else's log found it there.
@@ -253,18 +278,38 @@ impl Segments {
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Segment>>)) {
-        let mut list = self.list.write();
-        let mut changed = Vec::with_capacity(list.len() + 1);
-        changed.extend(list.iter().cloned());
-        change(&mut changed);
-        *list = Arc::new(changed);
+    /// Called by the only one who adds segments: the last one stays the last.
+    fn replace_last(&self, segment: Segment) {
+        let before = self.change(|list| {
+            let last = list.last_mut().expect("segments are never empty");
+            debug_assert_eq!(last.base_offset, segment.base_offset);
+            std::mem::replace(last, Arc::new(segment))
+        });
+        // Unmapped here, if nobody reads it.
+        drop(before);
+    }
+
+    /// Changes the list, or a copy of it that takes its place if somebody is searching it.
+    fn change<R>(&self, change: impl FnOnce(&mut Vec<Arc<Segment>>) -> R) -> R {
+        change(Arc::make_mut(&mut self.list.write()))
     }
 }
 
 impl Segment {
     fn cold(base_offset: i64) -> Segment {
-        Segment { base_offset, live: None, foreign: None, edition: 0, cold: Mutex::default() }
+        Segment {
+            base_offset,
+            live: None,
+            foreign: None,
+            shown_end: None,
+            edition: 0,
+            cold: Mutex::default(),
+        }
+    }
+
+    /// A cold segment of which no more than `end` bytes are to be seen.
+    fn showing(base_offset: i64, end: u64) -> Segment {
+        Segment { shown_end: Some(end), ..Segment::cold(base_offset) }
     }
 
     fn foreign(base_offset: i64) -> Segment {
@@ -297,11 +342,7 @@ impl Segment {
     /// Gives a cold segment's readers' side, mapping the file if nobody holds it.
     fn opened(&self, context: &SegmentContext) -> Result<Opened> {
         let mut cold = self.cold.lock();
-        // Acquire: pairs with the Release in `show_followed`.
-        let end = match &self.foreign {
-            Some(Foreign::Growing { end, .. }) => Some(end.load(Ordering::Acquire)),
-            Some(Foreign::Whole) | None => None,
-        };
+        let end = self.shown_end();
         if let Some(open) = cold.open.upgrade() {
             match end {
                 None => {
@@ -338,6 +379,16 @@ impl Segment {
     pub(crate) fn show_followed(&self, end: u64) {
         if let Some(Foreign::Growing { end: seen, .. }) = &self.foreign {
             seen.fetch_max(end, Ordering::Release);
+        }
+    }
+
+    /// Gives the end of what is to be seen of a cold segment's file, if that is not all of it.
+    pub(crate) fn shown_end(&self) -> Option<u64> {
+        match &self.foreign {
+            // Acquire: pairs with the Release in `show_followed`.
+            Some(Foreign::Growing { end, .. }) => Some(end.load(Ordering::Acquire)),
+            Some(Foreign::Whole) => None,
+            None => self.shown_end,
         }
     }
 

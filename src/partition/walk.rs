@@ -34,7 +34,7 @@ impl Partition {
     fn walk_at_once(&self, shown_below: &mut i64, show: &mut impl FnMut(Walked<'_>)) -> Result<()> {
         let (mut unpacker, mut unpacked) = (Unpacker::default(), Unpacked::default());
         for segment in self.segments().snapshot().iter() {
-            let open = self.segments().open(segment, self.context())?;
+            let open = self.open_segment(segment)?;
             let Some(view) = open.view() else { continue };
             let (mut position, mut expected) = (0, open.base_offset());
             while position < view.end() {

@@ -21,19 +21,25 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::EncodedBatch;
 use crate::partition::leader_epochs::LeaderEpochs;
+use crate::partition::live_tails::Place;
 use crate::storage::indexes::Noting;
 use crate::storage::map::AppendError;
 use crate::storage::map::ColdStretch;
 use crate::storage::map::Door;
 use crate::storage::map::Tail;
+use crate::storage::parked_indexes::ParkedIndexes;
+use crate::storage::parked_indexes::Written;
 use crate::storage::segment::OpenSegment;
 
 /// The appending side of one partition, behind its lock.
 #[derive(Debug)]
 pub(crate) struct Writer {
     pub(crate) phase: Phase,
-    /// `None` until the first append: an idle partition costs no descriptor and no mapping.
+    /// `None` until the first append, and while it is parked: an idle partition costs no descriptor and no
+    /// mapping.
     pub(crate) live: Option<LiveTail>,
+    /// What is needed to go on with a tail that was parked.
+    pub(crate) parked: Option<Box<Parked>>,
     pub(crate) config: Arc<LogConfig>,
     pub(crate) epochs: LeaderEpochs,
     /// A new epoch begins before the first append after an unclean open.
@@ -62,17 +68,37 @@ pub(crate) enum Phase {
 pub(crate) struct LiveTail {
     pub(crate) tail: Tail,
     pub(crate) open: Arc<OpenSegment>,
-    /// The greatest timestamp of the segment's first batch; −1 if it has none.
-    pub(crate) first_timestamp_ms: i64,
-    pub(crate) created_ms: i64,
+    pub(crate) state: TailState,
     /// What the live indexes will be caught up with.
     pub(crate) noting: Noting,
     /// Asked whenever an entry was added, so that an append need not.
     pub(crate) is_index_full: bool,
+    /// Declared last: it is free once the tail is closed.
+    pub(crate) _place: Place,
+}
+
+/// The last segment while nobody has it open for appending.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    /// Where it ends, and its file too.
+    pub(crate) end: u64,
+    pub(crate) indexes: ParkedIndexes,
+    pub(crate) state: TailState,
+}
+
+/// What is to be known of the last segment beside its bytes and its indexes, open or parked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TailState {
+    /// The greatest timestamp of the segment's first batch; −1 if it has none.
+    pub(crate) first_timestamp_ms: i64,
+    pub(crate) created_ms: i64,
     /// A roll was begun, and failed.
     pub(crate) is_over: bool,
-    /// It had batches when this life began, and so its index files have entries on disk.
+    /// It had batches when this life began, or its indexes were spilled while it was parked, and so its index
+    /// files have entries on disk.
     pub(crate) was_taken_over: bool,
+    /// What of the indexes is in the files.
+    pub(crate) written: Written,
 }
 
 /// Whether an append may go ahead, and if not, what it needs.
@@ -92,6 +118,16 @@ impl Writer {
     #[inline]
     pub(crate) fn cold_stretch(&mut self) -> Option<ColdStretch> {
         self.live.as_mut()?.tail.take_cold()
+    }
+
+    /// Gives the time at which an idle segment is to be rolled; `None` while it is empty, and where nothing was
+    /// appended yet.
+    pub(crate) fn due_ms(&self) -> Option<i64> {
+        match (&self.live, &self.parked) {
+            (Some(live), _) => live.state.due_ms(live.tail.end(), &self.config),
+            (None, Some(parked)) => parked.state.due_ms(parked.end, &self.config),
+            (None, None) => None,
+        }
     }
 
     /// Says what an append of `batch` at `log_end` needs first.
@@ -146,7 +182,7 @@ impl Writer {
             live.is_index_full = indexes.is_full(self.config.segment_index_bytes);
         }
         if position == 0 {
-            live.first_timestamp_ms = batch.max_timestamp_ms();
+            live.state.first_timestamp_ms = batch.max_timestamp_ms();
         }
         live.open.publish(live.tail.end());
         self.unsynced_len += batch.len() as u64;
@@ -162,7 +198,7 @@ impl LiveTail {
         end + batch.len() as u64 > limit
             || last_offset - self.open.base_offset() > i64::from(i32::MAX)
             || self.is_index_full
-            || self.is_over
+            || self.state.is_over
     }
 
     /// Kafka's rule: the age is the span between the first batch's timestamp and the incoming one's, or,
@@ -171,19 +207,32 @@ impl LiveTail {
         if self.tail.end() == 0 {
             return false;
         }
-        let age_ms = if self.first_timestamp_ms >= 0 && incoming_ms >= 0 {
-            incoming_ms.saturating_sub(self.first_timestamp_ms)
+        let TailState { first_timestamp_ms, created_ms, .. } = self.state;
+        let age_ms = if first_timestamp_ms >= 0 && incoming_ms >= 0 {
+            incoming_ms.saturating_sub(first_timestamp_ms)
         } else {
-            clock.now_ms().saturating_sub(self.created_ms)
+            clock.now_ms().saturating_sub(created_ms)
         };
         age_ms > config.segment_ms
     }
+}
 
-    /// Gives the time at which an idle segment is to be rolled; `None` while it is empty.
-    pub(crate) fn due_ms(&self, config: &LogConfig) -> Option<i64> {
+impl TailState {
+    /// An empty segment's.
+    pub(crate) fn new(created_ms: i64) -> TailState {
+        TailState {
+            first_timestamp_ms: -1,
+            created_ms,
+            is_over: false,
+            was_taken_over: false,
+            written: Written::default(),
+        }
+    }
+
+    fn due_ms(&self, end: u64, config: &LogConfig) -> Option<i64> {
         let begun =
             if self.first_timestamp_ms >= 0 { self.first_timestamp_ms } else { self.created_ms };
-        (self.tail.end() > 0).then(|| begun.saturating_add(config.segment_ms))
+        (end > 0).then(|| begun.saturating_add(config.segment_ms))
     }
 }
 

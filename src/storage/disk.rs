@@ -3,6 +3,10 @@
 //! Every effect on a disk passes a [`Disk`] or a [`DiskFile`] it opened. In tests the door can be
 //! told to fail the n-th effect, or every one from the n-th on, as if the process had died there.
 //! Reads and effects alike name the path they were about when they fail.
+//!
+//! **Invariant (told to all).** The system reports a failed sync once for each open file, to one of those who
+//! synchronise it at the time; the next one would be told that all is well. So syncs of one [`DiskFile`] take
+//! turns, and after one that failed all fail.
 
 use std::fs;
 use std::fs::File;
@@ -16,6 +20,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
+
+use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -34,6 +40,8 @@ pub(crate) struct DiskFile {
     file: File,
     path: PathBuf,
     disk: Disk,
+    /// Held during a sync; see the invariant (told to all). Nothing is taken under it.
+    has_failed_to_sync: Mutex<bool>,
 }
 
 /// An open directory: nothing else is taken for it while this is held, whatever happens to its name.
@@ -91,7 +99,12 @@ impl Disk {
             let odd = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
             return Err(Error::io("open", path, odd));
         }
-        Ok(DiskFile { file, path: path.to_path_buf(), disk: self.clone() })
+        Ok(DiskFile {
+            file,
+            path: path.to_path_buf(),
+            disk: self.clone(),
+            has_failed_to_sync: Mutex::new(false),
+        })
     }
 
     pub(crate) fn open_directory(&self, path: &Path) -> Result<DiskDirectory> {
@@ -320,16 +333,24 @@ impl DiskFile {
 
     /// Makes the bytes and what is needed to find them durable.
     pub(crate) fn sync_data(&self) -> Result<()> {
-        self.disk.effect("synchronise", &self.path)?;
-        self.file.sync_data().map_err(|e| Error::io("synchronise", &self.path, e))?;
-        #[cfg(test)]
-        self.disk.told(|script| script.file_is_durable(&self.file));
-        Ok(())
+        self.synced(File::sync_data)
     }
 
+    /// Makes the bytes durable, and all that the directory says of the file.
     pub(crate) fn sync_all(&self) -> Result<()> {
+        self.synced(File::sync_all)
+    }
+
+    fn synced(&self, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
+        let failed = |e| Error::io("synchronise", &self.path, e);
+        let mut has_failed = self.has_failed_to_sync.lock();
+        if *has_failed {
+            return Err(failed(io::Error::other("a sync of this file has failed before")));
+        }
+        *has_failed = true;
         self.disk.effect("synchronise", &self.path)?;
-        self.file.sync_all().map_err(|e| Error::io("synchronise", &self.path, e))?;
+        sync(&self.file).map_err(failed)?;
+        *has_failed = false;
         #[cfg(test)]
         self.disk.told(|script| script.file_is_durable(&self.file));
         Ok(())
@@ -419,6 +440,13 @@ impl DiskFile {
     }
 }
 
+#[cfg(test)]
+impl Drop for DiskFile {
+    fn drop(&mut self) {
+        self.disk.told(|script| script.will_close(&self.file, &self.path));
+    }
+}
+
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// A mebibyte for each call.
 const ZERO_SLICES_MAX: u64 = 16;
@@ -426,6 +454,11 @@ const ZERO_SLICES_MAX: u64 = 16;
 /// What is stored may be anybody's secret: the owner alone reads it.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
+
+/// Gives how many descriptors this process may have; `None` if there is no limit, or none that is known.
+pub(crate) fn descriptor_count_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
 
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
@@ -463,6 +496,19 @@ mod tests {
             assert!(found == b"old" || found == b"new", "effect {n}");
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "effect {n}");
         }
+    }
+
+    /// Of two who synchronise a file at the same time, the system tells one that it failed.
+    #[test]
+    fn a_sync_that_failed_is_told_to_everyone_who_synchronises_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::failing_once(3, libc::EIO);
+        let file = disk.open(&directory.path().join("f"), Access::CreateNew).unwrap();
+        file.sync_data().unwrap();
+        assert!(file.sync_data().is_err());
+        // The disk is well again, but what the sync was to save may be gone.
+        assert!(file.sync_data().is_err());
+        assert!(file.sync_all().is_err());
     }
 
     #[test]

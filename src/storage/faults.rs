@@ -43,6 +43,8 @@ struct Device {
     files: HashMap<u64, Vec<u8>>,
     /// What happened in directories since their last sync, in order.
     names: Vec<Naming>,
+    /// Segments that were closed before what was written to them was durable.
+    closed_unsynced: Vec<PathBuf>,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,32 @@ impl Script {
 
     pub(crate) fn file_is_durable(&self, file: &File) {
         self.device.lock().unwrap().files.remove(&file.metadata().unwrap().ino());
+    }
+
+    /// A failed sync is told only to descriptors that were open before: a segment's is to be closed after a sync.
+    pub(crate) fn will_close(&self, file: &File, path: &Path) {
+        let state = self.state.lock().unwrap();
+        let has_died = state.persistent && state.count >= state.fail_at;
+        drop(state);
+        let metadata = file.metadata().unwrap();
+        let is_segment = path.extension().is_some_and(|e| e == "log") && metadata.nlink() > 0;
+        let mut device = self.device.lock().unwrap();
+        let Some(durable) = device.files.get(&metadata.ino()).filter(|_| is_segment && !has_died)
+        else {
+            return;
+        };
+        let mut cached = vec![0; metadata.len() as usize];
+        file.read_exact_at(&mut cached, 0).unwrap();
+        // Where only zeros differ, nothing can be lost but reserved space.
+        let (shared, rest) = cached.split_at(cached.len().min(durable.len()));
+        let is_lost = shared != &durable[..shared.len()] || rest.iter().any(|byte| *byte != 0);
+        if is_lost {
+            device.closed_unsynced.push(path.to_path_buf());
+        }
+    }
+
+    pub(crate) fn closed_unsynced(&self) -> Vec<PathBuf> {
+        self.device.lock().unwrap().closed_unsynced.clone()
     }
 
     pub(crate) fn will_create(&self, path: &Path) {

@@ -1,4 +1,4 @@
-//! What lies in a data directory: one module for each kind of file. No locks, no threads.
+//! What lies in a data directory: one module for each kind of file. No threads.
 //!
 //! ```text
 //! <root>/.lock .kafka_cleanshutdown *-checkpoint ottla.topics
@@ -17,6 +17,7 @@ pub(crate) mod indexes;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod offset_index;
+pub(crate) mod parked_indexes;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod segment_files;

@@ -69,6 +69,16 @@ impl OffsetIndex {
         bytes
     }
 
+    pub(crate) fn base_offset(&self) -> i64 {
+        self.base_offset
+    }
+
+    /// Gives the entries behind the first `count`.
+    pub(crate) fn behind(&self, count: usize) -> OffsetIndex {
+        let entries = self.entries.get(count..).unwrap_or_default().to_vec();
+        OffsetIndex { base_offset: self.base_offset, entries }
+    }
+
     /// Adds an entry. Both values are 32-bit by the writer's rolling rules.
     pub(crate) fn push(&mut self, batch: IndexedBatch) {
         self.entries.push(OffsetEntry {

@@ -425,7 +425,8 @@ impl OpenSegment {
         indexes.offsets.last().is_none_or(holds)
     }
 
-    fn rebuild_indexes(&self) -> Indexes {
+    /// Gives the indexes as the log itself says they are.
+    pub(crate) fn rebuild_indexes(&self) -> Indexes {
         let mut indexes = Indexes::new(self.base_offset, self.context.index_interval_bytes);
         let Some(view) = self.view() else {
             return indexes;

@@ -59,6 +59,12 @@ impl TimeIndex {
         bytes
     }
 
+    /// Gives the entries behind the first `count`.
+    pub(crate) fn behind(&self, count: usize) -> TimeIndex {
+        let entries = self.entries.get(count..).unwrap_or_default().to_vec();
+        TimeIndex { base_offset: self.base_offset, entries }
+    }
+
     /// Adds an entry if its timestamp is greater than the last one's.
     pub(crate) fn push_if_later(&mut self, entry: TimeEntry) {
         if entry.timestamp_ms > self.entries.last().map_or(-1, |last| last.timestamp_ms) {

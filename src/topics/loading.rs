@@ -32,6 +32,7 @@ use crate::topic_state::Settings;
 use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
 use crate::topics::Topics;
+use crate::topics::at_once;
 use crate::topics::forget_creation;
 use crate::topics::new_topic_id;
 use crate::topics::surroundings::Surroundings;
@@ -85,11 +86,21 @@ impl Topics {
             catalog.topics.insert(name, entry);
             adopted = true;
         }
+        let mut topics = Vec::new();
         for (name, entry) in &catalog.topics {
-            let log = Arc::new(LogConfig::resolve(&entry.overrides)?);
-            let slots = (0..entry.partition_count)
-                .map(|number| self.open_known(name, number, entry.id, &log, surroundings));
-            let slots = slots.collect();
+            topics.push((name, entry, Arc::new(LogConfig::resolve(&entry.overrides)?)));
+        }
+        let numbered = |topic| {
+            let (_, entry, _): &(&TopicName, &CatalogEntry, Arc<LogConfig>) = topic;
+            (0..entry.partition_count).map(move |number| (topic, number))
+        };
+        let partitions: Vec<_> = topics.iter().flat_map(numbered).collect();
+        let open = |((name, entry, log), number): &(&(&TopicName, &CatalogEntry, _), u32)| {
+            self.open_known(name, *number, entry.id, log, surroundings)
+        };
+        let mut slots = at_once::each(&partitions, self.threads_max(), open).into_iter();
+        for (name, entry, log) in topics {
+            let slots = slots.by_ref().take(entry.partition_count as usize).collect();
             let settings = Settings { overrides: entry.overrides.clone(), log };
             let state = TopicState::new(name.clone(), entry.id, settings, slots);
             self.list.write().insert(name.clone(), Arc::new(state));
@@ -180,6 +191,7 @@ impl Topics {
             log_start: surroundings.log_starts.of(name, number).unwrap_or(0),
             attention: Some(self.attention.clone()),
             open_segments: Arc::clone(&self.open_segments),
+            live_tails: Arc::clone(&self.live_tails),
         };
         match &self.writing {
             Some(_) => Partition::open(opening),

@@ -6,6 +6,7 @@
 //! **Invariant (roll back, roll on).** A creation that had not returned is undone by the next open, a
 //! deletion that had begun is finished by it.
 
+mod at_once;
 pub(crate) mod cleaning;
 pub(crate) mod findings;
 pub(crate) mod loading;
@@ -34,6 +35,7 @@ use crate::error::Result;
 use crate::name::TopicName;
 use crate::partition::Attention;
 use crate::partition::Partition;
+use crate::partition::live_tails::LiveTails;
 use crate::partition::open_segments::OpenSegments;
 use crate::partition::recovery::Finding;
 use crate::partition::watermarks::Doorbells;
@@ -68,6 +70,8 @@ pub(crate) struct Topics {
     findings: Mutex<Vec<Finding>>,
     /// The cold segments that are kept open.
     open_segments: Arc<OpenSegments>,
+    /// The partitions that are open for appending.
+    live_tails: Arc<LiveTails>,
     is_closed: AtomicBool,
     /// Rung when the store is closed, for those who wait for no partition.
     closing: Doorbells,
@@ -93,6 +97,7 @@ impl Topics {
         disk: Disk,
         clock: Clock,
         attention: Sender<Attention>,
+        live_tails: LiveTails,
     ) -> Result<Topics> {
         let (lock, last_boot) = DirectoryLock::acquire(&disk, root)?;
         let marker = root.join(file_name::CLEAN_SHUTDOWN);
@@ -120,6 +125,7 @@ impl Topics {
             list: RwLock::default(),
             findings: Mutex::new(findings),
             open_segments: Arc::default(),
+            live_tails: Arc::new(live_tails),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
             version: AtomicU64::new(1),
@@ -151,6 +157,7 @@ impl Topics {
             list: RwLock::default(),
             findings: Mutex::default(),
             open_segments: Arc::default(),
+            live_tails: Arc::default(),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
             version: AtomicU64::new(1),
@@ -380,11 +387,13 @@ impl Topics {
         }
         let mut first_error = None;
         let open = self.all_open();
-        for (_, _, partition) in &open {
-            if let Err(error) = partition.close() {
-                first_error.get_or_insert(error);
-            }
+        let closed = at_once::each(&open, self.threads_max(), |(_, _, partition)| {
+            let closed = partition.close();
             partition.doorbells().ring_for_the_last_time();
+            closed
+        });
+        for error in closed.into_iter().filter_map(Result::err) {
+            first_error.get_or_insert(error);
         }
         if let Some(error) = first_error {
             return Err(error);
@@ -481,18 +490,29 @@ impl Topics {
         log: &Arc<LogConfig>,
     ) -> Result<Vec<Slot>> {
         let surroundings = Surroundings::of_a_new_directory();
-        let mut slots = Vec::new();
-        for number in numbers {
+        let numbers: Vec<u32> = numbers.collect();
+        let created = at_once::each(&numbers, self.threads_max(), |&number| {
             let directory = self.root.join(file_name::partition_directory(name, number));
             self.disk.create_directory(&directory)?;
             let metadata = directory.join(file_name::PARTITION_METADATA);
             catalog::write_partition_metadata(&self.disk, &metadata, id)?;
             // Synchronises the directory once its first segment is there.
             let (partition, _) = self.open_log(name, number, log, &surroundings)?;
-            slots.push(Slot::Open(partition));
-        }
+            Ok(Slot::Open(partition))
+        });
+        let slots = created.into_iter().collect::<Result<_>>()?;
         self.disk.sync_directory(&self.root)?;
         Ok(slots)
+    }
+
+    /// Gives how many partitions are worked at at the same time.
+    pub(super) fn threads_max(&self) -> usize {
+        // A disk with a script counts effects, in an order that must be the same each time.
+        #[cfg(test)]
+        if self.disk.script.is_some() {
+            return 1;
+        }
+        THREADS_MAX
     }
 
     /// Takes back a creation that failed half-way. Best effort: what cannot be taken back now, because
@@ -546,6 +566,9 @@ impl Topics {
         Ok(())
     }
 }
+
+/// More syncs at the same time than this are no faster on any disk that was measured.
+const THREADS_MAX: usize = 8;
 
 /// What Kafka writes; −1 says that no broker was there.
 const MARKER: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;

@@ -19,6 +19,7 @@ mod names;
 mod producing;
 mod read_only;
 mod reading;
+mod scale;
 mod tidy;
 mod topics;
 mod waiting;
