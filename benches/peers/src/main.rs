@@ -54,33 +54,56 @@ mod synced;
 #[path = "../../workloads/threads.rs"]
 mod threads;
 
+#[cfg(feature = "commitlog")]
 mod commitlog_peer;
+#[cfg(feature = "fjall")]
 mod fjall_peer;
+#[cfg(feature = "kafko")]
 mod kafko_peer;
+#[cfg(feature = "mrecordlog")]
 mod mrecordlog_peer;
+#[cfg(feature = "okaywal")]
 mod okaywal_peer;
+#[cfg(feature = "raft-engine")]
 mod raft_engine_peer;
+#[cfg(feature = "redb")]
 mod redb_peer;
+#[cfg(feature = "seglog")]
 mod seglog_peer;
+#[cfg(feature = "sqlite")]
 mod sqlite_peer;
+#[cfg(feature = "walrus")]
 mod walrus_peer;
+#[cfg(feature = "yaque")]
 mod yaque_peer;
 
 fn main() -> ExitCode {
+    #[cfg(feature = "walrus")]
     walrus_peer::silence();
     let mut subjects: Vec<&dyn Subject> = vec![&ours::Ottla];
     subjects.extend(raw::SUBJECTS);
-    let peers: [&dyn Subject; 11] = [
+    let peers: &[&dyn Subject] = &[
+        #[cfg(feature = "kafko")]
         &kafko_peer::Kafko,
+        #[cfg(feature = "walrus")]
         &walrus_peer::Walrus,
+        #[cfg(feature = "commitlog")]
         &commitlog_peer::Commitlog,
+        #[cfg(feature = "seglog")]
         &seglog_peer::Seglog,
+        #[cfg(feature = "okaywal")]
         &okaywal_peer::Okaywal,
+        #[cfg(feature = "yaque")]
         &yaque_peer::Yaque,
+        #[cfg(feature = "raft-engine")]
         &raft_engine_peer::RaftEngine,
+        #[cfg(feature = "mrecordlog")]
         &mrecordlog_peer::Mrecordlog,
+        #[cfg(feature = "fjall")]
         &fjall_peer::Fjall,
+        #[cfg(feature = "redb")]
         &redb_peer::Redb,
+        #[cfg(feature = "sqlite")]
         &sqlite_peer::Sqlite,
     ];
     subjects.extend(peers);
