@@ -126,12 +126,25 @@ fn poll_and_iterate(bencher: Bencher<'_, '_>, len: usize) {
 /// One record, somewhere.
 #[divan::bench(args = SIZES, sample_count = 40, sample_size = 50)]
 fn point_read(bencher: Bencher<'_, '_>, len: usize) {
+    let (_store, topic, end) = filled(len);
+    let partition = topic.partition(0).unwrap();
+    let mut offset = 0;
+    bencher.bench_local(|| {
+        // A step without a common divisor goes everywhere.
+        offset = (offset + 7_919) % end;
+        let message = partition.read(offset).unwrap();
+        black_box(message.and_then(|message| message.value().map(|value| value[0])))
+    });
+}
+
+/// The same with a consumer.
+#[divan::bench(args = SIZES, sample_count = 40, sample_size = 50)]
+fn seek_and_poll(bencher: Bencher<'_, '_>, len: usize) {
     let (store, topic, end) = filled(len);
     let partition = topic.partition(0).unwrap();
     let mut consumer = store.consumer().max_poll_records(1).assign([&partition]).unwrap();
     let mut offset = 0;
     bencher.bench_local(|| {
-        // A step without a common divisor goes everywhere.
         offset = (offset + 7_919) % end;
         consumer.seek(&partition, offset).unwrap();
         let records = consumer.poll(Duration::ZERO).unwrap();

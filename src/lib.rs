@@ -54,6 +54,7 @@ mod name;
 mod partition;
 mod partitioner;
 mod per_partition;
+mod point_read;
 mod producer;
 mod producer_config;
 mod record;

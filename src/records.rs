@@ -10,14 +10,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::TimestampType;
-use crate::format::decode::Batch;
 use crate::format::decode::RawHeaders;
 use crate::format::decode::RawRecord;
 use crate::format::decode::RawRecords;
+use crate::format::header::Front;
 use crate::handed_out::Lease;
 use crate::partition::fetch::Fetched;
 use crate::partition::unpacking::Memory;
 use crate::record::Header;
+use crate::storage::point::Point;
 use crate::topic::TopicPartition;
 
 /// Records of one poll, grouped by partition, in offset order within each.
@@ -58,9 +59,8 @@ pub(crate) struct Part {
 #[derive(Clone, Copy)]
 pub struct Message<'r> {
     part: &'r Part,
+    front: Front<'r>,
     raw: RawRecord<'r>,
-    timestamp_type: TimestampType,
-    leader_epoch: i32,
 }
 
 /// A record that was read, on its own: `'static`, `Send`, cheap to clone, still without a copy.
@@ -149,17 +149,9 @@ impl fmt::Debug for Records {
 #[derive(Clone)]
 pub struct Messages<'r> {
     parts: std::slice::Iter<'r, Part>,
-    walk: Walk<'r>,
-}
-
-/// Where an iteration stands: in one batch of one part.
-#[derive(Clone, Copy)]
-struct Walk<'r> {
     part: Option<&'r Part>,
     /// What is left of the batch, as far as it was asked for.
     records: RawRecords<'r>,
-    timestamp_type: TimestampType,
-    leader_epoch: i32,
     /// Batches of the part that were not looked at yet, and how many of their records were asked for.
     ahead: &'r [u8],
     count_ahead: usize,
@@ -167,95 +159,70 @@ struct Walk<'r> {
 
 impl<'r> Messages<'r> {
     fn new(parts: &'r [Part]) -> Messages<'r> {
-        let walk = Walk {
+        Messages {
+            parts: parts.iter(),
             part: None,
             records: RawRecords::default(),
-            timestamp_type: TimestampType::CreateTime,
-            leader_epoch: -1,
             ahead: &[],
             count_ahead: 0,
-        };
-        Messages { parts: parts.iter(), walk }
-    }
-
-    /// Goes on to the next batch that has records for the reader. Takes and returns the iterator by value,
-    /// so that a loop over it keeps its state in registers.
-    #[inline(never)]
-    fn in_next_batch(mut self) -> Option<Messages<'r>> {
-        loop {
-            while let Some(batch) = self.next_batch() {
-                let header = batch.header();
-                self.walk.timestamp_type = if header.attributes.is_log_append_time() {
-                    TimestampType::LogAppendTime
-                } else {
-                    TimestampType::CreateTime
-                };
-                self.walk.leader_epoch = header.leader_epoch;
-                if header.attributes.is_control() {
-                    continue;
-                }
-                let records = match self.walk.part {
-                    // The first batch may begin in its midst.
-                    Some(part) if self.walk.count_ahead == part.fetched.record_count => {
-                        part.fetched.records_of_first(&batch)
-                    }
-                    _ => batch.records(),
-                };
-                self.walk.records = records.limited(self.walk.count_ahead);
-                self.walk.count_ahead -= self.walk.records.left();
-                if self.walk.records.left() > 0 {
-                    return Some(self);
-                }
-            }
-            let part = self.parts.next()?;
-            self.walk.part = Some(part);
-            self.walk.ahead = part.fetched.bytes();
-            self.walk.count_ahead = part.fetched.record_count;
         }
     }
 
-    fn next_batch(&mut self) -> Option<Batch<'r>> {
-        if self.walk.count_ahead == 0 {
-            return None;
+    /// Goes on to the next batch of the part; says whether there is one.
+    ///
+    /// Many a batch holds a single record, so this is as much a part of the loop as what is done for each record.
+    #[inline(always)]
+    fn enter_next_batch(&mut self) -> bool {
+        if self.count_ahead == 0 {
+            return false;
         }
         // The read that brought these bytes has checked every batch.
-        let batch = Batch::verified(self.walk.ahead)?;
-        self.walk.ahead = &self.walk.ahead[batch.header().len()..];
-        Some(batch)
+        let Some((records, behind)) = RawRecords::split(self.ahead) else {
+            return false;
+        };
+        self.ahead = behind;
+        if !records.front().attributes().is_control() {
+            self.enter(records);
+        }
+        true
     }
-}
 
-impl<'r> Walk<'r> {
-    #[inline]
-    fn message(&self, raw: RawRecord<'r>) -> Option<Message<'r>> {
-        let (timestamp_type, leader_epoch) = (self.timestamp_type, self.leader_epoch);
-        self.part.map(|part| Message { part, raw, timestamp_type, leader_epoch })
+    #[inline(always)]
+    fn enter(&mut self, records: RawRecords<'r>) {
+        self.records = records.limited(self.count_ahead);
+        self.count_ahead -= self.records.left();
+    }
+
+    /// Goes on to the next part, and its first batch. Takes and returns the iterator by value, so that a loop over
+    /// it keeps its state in registers.
+    #[inline(never)]
+    fn in_next_part(mut self) -> Option<Messages<'r>> {
+        loop {
+            let part = self.parts.next()?;
+            self.part = Some(part);
+            self.ahead = part.fetched.bytes();
+            self.count_ahead = part.fetched.record_count;
+            // The first batch has records for the reader, and may begin in its midst.
+            if let Some((first, behind)) = RawRecords::split(self.ahead) {
+                self.ahead = behind;
+                self.enter(part.fetched.rest_of_first(first));
+                return Some(self);
+            }
+        }
     }
 }
 
 impl<'r> Iterator for Messages<'r> {
     type Item = Message<'r>;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<Message<'r>> {
         loop {
-            if let Some(raw) = self.walk.records.next() {
-                return self.walk.message(raw);
+            if let (Some(raw), Some(part)) = (self.records.next(), self.part) {
+                return Some(Message { part, front: self.records.front(), raw });
             }
-            *self = self.clone().in_next_batch()?;
-        }
-    }
-
-    #[inline]
-    fn fold<B, F: FnMut(B, Message<'r>) -> B>(mut self, init: B, mut fold: F) -> B {
-        let mut folded = init;
-        loop {
-            let walk = self.walk;
-            let message = |raw| walk.message(raw);
-            folded = walk.records.filter_map(message).fold(folded, &mut fold);
-            match self.in_next_batch() {
-                Some(next) => self = next,
-                None => return folded,
+            if !self.enter_next_batch() {
+                *self = self.clone().in_next_part()?;
             }
         }
     }
@@ -289,7 +256,7 @@ impl<'r> Message<'r> {
 
     /// Tells who set the timestamp.
     pub fn timestamp_type(&self) -> TimestampType {
-        self.timestamp_type
+        timestamp_type(self.front)
     }
 
     /// Gives the key; `None` if it is null.
@@ -309,17 +276,13 @@ impl<'r> Message<'r> {
 
     /// Gives the epoch of the leader that appended the record; −1 if none is on record.
     pub fn leader_epoch(&self) -> i32 {
-        self.leader_epoch
+        self.front.leader_epoch()
     }
 
     /// Makes a message of its own that keeps the memory it points into.
     pub fn detach(&self) -> OwnedMessage {
         let memory = self.part.fetched.memory();
-        let start = memory.all().as_ptr() as usize;
-        let range = |bytes: &[u8]| {
-            let at = bytes.as_ptr() as usize - start;
-            at..at + bytes.len()
-        };
+        let range = |bytes: &[u8]| memory.range_of(bytes);
         OwnedMessage {
             source: Arc::clone(&self.part.source),
             memory: memory.clone(),
@@ -328,8 +291,8 @@ impl<'r> Message<'r> {
             headers: range(self.raw.headers.bytes),
             offset: self.raw.offset,
             timestamp_ms: self.raw.timestamp_ms,
-            timestamp_type: self.timestamp_type,
-            leader_epoch: self.leader_epoch,
+            timestamp_type: self.timestamp_type(),
+            leader_epoch: self.leader_epoch(),
             _lease: self.part.lease.clone(),
         }
     }
@@ -342,6 +305,27 @@ impl fmt::Debug for Message<'_> {
 }
 
 impl OwnedMessage {
+    /// Makes the message of a record that was found by its offset.
+    #[inline]
+    pub(crate) fn at(source: Arc<TopicPartition>, point: &Point) -> Option<OwnedMessage> {
+        let view = point.view();
+        let mut records = point.records()?;
+        let front = records.front();
+        let raw = records.next()?;
+        Some(OwnedMessage {
+            source,
+            memory: Memory::Mapped(view.clone()),
+            key: raw.key.map(|key| view.range_of(key)),
+            value: raw.value.map(|value| view.range_of(value)),
+            headers: view.range_of(raw.headers.bytes),
+            offset: raw.offset,
+            timestamp_ms: raw.timestamp_ms,
+            timestamp_type: timestamp_type(front),
+            leader_epoch: front.leader_epoch(),
+            _lease: None,
+        })
+    }
+
     /// Gives the topic's name.
     pub fn topic(&self) -> &str {
         self.source.topic().name()
@@ -397,6 +381,14 @@ impl OwnedMessage {
 impl fmt::Debug for OwnedMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show(f, self.topic_partition(), self.offset(), self.key(), self.value())
+    }
+}
+
+fn timestamp_type(front: Front<'_>) -> TimestampType {
+    if front.attributes().is_log_append_time() {
+        TimestampType::LogAppendTime
+    } else {
+        TimestampType::CreateTime
     }
 }
 

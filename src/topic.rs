@@ -5,6 +5,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use crate::config::ConfigEntry;
 #[cfg(doc)]
@@ -43,10 +44,18 @@ pub struct Topic {
 /// assert!(orders.partition(2).is_err());
 /// # Ok::<(), ottla::Error>(())
 /// ```
-#[derive(Clone, Debug)]
 pub struct TopicPartition {
     topic: Topic,
     partition: u32,
+    /// Made by the first read of a single record.
+    reading: OnceLock<Reading>,
+}
+
+/// What each read of a single record through one handle needs.
+struct Reading {
+    /// Counted by itself: every record that is kept holds it.
+    source: Arc<TopicPartition>,
+    open: Arc<Partition>,
 }
 
 /// What a topic is like: its id, its configuration, the state of its partitions.
@@ -116,13 +125,13 @@ impl Topic {
     /// * [`Error::UnknownPartition`] if there is none of this number.
     pub fn partition(&self, partition: u32) -> Result<TopicPartition> {
         self.state.slot(partition)?;
-        Ok(TopicPartition { topic: self.clone(), partition })
+        Ok(TopicPartition::of(self.clone(), partition))
     }
 
     /// Gives all partitions, in order.
     pub fn partitions(&self) -> Vec<TopicPartition> {
         (0..self.partition_count())
-            .map(|partition| TopicPartition { topic: self.clone(), partition })
+            .map(|partition| TopicPartition::of(self.clone(), partition))
             .collect()
     }
 
@@ -234,7 +243,11 @@ impl TopicPartition {
         keep_open: KeepOpen,
         partition: u32,
     ) -> TopicPartition {
-        TopicPartition { topic: Topic::new(state, topics, keep_open), partition }
+        TopicPartition::of(Topic::new(state, topics, keep_open), partition)
+    }
+
+    fn of(topic: Topic, partition: u32) -> TopicPartition {
+        TopicPartition { topic, partition, reading: OnceLock::new() }
     }
 
     /// Gives the topic.
@@ -270,9 +283,40 @@ impl TopicPartition {
         open.offset_for_time(timestamp_ms)
     }
 
+    /// Gives the log to a read of a single record, and what its message holds; found once for each handle.
+    #[inline]
+    pub(crate) fn for_reading(&self) -> Result<(&Arc<TopicPartition>, &Partition)> {
+        self.topic.topics.refuse_if_closed()?;
+        self.topic.state.refuse_if_deleted()?;
+        let reading = match self.reading.get() {
+            Some(reading) => reading,
+            None => {
+                let open = self.open()?;
+                self.reading.get_or_init(|| Reading { source: Arc::new(self.clone()), open })
+            }
+        };
+        Ok((&reading.source, &reading.open))
+    }
+
     pub(crate) fn open(&self) -> Result<Arc<Partition>> {
         self.topic.state.refuse_if_deleted()?;
         self.topic.state.open_partition(self.partition)
+    }
+}
+
+impl Clone for TopicPartition {
+    fn clone(&self) -> TopicPartition {
+        // What is read through each handle is counted by itself.
+        TopicPartition::of(self.topic.clone(), self.partition)
+    }
+}
+
+impl fmt::Debug for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TopicPartition")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .finish()
     }
 }
 

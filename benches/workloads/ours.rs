@@ -166,9 +166,7 @@ impl Log for OttlaLog {
     }
 
     fn points(&self) -> Outcome<Box<dyn Points + '_>> {
-        let partition = &self.partitions[0];
-        let consumer = self.store.consumer().max_poll_records(1).assign([partition])?;
-        Ok(Box::new(OttlaPoints { consumer, partition: partition.clone() }))
+        Ok(Box::new(OttlaPoints { partition: self.partitions[0].clone() }))
     }
 
     fn tail(&self) -> Outcome<Box<dyn Tail + Send + '_>> {
@@ -209,21 +207,18 @@ impl Scan for OttlaScan {
 }
 
 struct OttlaPoints {
-    consumer: Consumer,
     partition: TopicPartition,
 }
 
 impl Points for OttlaPoints {
     fn read(&mut self, index: u64, touch: &mut Touch) -> Outcome {
         let offset = i64::try_from(index)?;
-        self.consumer.seek(&self.partition, offset)?;
-        let records = self.consumer.poll(Duration::ZERO)?;
-        match records.iter().next() {
-            Some(message) if message.offset() == offset => {
+        match self.partition.read(offset)? {
+            Some(message) => {
                 touch.take(message.value().unwrap_or_default());
                 Ok(())
             }
-            _ => Err(Failure::Failed(format!("there is no record at offset {offset}"))),
+            None => Err(Failure::Failed(format!("there is no record at offset {offset}"))),
         }
     }
 }

@@ -53,12 +53,14 @@
 //! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
 //! | `storage/verified.rs` | what of a segment has been checked since it was opened |
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
+//! | `storage/marks.rs` | where records lie in large batches that reads of single records came to |
 //! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
 //! | `storage/file_name.rs` | every file name, spelled and parsed |
 //! | `storage/gaps.rs` | `Gaps`: where offsets may be missing; the mark that says so before they are |
 //! | `storage/swap.rs` | how a segment that compaction wrote takes the place of others |
 //! | `storage/segment_files.rs` | the files of one segment: where they are, made, removed |
 //! | `storage/segment.rs` | one segment: read at an offset, look up a time |
+//! | `storage/point.rs` | one record of a segment, found by its offset |
 //! | `storage/indexes.rs` | a segment's two indexes together: noted batch by batch, written when it ends |
 //! | `storage/parked_indexes.rs` | what is kept of them while nobody appends: the front is in the files |
 //! | `storage/scan.rs` | a walk over a segment through `pread` that believes nothing: for recovery and inspection |
@@ -84,6 +86,7 @@
 //! | `partition/fetch/packed.rs` | the same of compressed batches, from the buffer they were unpacked into |
 //! | `partition/unpacking.rs` | `Memory`: where records lie that were read; buffers that are used again |
 //! | `partition/walk.rs` | a walk over a whole log, control batches and damage included |
+//! | `partition/point.rs` | one record of a log, found by its offset |
 //! | `partition/watermarks.rs` | log start, log end, durable end; the doorbells |
 //! | `partition/shown.rs` | `Shown`: what is looked at again and again, in a cache line of its own |
 //! | `partition/sync.rs` | `SyncGate`: group commit |
@@ -181,6 +184,7 @@
 //! | `spin.rs` | `Spin`: whether to look again for a moment before sleeping, learnt from how it went |
 //! | `wakeup.rs` | `Wakeup`: what ends a consumer's wait from another thread |
 //! | `records.rs` | `Records`, `Message`: what a poll returns, borrowed |
+//! | `point_read.rs` | `TopicPartition::read`: one record by its offset, without a consumer |
 //! | `inspect/mod.rs` | a read-only look at a directory |
 //! | `inspect/check/mod.rs` | verify everything |
 //! | `inspect/check/segment.rs` | verify one segment with its indexes |
@@ -247,6 +251,16 @@
 //! consumer/commits.rs    what was dealt with: first everything below it is made durable,
 //! coordinator/offsets_log.rs   then it is appended to `__consumer_offsets`,
 //! partition/sync.rs      and made durable by one sync for all who commit
+//! ```
+//!
+//! A single record by its offset:
+//!
+//! ```text
+//! point_read.rs      the handle's partition, found once
+//! partition/segments.rs  which segment holds the offset
+//! storage/point.rs   one look-up in the index, a short walk over headers; where anything is out of order,
+//! storage/segment.rs   the careful walk; then checksum and structure, unless they were checked
+//! storage/marks.rs   where in a large batch the record lies, about; a short walk over records
 //! ```
 //!
 //! [`Records`](crate::Records) own what they point into. They outlive the next poll, the consumer and the segment's
@@ -392,6 +406,7 @@
 //! | repeatable | `partition/recovery.rs` | every step of recovery can be cut short and done again |
 //! | bounded unpacking | `format/compression/mod.rs` | no batch is unpacked to more than a bound, whatever it says of itself |
 //! | verified | `format/decode.rs` | records are handed out only of a batch whose structure was checked; safety does not rest on it |
+//! | marked | `storage/marks.rs` | a batch with marks passed every check at exactly its position, through this opening of the segment |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
 //! | latest stays | `partition/compaction.rs` | what compaction leaves out was superseded, or may go |
 //! | one swap | `storage/swap.rs` | an open can tell an unfinished swap from a whole one |

@@ -248,7 +248,8 @@
 //! A batch is verified before any of its records is handed out: checksum, structure, and that offsets continue. Checksum
 //! and structure are verified once for each opening of its segment, and not for what this store appended to the segment
 //! that is still being written; damage that reaches bytes already checked is found by the next opening, or by
-//! [`inspect::check`](crate::inspect::check). A consumer built with `check_crcs(false)` goes without the checksum. A
+//! [`inspect::check`](crate::inspect::check). A [read of a single record](crate::TopicPartition::read) verifies the batch
+//! it lies in, too. A consumer built with `check_crcs(false)` goes without the checksum. A
 //! batch that fails is [`Error::Corrupt`](crate::Error::Corrupt) with the file, the byte, and, if a whole batch is found
 //! behind it, the offset to [`seek`](crate::Consumer::seek) to. The consumer's position stays in front of the damage; its
 //! other partitions are read on. Damage to a record's bytes on the disk therefore never becomes a wrong record. The one

@@ -110,6 +110,15 @@
 //! # Ok::<(), ottla::Error>(())
 //! ```
 //!
+//! # Single records
+//!
+//! [`TopicPartition::read`](crate::TopicPartition::read) is for records whose offsets are known: 1.2 to 1.3 times as
+//! fast as `seek` and `poll` where records are batches of their own, 20 times in batches of 64 KiB, and allocates nothing
+//! in the long run. `index.interval.bytes` bounds the headers it walks over. In
+//! batches of 8 KiB and more the first read leaves marks, some 4 bytes for each KiB, so that later ones sum nothing and
+//! walk a KiB. They count with the indexes of segments held open, and go with them. Smaller batches that an index leads
+//! to are summed each time.
+//!
 //! # Many partitions
 //!
 //! A partition that nobody uses costs no descriptor and no mapping, and a few KiB of memory. The first append opens one
@@ -141,4 +150,9 @@
 //!   That it writes zeros as well: left, since two writes to one file take turns.
 //! * Batches of 4 KiB and more are written, not stored: kept. 2.4 times at 64 KiB.
 //! * A batch builder that keeps its buffer up to 1 MiB instead of 256 KiB: kept, 2.6 times for batches of 1 MiB.
+//! * Checksums in pieces of 6 KiB instead of stretches of 24 KiB: kept, 1.4 times where the bytes lie in memory, none where
+//!   their pages are mapped for the first time, which then costs as much as the sum.
+//! * `MADV_POPULATE_READ` before a scan, whole or in pieces: left, 0.5 to 0.9 times. Pages written in pieces of 1 MiB are
+//!   mapped about eight times as fast as those written in pieces of 64 KiB.
+//! * Fetching ahead by instruction while summing: left, 0.5 to 0.9 times.
 //! * A background sync every 8 MiB instead of every 64 MiB: left, 0.8 times (before sealing was in the background).

@@ -7,6 +7,7 @@
 
 use crate::format::header;
 use crate::format::header::BatchHeader;
+use crate::format::header::Front;
 use crate::format::header::HeaderFault;
 use crate::format::header::field;
 use crate::format::varint;
@@ -16,7 +17,7 @@ use crate::record::Header;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch<'a> {
     header: BatchHeader,
-    records: &'a [u8],
+    records: RawRecords<'a>,
 }
 
 /// One record of a batch, borrowed from its bytes.
@@ -67,28 +68,50 @@ pub(crate) fn header_at(bytes: &[u8]) -> Result<BatchHeader, HeaderFault> {
 /// Tells whether the checksum of the batch at the front of `bytes` holds.
 #[inline]
 pub(crate) fn checksum_holds(header: &BatchHeader, bytes: &[u8]) -> bool {
-    crc32c::crc32c(&bytes[field::CHECKSUM.end..header.len()]) == header.checksum
+    checksum(&bytes[field::CHECKSUM.end..header.len()]) == header.checksum
 }
+
+/// Sums bytes that most likely lie in memory, not in a cache of the processor.
+///
+/// Long stretches would be summed at three places 8 KiB apart in turn, each of which runs into the end of a page at
+/// the same time, where the processor stops fetching ahead. In pieces the three are close together: 1.4 times as fast.
+#[inline]
+fn checksum(bytes: &[u8]) -> u32 {
+    if bytes.len() <= PIECE_LEN {
+        return crc32c::crc32c(bytes);
+    }
+    // Pieces begin on whole words: the bytes in front of a word are summed one by one.
+    let (front, rest) = bytes.split_at(bytes.as_ptr().align_offset(8).min(PIECE_LEN));
+    let sum = crc32c::crc32c(front);
+    rest.chunks(PIECE_LEN).fold(sum, crc32c::crc32c_append)
+}
+
+/// A multiple of what is summed at three places in turn, 768 bytes, and less than what is at places far apart.
+const PIECE_LEN: usize = 8 * 768;
 
 /// Checks the inside of the batch at the front of `bytes`, whose header was checked: every length, count
 /// and offset of every record. One pass, without the checksum.
 ///
 /// A control batch is checked like any other; a compressed one is refused, its records cannot be seen before it is
 /// unpacked.
+#[inline]
 pub(crate) fn check_structure(header: &BatchHeader, bytes: &[u8]) -> Result<(), BatchFault> {
     if header.is_packed() {
         return Err(BatchFault::Compressed(header.attributes.compression().unwrap_or("none")));
     }
-    check_records(header, &bytes[header::LEN..header.len()]).map_err(BatchFault::Record)
+    let records = &bytes[header::LEN..header.len()];
+    check_records(header.record_count, header.last_offset_delta, records)
+        .map_err(BatchFault::Record)
 }
 
-fn check_records(header: &BatchHeader, mut bytes: &[u8]) -> Result<(), &'static str> {
+fn check_records(count: i32, delta_max: i32, mut bytes: &[u8]) -> Result<(), &'static str> {
     let mut stride = 0;
     let mut delta_min = 0_i64;
-    let delta_max = i64::from(header.last_offset_delta);
-    for _ in 0..header.record_count {
-        let body = take_like(&mut bytes, &mut stride);
-        let record = body.and_then(fields).ok_or("a record is cut off or overlong")?;
+    let delta_max = i64::from(delta_max);
+    for _ in 0..count {
+        let taken = take_short(bytes, Some(&mut stride)).or_else(|| take_any(bytes));
+        let (record, behind) = taken.ok_or("a record is cut off or overlong")?;
+        bytes = behind;
         let delta = i64::from(record.offset_delta);
         if delta < delta_min || delta > delta_max {
             return Err("record offsets do not ascend within the batch");
@@ -126,14 +149,19 @@ impl<'a> Batch<'a> {
             return Err(BatchFault::Checksum);
         }
         check_structure(&header, bytes)?;
-        Ok(Batch { header, records: &bytes[header::LEN..header.len()] })
+        Batch::of(header, bytes).ok_or(BatchFault::Header(HeaderFault::CutOff))
     }
 
     /// Gives the batch at the front of bytes that were checked before; `None` where there is none.
     #[inline]
     pub(crate) fn verified(bytes: &'a [u8]) -> Option<Batch<'a>> {
-        let header = header_at(bytes).ok()?;
-        Some(Batch { header, records: &bytes[header::LEN..header.len()] })
+        Batch::of(header_at(bytes).ok()?, bytes)
+    }
+
+    #[inline]
+    fn of(header: BatchHeader, bytes: &'a [u8]) -> Option<Batch<'a>> {
+        let (records, _) = RawRecords::split(bytes)?;
+        Some(Batch { header, records })
     }
 
     #[inline]
@@ -143,17 +171,7 @@ impl<'a> Batch<'a> {
 
     #[inline]
     pub(crate) fn records(&self) -> RawRecords<'a> {
-        RawRecords {
-            left: self.header.record_count,
-            bytes: self.records,
-            base_offset: self.header.base_offset,
-            base_timestamp_ms: self.header.base_timestamp_ms,
-            append_time_ms: self
-                .header
-                .attributes
-                .is_log_append_time()
-                .then_some(self.header.max_timestamp_ms),
-        }
+        self.records
     }
 }
 
@@ -162,16 +180,30 @@ impl<'a> Batch<'a> {
 pub(crate) struct RawRecords<'a> {
     left: i32,
     bytes: &'a [u8],
-    base_offset: i64,
-    base_timestamp_ms: i64,
-    append_time_ms: Option<i64>,
+    front: Front<'a>,
 }
 
 impl<'a> RawRecords<'a> {
+    /// Gives the records of the batch at the front of bytes that were checked before, and what lies behind it; `None`
+    /// where there is none. Of the header no more is read than that takes.
+    #[inline(always)]
+    pub(crate) fn split(bytes: &'a [u8]) -> Option<(RawRecords<'a>, &'a [u8])> {
+        let front = Front::at(bytes)?;
+        let (batch, behind) = bytes.split_at_checked(front.len()?)?;
+        let records = batch.get(header::LEN..)?;
+        Some((RawRecords { left: front.record_count(), bytes: records, front }, behind))
+    }
+
     /// Gives how many records follow.
     #[inline]
     pub(crate) fn left(&self) -> usize {
         self.left.max(0) as usize
+    }
+
+    /// Gives the front of the batch.
+    #[inline]
+    pub(crate) fn front(&self) -> Front<'a> {
+        self.front
     }
 
     /// Gives the bytes of the records that follow.
@@ -227,16 +259,21 @@ impl<'a> Iterator for RawRecords<'a> {
             return None;
         }
         // By the invariant (verified) every record is whole; over anything else the walk ends here.
-        let Some(record) = take_body(&mut self.bytes).and_then(fields) else {
+        let taken = take_short(self.bytes, None).or_else(|| take_any(self.bytes));
+        let Some((record, behind)) = taken else {
             self.left = 0;
             return None;
         };
+        self.bytes = behind;
         self.left -= 1;
+        let front = self.front;
         Some(RawRecord {
-            offset: self.base_offset.wrapping_add(i64::from(record.offset_delta)),
-            timestamp_ms: self
-                .append_time_ms
-                .unwrap_or_else(|| self.base_timestamp_ms.wrapping_add(record.timestamp_delta)),
+            offset: front.base_offset().wrapping_add(i64::from(record.offset_delta)),
+            timestamp_ms: if front.attributes().is_log_append_time() {
+                front.max_timestamp_ms()
+            } else {
+                front.base_timestamp_ms().wrapping_add(record.timestamp_delta)
+            },
             key: record.key,
             value: record.value,
             headers: record.headers,
@@ -264,6 +301,81 @@ struct EncodedRecord<'a> {
     headers: RawHeaders<'a>,
 }
 
+/// Takes a record as most are: no number in it takes more than two bytes, and it has a value.
+///
+/// Without a copy, and without a look at how many bytes are left but for the one at the front. With `stride`, the
+/// length of the record before, as [`take_like`].
+#[inline(always)]
+fn take_short<'a>(
+    bytes: &'a [u8],
+    stride: Option<&mut usize>,
+) -> Option<(EncodedRecord<'a>, &'a [u8])> {
+    let window = bytes.first_chunk::<WINDOW_LEN>()?;
+    let mut at = 0;
+    let len = short(window, &mut at)?;
+    let mut end = at + (len >> 1) as usize;
+    if let Some(stride) = stride {
+        stride_like(end, stride);
+        end = *stride;
+    }
+    at += ATTRIBUTES_LEN;
+    let timestamp_delta = short(window, &mut at)?;
+    let offset_delta = short(window, &mut at)?;
+    let key_len = short(window, &mut at)?;
+    let (record, behind) = bytes.split_at_checked(end)?;
+    let (key, value_len, value_at);
+    if key_len == NULL {
+        key = None;
+        value_len = short(window, &mut at)?;
+        value_at = at;
+    } else {
+        let key_end = at + (key_len >> 1) as usize;
+        key = Some(record.get(at..key_end)?);
+        at = 0;
+        value_len = short(record.get(key_end..)?.first_chunk::<2>()?, &mut at)?;
+        value_at = key_end + at;
+    }
+    // An odd number is negative.
+    if (len | value_len) & 1 != 0 || (key_len & 1 != 0 && key_len != NULL) {
+        return None;
+    }
+    let (value, headers) = record.get(value_at..)?.split_at_checked((value_len >> 1) as usize)?;
+    let record = EncodedRecord {
+        timestamp_delta: i64::from(varint::unzigzag(timestamp_delta)),
+        offset_delta: varint::unzigzag(offset_delta),
+        key,
+        value: Some(value),
+        headers: RawHeaders { bytes: headers },
+    };
+    Some((record, behind))
+}
+
+/// Reads a number of one or two bytes, still in zigzag, and moves `at` behind it; `None` if it is longer.
+#[inline(always)]
+fn short<const N: usize>(window: &[u8; N], at: &mut usize) -> Option<u32> {
+    let first = u32::from(window[*at % N]);
+    *at += 1;
+    if first < 0x80 {
+        return Some(first);
+    }
+    let second = u32::from(window[*at % N]);
+    *at += 1;
+    (second < 0x80).then_some(first & 0x7f | second << 7)
+}
+
+/// Takes any record. By value, so that a caller's loop keeps its state in registers.
+#[inline(never)]
+fn take_any(mut bytes: &[u8]) -> Option<(EncodedRecord<'_>, &[u8])> {
+    let record = take_body(&mut bytes).and_then(fields)?;
+    Some((record, bytes))
+}
+
+/// Length, attributes, two deltas, two more lengths, of up to two bytes each: no more than eleven.
+const WINDOW_LEN: usize = 16;
+const ATTRIBUTES_LEN: usize = 1;
+/// The length that stands for null, as it is encoded.
+const NULL: u32 = 1;
+
 /// Takes a record, without the length in front of it.
 #[inline(always)]
 fn take_body<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
@@ -281,12 +393,18 @@ fn take_body<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 #[inline(always)]
 fn take_like<'a>(bytes: &mut &'a [u8], stride: &mut usize) -> Option<&'a [u8]> {
     let len = usize::try_from(varint::read_i32(bytes)?).ok()?;
-    if len != *stride {
-        *stride = changed(len);
-    }
+    stride_like(len, stride);
     let (body, rest) = bytes.split_at_checked(*stride)?;
     *bytes = rest;
     Some(body)
+}
+
+/// Makes the stride what was found, by a comparison and not by a copy; see [`take_like`].
+#[inline(always)]
+pub(crate) fn stride_like(found: usize, stride: &mut usize) {
+    if found != *stride {
+        *stride = changed(found);
+    }
 }
 
 /// Gives `len`, and keeps the compiler from seeing so: it would undo the comparison in [`take_like`].

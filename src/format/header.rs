@@ -22,22 +22,112 @@ pub(crate) struct BatchHeader {
     pub(crate) record_count: i32,
 }
 
+/// The first 61 bytes of a batch where they lie: each field is read when it is asked for, and believed by nobody
+/// before [`BatchHeader::check`] was.
+#[derive(Clone, Copy)]
+pub(crate) struct Front<'a>(&'a [u8; LEN]);
+
+impl<'a> Front<'a> {
+    /// Gives the front of the batch at the front of `bytes`; `None` if it is cut off.
+    #[inline]
+    pub(crate) fn at(bytes: &'a [u8]) -> Option<Front<'a>> {
+        bytes.first_chunk().map(Front)
+    }
+
+    #[inline]
+    pub(crate) fn base_offset(self) -> i64 {
+        i64::from_be_bytes(at(self.0, field::BASE_OFFSET))
+    }
+
+    #[inline]
+    pub(crate) fn length(self) -> i32 {
+        i32::from_be_bytes(at(self.0, field::LENGTH))
+    }
+
+    #[inline]
+    pub(crate) fn leader_epoch(self) -> i32 {
+        i32::from_be_bytes(at(self.0, field::LEADER_EPOCH))
+    }
+
+    #[inline]
+    pub(crate) fn magic(self) -> i8 {
+        i8::from_be_bytes(at(self.0, field::MAGIC))
+    }
+
+    #[inline]
+    pub(crate) fn checksum(self) -> u32 {
+        u32::from_be_bytes(at(self.0, field::CHECKSUM))
+    }
+
+    #[inline]
+    pub(crate) fn attributes(self) -> Attributes {
+        Attributes(i16::from_be_bytes(at(self.0, field::ATTRIBUTES)))
+    }
+
+    #[inline]
+    pub(crate) fn last_offset_delta(self) -> i32 {
+        i32::from_be_bytes(at(self.0, field::LAST_OFFSET_DELTA))
+    }
+
+    #[inline]
+    pub(crate) fn base_timestamp_ms(self) -> i64 {
+        i64::from_be_bytes(at(self.0, field::BASE_TIMESTAMP))
+    }
+
+    #[inline]
+    pub(crate) fn max_timestamp_ms(self) -> i64 {
+        i64::from_be_bytes(at(self.0, field::MAX_TIMESTAMP))
+    }
+
+    #[inline]
+    pub(crate) fn record_count(self) -> i32 {
+        i32::from_be_bytes(at(self.0, field::RECORD_COUNT))
+    }
+
+    /// As [`BatchHeader::is_dense`].
+    #[inline]
+    pub(crate) fn is_dense(self) -> bool {
+        self.record_count() == self.last_offset_delta().wrapping_add(1)
+    }
+
+    /// Gives the size of the whole batch in bytes; `None` if it cannot be one.
+    #[inline]
+    pub(crate) fn len(self) -> Option<usize> {
+        let length = self.length();
+        (length >= LENGTH_MIN).then_some(length as usize + LENGTH_EXCLUDES)
+    }
+}
+
+impl Default for Front<'_> {
+    fn default() -> Self {
+        Front(&[0; LEN])
+    }
+}
+
+impl std::fmt::Debug for Front<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        BatchHeader::read(self.0).fmt(f)
+    }
+}
+
 impl BatchHeader {
+    #[inline]
     pub(crate) fn read(bytes: &[u8; LEN]) -> BatchHeader {
+        let front = Front(bytes);
         BatchHeader {
-            base_offset: i64::from_be_bytes(at(bytes, field::BASE_OFFSET)),
-            length: i32::from_be_bytes(at(bytes, field::LENGTH)),
-            leader_epoch: i32::from_be_bytes(at(bytes, field::LEADER_EPOCH)),
-            magic: i8::from_be_bytes(at(bytes, field::MAGIC)),
-            checksum: u32::from_be_bytes(at(bytes, field::CHECKSUM)),
-            attributes: Attributes(i16::from_be_bytes(at(bytes, field::ATTRIBUTES))),
-            last_offset_delta: i32::from_be_bytes(at(bytes, field::LAST_OFFSET_DELTA)),
-            base_timestamp_ms: i64::from_be_bytes(at(bytes, field::BASE_TIMESTAMP)),
-            max_timestamp_ms: i64::from_be_bytes(at(bytes, field::MAX_TIMESTAMP)),
+            base_offset: front.base_offset(),
+            length: front.length(),
+            leader_epoch: front.leader_epoch(),
+            magic: front.magic(),
+            checksum: front.checksum(),
+            attributes: front.attributes(),
+            last_offset_delta: front.last_offset_delta(),
+            base_timestamp_ms: front.base_timestamp_ms(),
+            max_timestamp_ms: front.max_timestamp_ms(),
             producer_id: i64::from_be_bytes(at(bytes, field::PRODUCER_ID)),
             producer_epoch: i16::from_be_bytes(at(bytes, field::PRODUCER_EPOCH)),
             base_sequence: i32::from_be_bytes(at(bytes, field::BASE_SEQUENCE)),
-            record_count: i32::from_be_bytes(at(bytes, field::RECORD_COUNT)),
+            record_count: front.record_count(),
         }
     }
 
@@ -149,6 +239,7 @@ impl Attributes {
     const DELETE_HORIZON: i16 = 1 << 6;
 
     /// Gives the name of the codec, `None` if the records are not compressed.
+    #[inline]
     pub(crate) fn compression(self) -> Option<&'static str> {
         match self.codec() {
             0 => None,
@@ -161,6 +252,7 @@ impl Attributes {
     }
 
     /// Gives the number of the codec, 0 if the records are not compressed.
+    #[inline]
     pub(crate) fn codec(self) -> u8 {
         (self.0 & Self::CODEC) as u8
     }
@@ -170,6 +262,13 @@ impl Attributes {
         Attributes(self.0 & !Self::CODEC)
     }
 
+    /// Tells whether the records lie there as they are, and are for readers.
+    #[inline]
+    pub(crate) fn is_plain(self) -> bool {
+        self.0 & (Self::CODEC | Self::CONTROL) == 0
+    }
+
+    #[inline]
     pub(crate) fn is_log_append_time(self) -> bool {
         self.0 & Self::LOG_APPEND_TIME != 0
     }
@@ -178,6 +277,7 @@ impl Attributes {
         self.0 & Self::TRANSACTIONAL != 0
     }
 
+    #[inline]
     pub(crate) fn is_control(self) -> bool {
         self.0 & Self::CONTROL != 0
     }
@@ -226,6 +326,7 @@ const _: () = assert!(field::RECORD_COUNT.end == LEN);
 const _: () = assert!(field::LENGTH.end == field::LEADER_EPOCH.start);
 const _: () = assert!(field::CHECKSUM.end == field::ATTRIBUTES.start);
 
+#[inline]
 fn at<const N: usize>(bytes: &[u8; LEN], range: Range<usize>) -> [u8; N] {
     bytes[range].try_into().expect("every field constant has the width of its type")
 }

@@ -30,44 +30,46 @@ pub(crate) fn len_i64(value: i64) -> usize {
 /// Takes a 32-bit value off the front of `bytes`; `None` if it is cut off or does not fit.
 #[inline(always)]
 pub(crate) fn read_i32(bytes: &mut &[u8]) -> Option<i32> {
-    // Nearly all values take one or two bytes; a branch for each lets the processor run ahead.
-    let raw = match **bytes {
-        [first @ ..=0x7f, ref rest @ ..] => {
-            *bytes = rest;
-            u32::from(first)
-        }
-        [first, second @ ..=0x7f, ref rest @ ..] => {
-            *bytes = rest;
-            u32::from(first & 0x7f) | u32::from(second) << 7
-        }
-        _ => {
-            let (value, rest) = read_long(bytes, 5)?;
-            *bytes = rest;
-            u32::try_from(value).ok()?
-        }
-    };
-    Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
+    if let Some(raw) = read_short(bytes) {
+        return Some(unzigzag(raw));
+    }
+    let (value, rest) = read_long(bytes, 5)?;
+    *bytes = rest;
+    Some(unzigzag(u32::try_from(value).ok()?))
 }
 
 /// Takes a 64-bit value off the front of `bytes`; `None` if it is cut off or does not fit.
 #[inline(always)]
 pub(crate) fn read_i64(bytes: &mut &[u8]) -> Option<i64> {
-    let raw = match **bytes {
+    if let Some(raw) = read_short(bytes) {
+        return Some(i64::from(unzigzag(raw)));
+    }
+    let (raw, rest) = read_long(bytes, 10)?;
+    *bytes = rest;
+    Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
+}
+
+/// Takes a value of one or two bytes off the front, still in zigzag; `None` if it is longer or cut off.
+#[inline(always)]
+pub(crate) fn read_short(bytes: &mut &[u8]) -> Option<u32> {
+    // Nearly all values take one or two bytes; a branch for each lets the processor run ahead.
+    match **bytes {
         [first @ ..=0x7f, ref rest @ ..] => {
             *bytes = rest;
-            u64::from(first)
+            Some(u32::from(first))
         }
         [first, second @ ..=0x7f, ref rest @ ..] => {
             *bytes = rest;
-            u64::from(first & 0x7f) | u64::from(second) << 7
+            Some(u32::from(first & 0x7f) | u32::from(second) << 7)
         }
-        _ => {
-            let (value, rest) = read_long(bytes, 10)?;
-            *bytes = rest;
-            value
-        }
-    };
-    Some((raw >> 1) as i64 ^ -((raw & 1) as i64))
+        _ => None,
+    }
+}
+
+/// Undoes the zigzag: 0, 1, 2, 3 stand for 0, −1, 1, −2.
+#[inline(always)]
+pub(crate) fn unzigzag(raw: u32) -> i32 {
+    (raw >> 1) as i32 ^ -((raw & 1) as i32)
 }
 
 /// Takes an unsigned 32-bit value off the front of `bytes`; `None` if it is cut off or does not fit.

@@ -12,9 +12,11 @@ use crate::format::decode::BatchFault;
 use crate::format::decode::RawRecords;
 use crate::format::header;
 use crate::format::header::BatchHeader;
+use crate::format::header::Front;
 use crate::partition::Partition;
 use crate::partition::unpacking::Memory;
 use crate::partition::unpacking::Unpacking;
+use crate::storage::map::View;
 use crate::storage::scan::Continuity;
 use crate::storage::segment::OpenSegment;
 use crate::storage::verified::Checks;
@@ -120,14 +122,14 @@ impl Fetched {
 
     /// Gives offset and timestamp of the first record that was asked for.
     pub(crate) fn first_record(&self) -> Option<(i64, i64)> {
-        let batch = Batch::verified(self.bytes())?;
-        let first = self.records_of_first(&batch).next()?;
+        let (first, _) = RawRecords::split(self.bytes())?;
+        let first = self.rest_of_first(first).next()?;
         Some((first.offset, first.timestamp_ms))
     }
 
     /// Gives the records of the first batch that were asked for; those behind the last one are not cut off.
-    pub(crate) fn records_of_first<'b>(&self, first: &Batch<'b>) -> RawRecords<'b> {
-        first.records().resumed(self.first.count, self.first.len)
+    pub(crate) fn rest_of_first<'b>(&self, first: RawRecords<'b>) -> RawRecords<'b> {
+        first.resumed(self.first.count, self.first.len)
     }
 }
 
@@ -258,6 +260,16 @@ impl Partition {
     }
 }
 
+/// What a read has taken so far.
+#[derive(Clone, Copy, Debug, Default)]
+struct Taken {
+    /// The first batch with records for the reader: where it begins and what is wanted of it.
+    first: Option<(usize, Rest)>,
+    /// Where the last one ends.
+    end: usize,
+    record_count: usize,
+}
+
 /// What a read asks of the place it begins at.
 struct Request {
     limits: Limits,
@@ -296,28 +308,32 @@ impl Place {
         };
         let first_wanted = *position;
         let mut run = Run::begin(open, request.checks, self.byte_position);
-        let mut continuity = Continuity { expected: self.expected, gaps_below: request.gaps_below };
-        // The first batch with records for the reader: where it begins and what is wanted of it.
-        let mut first: Option<(usize, Rest)> = None;
-        let mut record_count = 0;
-        let mut end = self.byte_position as usize;
+        let mut taken = Taken::default();
         loop {
+            if self.standing == Standing::Walked && self.rest.is_none() {
+                let before = taken.record_count;
+                self.take_plain(&view, &mut run, first_wanted, request, &mut taken);
+                if taken.record_count > before {
+                    *position = self.expected;
+                }
+            }
             let bytes = view.from(self.byte_position);
-            if bytes.is_empty() || record_count == request.limits.records {
+            if bytes.is_empty() || taken.record_count == request.limits.records {
                 break;
             }
+            let continuity = Continuity { expected: self.expected, gaps_below: request.gaps_below };
             let header = match run.check(self.byte_position, bytes, &continuity, self.standing) {
                 Ok(header) => header,
                 // What was met before the fault is brought first; the next read meets it again.
-                Err(_) if record_count > 0 => break,
+                Err(_) if taken.record_count > 0 => break,
                 Err(fault) => {
                     run.note();
-                    return Err(open.fault_error(self.byte_position, fault, continuity.expected));
+                    return Err(open.fault_error(self.byte_position, fault, self.expected));
                 }
             };
             if header.is_packed() && !header.attributes.is_control() {
                 // What is unpacked lies elsewhere, so it is the next read's.
-                if record_count > 0 {
+                if taken.record_count > 0 {
                     break;
                 }
                 run.note();
@@ -325,24 +341,23 @@ impl Place {
             }
             let batch_start = self.byte_position as usize;
             let batch_end = batch_start + header.len();
-            let taken = first.map_or(0, |(start, _)| batch_end - start);
             run.end = batch_end as u64;
-            if header.last_offset() >= request.bound || taken > request.limits.bytes {
+            let len = taken.first.map_or(0, |(start, _)| batch_end - start);
+            if header.last_offset() >= request.bound || len > request.limits.bytes {
                 break;
             }
             if let Some(rest) = self.rest_of(&header, bytes, first_wanted) {
-                first.get_or_insert((batch_start, rest));
-                end = batch_end;
-                let room = request.limits.records - record_count;
+                taken.first.get_or_insert((batch_start, rest));
+                taken.end = batch_end;
+                let room = request.limits.records - taken.record_count;
                 if rest.count > room {
                     // What is left of this batch is the next read's, so its place stays here.
-                    record_count += room;
-                    *position = self.pass(&header, bytes, rest, room);
+                    taken.record_count += room;
+                    *position = self.pass(header, bytes, rest, room);
                     break;
                 }
-                record_count += rest.count;
+                taken.record_count += rest.count;
             }
-            continuity.advance(&header);
             *position = header.last_offset() + 1;
             self.byte_position = batch_end as u64;
             self.expected = *position;
@@ -350,6 +365,7 @@ impl Place {
             self.standing = Standing::Walked;
         }
         run.note();
+        let Taken { first, end, record_count } = taken;
         let fetched = first.filter(|_| record_count > 0).map(|(start, first)| Fetched {
             memory: Memory::Mapped(view),
             range: start..end,
@@ -358,6 +374,54 @@ impl Place {
             next_offset: *position,
         });
         Ok(fetched)
+    }
+
+    /// Takes batches as long as they are like most: checked before, all of their records wanted, none missing
+    /// between or in them, and within the limits. Stays in front of the first that is not.
+    ///
+    /// Nothing is done here that [`fetch`](Self::fetch) would not do; but a batch of one record costs as much here
+    /// as its record does.
+    fn take_plain(
+        &mut self,
+        view: &View,
+        run: &mut Run<'_>,
+        first_wanted: i64,
+        request: &Request,
+        taken: &mut Taken,
+    ) {
+        let Limits { bytes: bytes_max, records: records_max } = request.limits;
+        let (mut byte_position, mut expected) = (self.byte_position, self.expected);
+        let Taken { mut first, mut end, mut record_count } = *taken;
+        while run.known.holds(byte_position) && expected >= first_wanted {
+            let bytes = view.from(byte_position);
+            let Some(front) = Front::at(bytes) else { break };
+            let Some(len) = front.len().filter(|len| *len <= bytes.len()) else { break };
+            let count = i64::from(front.record_count());
+            let is_plain = front.magic() == header::MAGIC
+                && front.base_offset() == expected
+                && count > 0
+                && count == i64::from(front.last_offset_delta()) + 1
+                && front.attributes().is_plain();
+            let batch_start = byte_position as usize;
+            let (start, rest) = first.unwrap_or_else(|| {
+                let rest = Rest { count: count as usize, len: len - header::LEN, passed: 0 };
+                (batch_start, rest)
+            });
+            let is_within = count <= request.bound - expected
+                && count as usize <= records_max - record_count
+                && (first.is_none() || batch_start + len - start <= bytes_max);
+            if !is_plain || !is_within {
+                break;
+            }
+            first = Some((start, rest));
+            record_count += count as usize;
+            end = batch_start + len;
+            byte_position = end as u64;
+            expected += count;
+        }
+        run.end = run.end.max(byte_position);
+        (self.byte_position, self.expected) = (byte_position, expected);
+        *taken = Taken { first, end, record_count };
     }
 
     /// Gives what a batch holds for a reader from `first_wanted` on; `None` if that is nothing.
@@ -391,7 +455,7 @@ impl Place {
     }
 
     /// Moves over the first `count` records of what is left of the batch here, gives the offset behind them.
-    fn pass(&mut self, header: &BatchHeader, bytes: &[u8], rest: Rest, count: usize) -> i64 {
+    fn pass(&mut self, header: BatchHeader, bytes: &[u8], rest: Rest, count: usize) -> i64 {
         self.standing = Standing::Checked;
         if header.is_dense() {
             // The reader is about to walk over them; after that they are near, and the next read's walk costs

@@ -25,6 +25,7 @@ pub(crate) mod leftovers;
 pub(crate) mod live_tails;
 pub(crate) mod open_segments;
 pub(crate) mod parking;
+pub(crate) mod point;
 #[cfg(test)]
 mod power;
 pub(crate) mod producer_snapshot;

@@ -221,6 +221,29 @@ impl Segments {
         Arc::clone(&list[after.saturating_sub(1)])
     }
 
+    /// Gives the readers' side of the segment in which `offset` lies, if it lies anywhere.
+    ///
+    /// # Errors
+    ///
+    /// * As [`open`](Self::open).
+    #[inline]
+    pub(crate) fn open_holding(
+        &self,
+        offset: i64,
+        context: &SegmentContext,
+    ) -> Result<Arc<OpenSegment>> {
+        let segment = {
+            let list = self.list.read();
+            let after = list.partition_point(|segment| segment.base_offset <= offset);
+            let segment = &list[after.saturating_sub(1)];
+            match &segment.live {
+                Some(live) => return Ok(Arc::clone(&live.open)),
+                None => Arc::clone(segment),
+            }
+        };
+        self.open_cold(&segment, context)
+    }
+
     pub(crate) fn first(&self) -> Arc<Segment> {
         Arc::clone(&self.list.read()[0])
     }

@@ -34,11 +34,16 @@ impl Memory {
         }
     }
 
-    /// Gives the bytes from the very first on.
-    pub(crate) fn all(&self) -> &[u8] {
+    /// Tells where bytes lie that were borrowed from this.
+    #[inline]
+    pub(crate) fn range_of(&self, bytes: &[u8]) -> Range<usize> {
         match self {
-            Memory::Mapped(view) => view.from(0),
-            Memory::Unpacked(unpacked) => unpacked.bytes(),
+            Memory::Mapped(view) => view.range_of(bytes),
+            Memory::Unpacked(unpacked) => {
+                let start = unpacked.bytes().as_ptr() as usize;
+                let at = (bytes.as_ptr() as usize).wrapping_sub(start);
+                at..at.wrapping_add(bytes.len())
+            }
         }
     }
 }

@@ -294,6 +294,13 @@ impl View {
         self.bytes(start..self.end).unwrap_or_default()
     }
 
+    /// Tells where bytes lie that were borrowed from the view.
+    #[inline]
+    pub(crate) fn range_of(&self, bytes: &[u8]) -> Range<usize> {
+        let at = (bytes.as_ptr() as usize).wrapping_sub(self.mapping.memory.as_ptr() as usize);
+        at..at.wrapping_add(bytes.len())
+    }
+
     pub(crate) fn end(&self) -> u64 {
         self.end as u64
     }

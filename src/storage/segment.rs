@@ -28,6 +28,7 @@ use crate::storage::indexes::INDEX_LEN_MAX;
 use crate::storage::indexes::Indexes;
 use crate::storage::map::Mapping;
 use crate::storage::map::View;
+use crate::storage::marks::Marks;
 use crate::storage::offset_index::IndexedBatch;
 use crate::storage::offset_index::OffsetIndex;
 use crate::storage::scan::Continuity;
@@ -55,6 +56,7 @@ pub(crate) struct OpenSegment {
     /// Filled by whoever needs them first; of a live segment, from the start.
     indexes: OnceLock<RwLock<Indexes>>,
     verified: Verified,
+    marks: Marks,
     /// Set by readers, taken by whoever looks for a segment to let go. Relaxed: it is advice.
     was_read: AtomicBool,
 }
@@ -109,6 +111,7 @@ impl OpenSegment {
             grows,
             indexes: OnceLock::new(),
             verified: Verified::new(u64::MAX),
+            marks: Marks::default(),
             was_read: AtomicBool::new(true),
         })
     }
@@ -133,6 +136,7 @@ impl OpenSegment {
             grows: true,
             indexes: OnceLock::from(RwLock::new(indexes)),
             verified: Verified::new(end),
+            marks: Marks::default(),
             was_read: AtomicBool::new(true),
         }
     }
@@ -198,6 +202,10 @@ impl OpenSegment {
         &self.verified
     }
 
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     /// Notes that somebody reads the segment: it is not the one to be let go.
     #[inline]
     pub(crate) fn was_read(&self) {
@@ -212,9 +220,20 @@ impl OpenSegment {
         self.was_read.swap(false, Ordering::Relaxed)
     }
 
-    /// Gives the bytes of memory that the indexes take.
+    /// Gives the bytes of memory that indexes and marks take.
     pub(crate) fn index_len(&self) -> usize {
-        self.indexes.get().map_or(0, |indexes| indexes.read().len_in_memory())
+        let indexes_len = self.indexes.get().map_or(0, |indexes| indexes.read().len_in_memory());
+        indexes_len + self.marks.memory_len()
+    }
+
+    /// Gives the last indexed batch that ends at or below `offset`; `None` if the walk to it begins at the beginning.
+    #[inline]
+    pub(super) fn index_floor(&self, offset: i64) -> Result<Option<IndexedBatch>> {
+        // The first offset is at the beginning: who reads on from the segment before needs no index.
+        if offset <= self.base_offset {
+            return Ok(None);
+        }
+        Ok(self.indexes()?.read().offsets.floor(offset))
     }
 
     /// Gives the indexes of a live segment to the one who appends.
@@ -234,9 +253,7 @@ impl OpenSegment {
         let Some(view) = self.view() else {
             return Ok(None);
         };
-        // The first offset is at the beginning: who reads on from the segment before needs no index.
-        let is_first = offset <= self.base_offset;
-        let start = if is_first { None } else { self.indexes()?.read().offsets.floor(offset) };
+        let start = self.index_floor(offset)?;
         let mut walk = Walk::new(self, &view);
         if let Some(indexed) = start {
             walk.start_at_indexed(indexed);

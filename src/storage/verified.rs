@@ -53,6 +53,12 @@ impl Verified {
         Known { born_from: self.born_from, span }
     }
 
+    /// Tells whether what lies at `position` was appended since the segment was opened.
+    #[inline]
+    pub(crate) fn is_born(&self, position: u64) -> bool {
+        position >= self.born_from
+    }
+
     /// Notes a run of whole batches that were checked, one after the other without a gap.
     pub(crate) fn note(&self, run: Range<u64>, checks: Checks) {
         match checks {

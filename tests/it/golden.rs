@@ -22,6 +22,7 @@ use tempfile::TempDir;
 
 use crate::consuming::Seen;
 use crate::consuming::read_all;
+use crate::points::assert_points_are;
 
 const UNCOMPRESSED: [&str; 5] = ["appendtime", "c-none", "compact", "plain", "txn"];
 const COMPRESSED: [&str; 4] = ["gzip", "lz4", "snappy", "zstd"];
@@ -151,6 +152,39 @@ fn assert_reads_as_kafka(store: &Store) {
         }
     }
     assert_eq!(compared, 500 + 500 + 50 + 20 + 219 + 121 + 50 * built().len());
+}
+
+/// Every offset of every partition: what a Kafka client read there, nothing where it read nothing, an error where it
+/// lies in a batch that cannot be read.
+#[test]
+fn single_records_are_what_a_kafka_client_reads_and_nothing_where_it_reads_nothing() {
+    let expected = as_kafka_reads();
+    for (_directory, data) in [clean(), unclean()] {
+        for store in [Store::open_read_only(&data).unwrap(), Store::open(&data).unwrap()] {
+            let (mut found, mut holes) = (0, 0);
+            for topic in UNCOMPRESSED {
+                for partition in partitions_of(&store, topic) {
+                    let wanted = &expected[&(topic.to_owned(), partition.partition())];
+                    let wanted: BTreeMap<i64, Seen> =
+                        wanted.iter().map(|seen| (seen.offset, seen.clone())).collect();
+                    assert_points_are(&partition, &wanted);
+                    let (start, end) = partition.watermarks().unwrap();
+                    found += wanted.len();
+                    holes += (end - start) as usize - wanted.len();
+                }
+            }
+            // What compaction removed, and the markers of transactions.
+            assert!(found == 500 + 500 + 50 + 20 + 219 + 121 && holes > 100, "{found} {holes}");
+            for codec in COMPRESSED {
+                let partition = partitions_of(&store, &format!("c-{codec}")).remove(0);
+                for offset in [0, 7, 49] {
+                    let error = partition.read(offset).unwrap_err();
+                    assert!(matches!(error, Error::UnsupportedCompression { .. }), "{error}");
+                }
+                assert!(partition.read(50).unwrap().is_none());
+            }
+        }
+    }
 }
 
 /// The lines of a checkpoint file below its two lines of heading.

@@ -16,6 +16,7 @@ mod lingering;
 mod lock;
 mod model;
 mod names;
+mod points;
 mod producing;
 mod read_only;
 mod reading;

@@ -233,6 +233,11 @@ impl Play {
         assert_eq!(found, numbered(&log[from as usize..end], from as i64));
         assert_eq!(consumer.position(&partition).unwrap(), end as i64);
 
+        let point = self.chance.below(log.len() as u64 + 2);
+        let found = partition.read(point as i64).unwrap();
+        let found = found.map(|message| (message.offset(), entry_of_owned(&message)));
+        assert_eq!(found, log.get(point as usize).map(|entry| (point as i64, entry.clone())));
+
         let time = self.now - self.chance.below(5000) as i64;
         let expected = log
             .iter()
@@ -305,6 +310,18 @@ fn record_of(entry: &Entry) -> Record<'_> {
 }
 
 fn entry_of(message: &ottla::Message<'_>) -> Entry {
+    Entry {
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.value().map(<[u8]>::to_vec),
+        headers: message
+            .headers()
+            .map(|h| (h.key.to_owned(), h.value.map(<[u8]>::to_vec)))
+            .collect(),
+        timestamp: message.timestamp(),
+    }
+}
+
+fn entry_of_owned(message: &ottla::OwnedMessage) -> Entry {
     Entry {
         key: message.key().map(<[u8]>::to_vec),
         value: message.value().map(<[u8]>::to_vec),

@@ -51,6 +51,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "spin",
             "wakeup",
             "records",
+            "point_read",
             "inspect",
         ],
     ),

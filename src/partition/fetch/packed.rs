@@ -96,7 +96,7 @@ impl Place {
                 if rest.count > room {
                     record_count += room;
                     run.end = batch_end;
-                    *position = self.pass(&unpacked, &buffer.bytes()[start..], rest, room);
+                    *position = self.pass(unpacked, &buffer.bytes()[start..], rest, room);
                     partly = Some(start..end);
                     break;
                 }
@@ -147,7 +147,7 @@ impl Place {
         let first = self.rest_of(&unpacked, bytes, *position)?;
         let record_count = first.count.min(request.limits.records);
         if record_count < first.count {
-            *position = self.pass(&unpacked, bytes, first, record_count);
+            *position = self.pass(unpacked, bytes, first, record_count);
             self.unpacked = Some(held.clone());
         } else {
             *position = packed.last_offset() + 1;
