@@ -13,14 +13,14 @@ use std::sync::Arc;
 use crate::coordinator::assignor::Assignor;
 use crate::coordinator::group_state::GroupPartition;
 use crate::coordinator::group_state::GroupState;
-use crate::coordinator::group_state::GroupTopic;
-use crate::coordinator::group_state::IsInternal;
 use crate::coordinator::group_state::MemberKey;
 use crate::coordinator::group_state::NewMember;
 use crate::coordinator::group_state::Plan;
-use crate::coordinator::group_state::Universe;
 use crate::coordinator::group_state::Wanted;
 use crate::coordinator::subscription::Subscription;
+use crate::coordinator::universe::GroupTopic;
+use crate::coordinator::universe::IsInternal;
+use crate::coordinator::universe::Universe;
 use crate::name::TopicName;
 use crate::storage::catalog::TopicId;
 
@@ -280,7 +280,7 @@ impl World {
         if !self.state.is_at_rest() {
             return Err("nobody has anything to do, and it is not at rest".to_owned());
         }
-        let wanted = self.universe.topics.iter().map(|(topic, _)| topic.partition_count).sum();
+        let wanted: u32 = self.universe.topics.iter().map(|(topic, _)| topic.partition_count).sum();
         let is_read = readers.len() as u32 == wanted || self.state.is_empty();
         if is_read { Ok(()) } else { Err("it is at rest, and not all is read".to_owned()) }
     }

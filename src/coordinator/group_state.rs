@@ -19,8 +19,6 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::collections::HashSet;
-use std::panic::AssertUnwindSafe;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 
 use crate::coordinator::assignors::Input;
@@ -29,6 +27,8 @@ use crate::coordinator::assignors::Place;
 use crate::coordinator::assignors::TopicShape;
 use crate::coordinator::assignors::member_order;
 use crate::coordinator::subscription::Subscription;
+use crate::coordinator::universe::GroupTopic;
+use crate::coordinator::universe::Universe;
 use crate::name::TopicName;
 use crate::storage::catalog::TopicId;
 
@@ -56,14 +56,6 @@ pub(crate) struct GroupState {
 /// A member, for as long as it is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct MemberKey(u64);
-
-/// A topic that somebody of the group wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct GroupTopic {
-    pub(crate) name: TopicName,
-    pub(crate) id: TopicId,
-    pub(crate) partition_count: u32,
-}
 
 /// A partition as the group knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,15 +97,6 @@ pub(crate) struct NewMember {
     pub(crate) subscription: Arc<Subscription>,
 }
 
-/// The topics of a directory, as far as groups care.
-#[derive(Debug, Default)]
-pub(crate) struct Universe {
-    /// Grows with every change.
-    pub(crate) version: u64,
-    /// In the order of their names.
-    pub(crate) topics: Vec<(GroupTopic, IsInternal)>,
-}
-
 /// Which topics a member wants, by their place in a [`Universe`].
 #[derive(Debug)]
 pub(crate) struct Wanted {
@@ -121,13 +104,6 @@ pub(crate) struct Wanted {
     /// What it was told from.
     pub(crate) subscription: Arc<Subscription>,
     pub(crate) indexes: Vec<usize>,
-}
-
-/// Whether a topic is one that clients keep their own papers in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum IsInternal {
-    Yes,
-    No,
 }
 
 /// What one member has to do to get where it is to be.
@@ -570,18 +546,6 @@ impl GroupState {
 /// So many static members that are away are remembered.
 const REMEMBERED_MAX: usize = 1024;
 
-impl Universe {
-    /// Tells which topics, by their place in the list, a subscription wants.
-    pub(crate) fn wanted_by(&self, subscription: &Subscription) -> Vec<usize> {
-        let wants = |(topic, is_internal): &(GroupTopic, IsInternal)| {
-            // A function of the user's that panics wants nothing.
-            let wants = || subscription.wants(&topic.name, *is_internal == IsInternal::Yes);
-            catch_unwind(AssertUnwindSafe(wants)).unwrap_or(false)
-        };
-        (0..self.topics.len()).filter(|at| wants(&self.topics[*at])).collect()
-    }
-}
-
 impl Member {
     pub(crate) fn has_work_left(&self) -> bool {
         self.owned != self.target
@@ -640,6 +604,7 @@ impl GroupState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::coordinator::universe::IsInternal;
 
     fn topic(name: &str, id: u8) -> (GroupTopic, IsInternal) {
         let (name, id) = (TopicName::new(name).unwrap(), TopicId::from_random([id; 16]).unwrap());

@@ -61,6 +61,7 @@
 //! | `storage/segment_files.rs` | the files of one segment: where they are, made, removed |
 //! | `storage/segment.rs` | one segment: read at an offset, look up a time |
 //! | `storage/point.rs` | one record of a segment, found by its offset |
+//! | `storage/damage.rs` | what is said of a damaged batch, and where its readers can go on |
 //! | `storage/indexes.rs` | a segment's two indexes together: noted batch by batch, written when it ends |
 //! | `storage/parked_indexes.rs` | what is kept of them while nobody appends: the front is in the files |
 //! | `storage/scan.rs` | a walk over a segment through `pread` that believes nothing: for recovery and inspection |
@@ -127,6 +128,7 @@
 //! | `coordinator/group.rs` | `Group`: its members' state behind a lock, what it committed, whom to ring |
 //! | `coordinator/signal.rs` | `Signal`: how a member is told that it has something to do; `Polls`: when it polled last |
 //! | `coordinator/group_state.rs` | `GroupState`: who holds what, who is to have what; pure |
+//! | `coordinator/universe.rs` | `Universe`: the topics of a directory, as groups see them |
 //! | `coordinator/assignor.rs` | `Assignor`: which algorithm, or one's own |
 //! | `coordinator/subscription.rs` | `Subscription`: which topics a member wants |
 //! | `coordinator/committed.rs` | `OffsetAndMetadata`; what one group has committed |

@@ -28,6 +28,8 @@
 //! * **Speed.** Space is prepared ahead of appenders, full segments are sealed in the background, syncs of several
 //!   partitions overlap, batches are verified once, sleeping consumers are woken as by a bare futex. Benchmarks of
 //!   whole workloads beside the machine's raw limits, and beside eleven other crates, with JSON and plots.
+//! * **Many partitions.** Any number of partitions is written with few descriptors: those that are idle are synced and
+//!   let go of, and taken up again by their next append. Partitions are opened, created and closed several at a time.
 //! * **Compaction, the core of it.** Of every key the latest record stays, by Kafka's rules and in Kafka's files, while
 //!   appends and reads go on; a crash or a failure at any moment loses nothing. Nothing calls it yet.
 //! * **Inspection.** [`inspect::check`](crate::inspect::check) verifies a directory, and every kind of file can be

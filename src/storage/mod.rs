@@ -8,6 +8,7 @@
 
 pub(crate) mod catalog;
 pub(crate) mod checkpoint;
+mod damage;
 pub(crate) mod disk;
 #[cfg(test)]
 pub(crate) mod faults;

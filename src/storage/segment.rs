@@ -20,7 +20,6 @@ use crate::format::compression::Unpacked;
 use crate::format::compression::Unpacker;
 use crate::format::decode;
 use crate::format::decode::BatchFault;
-use crate::format::header;
 use crate::format::header::BatchHeader;
 use crate::storage::disk::Access;
 use crate::storage::file_name::OffsetFile;
@@ -338,50 +337,6 @@ impl OpenSegment {
         Ok(Indexes::resume(interval, read.offsets, times, self.base_offset))
     }
 
-    /// Names a fault in the batch at `position`, where `expected` is the offset it should begin with: the
-    /// path, the byte, and where reading can go on.
-    pub(crate) fn fault_error(&self, position: u64, fault: BatchFault, expected: i64) -> Error {
-        let path = self.path.clone();
-        match fault {
-            BatchFault::Compressed(codec) => {
-                // The checksum held, so the header is to be believed.
-                let header = self.view().and_then(|v| decode::header_at(v.from(position)).ok());
-                let resume = header.map_or(expected, |header| header.last_offset()) + 1;
-                Error::UnsupportedCompression { codec, offset: expected, path, resume }
-            }
-            fault => {
-                let behind =
-                    self.view().and_then(|view| self.resync(&view, position, expected + 1));
-                let resume = behind.map(|found| found.header.base_offset);
-                Error::Corrupt { path, position, reason: fault.text(), resume }
-            }
-        }
-    }
-
-    /// Finds the first whole batch behind damage at `from`, base offset at least `offset_min`.
-    fn resync(&self, view: &View, from: u64, offset_min: i64) -> Option<Located> {
-        let whole_at = |position: u64| {
-            let header = decode::header_at(view.from(position)).ok()?;
-            let plausible = header.base_offset >= offset_min
-                && header.base_offset - self.base_offset <= i64::from(i32::MAX);
-            let found = Located { position, header, is_led: true };
-            (plausible && is_whole(view, found)).then_some(found)
-        };
-        // Damage in a batch's body leaves its length and offsets intact; see `Scan::resync`.
-        if let Ok(damaged) = decode::header_at(view.from(from)) {
-            let behind = whole_at(from + damaged.len() as u64);
-            if behind.is_some_and(|b| b.header.base_offset == damaged.last_offset() + 1) {
-                return behind;
-            }
-        }
-        let magic = header::field::MAGIC.start as u64;
-        let last = view.end().saturating_sub(header::LEN as u64);
-        (from + 1..=last).find_map(|position| {
-            let is_magic = view.from(position + magic).first() == Some(&(header::MAGIC as u8));
-            if is_magic { whole_at(position) } else { None }
-        })
-    }
-
     fn indexes(&self) -> Result<&RwLock<Indexes>> {
         if let Some(indexes) = self.indexes.get() {
             return Ok(indexes);
@@ -604,7 +559,7 @@ impl<'s> Walk<'s> {
     }
 }
 
-fn is_whole(view: &View, batch: Located) -> bool {
+pub(super) fn is_whole(view: &View, batch: Located) -> bool {
     decode::checksum_holds(&batch.header, view.from(batch.position))
 }
 
@@ -613,6 +568,7 @@ mod tests {
     use super::*;
     use crate::config::TimestampType;
     use crate::format::encode::BatchBuilder;
+    use crate::format::header;
     use crate::record::Record;
     use crate::storage::disk::Disk;
     use crate::storage::indexes::write_indexes;
