@@ -780,3 +780,81 @@ fn an_outsider_commits_on_after_its_group_was_deleted() {
     a.commit().unwrap();
     assert_eq!(store.group("g").unwrap().offsets().unwrap()[0].2.offset(), 2);
 }
+
+#[test]
+fn a_commit_is_never_durable_before_what_lies_below_it() {
+    let (store, topic) = store_with(1);
+    let partition = topic.partition(0).unwrap();
+    let careless = store.producer_builder().durability(ottla::Durability::Buffered).build();
+    let mut a = store.consumer().subscribe("g", &topic).unwrap();
+    for round in 1..20 {
+        careless.send(&topic, "not waited for").unwrap();
+        assert_eq!(a.poll(NOW).unwrap().count(), 1);
+        a.commit().unwrap();
+        assert_eq!(a.committed(&partition).unwrap().unwrap().offset(), round);
+        let durable_end = topic.describe().unwrap().partitions[0].durable_end;
+        assert!(durable_end >= round, "{durable_end} of {round}");
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_on_record_is_passed_over_and_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("data");
+    let store = Store::open(&path).unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    fill(&store, &topic, 5);
+    let partition = topic.partition(0).unwrap();
+    let mut commit = |group: &str, offset: i64| {
+        let mut consumer = store.consumer().group(group).assign([&partition]).unwrap();
+        consumer.commit_offsets([(&partition, offset)]).unwrap();
+    };
+    commit("before", 2);
+    let papers = store.topic("__consumer_offsets").unwrap();
+    let producer = store.producer();
+    let offset_key = |group: &[u8]| {
+        let mut key = vec![0, 1, 0, group.len() as u8];
+        key.extend_from_slice(group);
+        key.extend_from_slice(&[0, 1, b't', 0, 0, 0, 0]);
+        key
+    };
+    let mut odd = 0;
+    let mut put = |key: &[u8], value: &[u8]| {
+        producer.send(&papers, Record::new(value).key(key)).unwrap().wait().unwrap();
+        odd += 1;
+    };
+    for version in 3..16 {
+        put(&[0, version, 0, 1, b'g'], b"a later Kafka's");
+    }
+    put(&[], b"no key to speak of");
+    put(&[0, 1, 0x7f, 0xff], b"cut off");
+    put(&offset_key(b"\xff\xfe"), b"not a text");
+    put(&offset_key(b"short"), &[0, 3, 0]);
+    put(&offset_key(b"future"), &[0x7f, 0xff, 0, 0, 0, 0]);
+    let negative = [&[0, 3][..], &(-5_i64).to_be_bytes(), &[0; 14]].concat();
+    put(&offset_key(b"negative"), &negative);
+    put(&[0, 2, 0, 1, b'g'], &[0, 3, 0, 0, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff]);
+    commit("behind", 3);
+    drop((partition, papers, topic, producer));
+    store.close().unwrap();
+
+    // And one byte of the disk's own.
+    let log = path.join("__consumer_offsets-0/00000000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"no key").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+
+    let store = Store::open(&path).unwrap();
+    for (group, offset) in [("before", 2), ("behind", 3)] {
+        let offsets = store.group(group).unwrap().offsets().unwrap();
+        assert_eq!(offsets[0].2.offset(), offset, "{group}");
+    }
+    assert_eq!(store.groups().unwrap().len(), 2);
+    let findings = store.health().findings;
+    assert_eq!(findings.len(), odd, "{findings:?}");
+    let topic = store.topic("t").unwrap();
+    let mut a = store.consumer().subscribe("behind", &topic).unwrap();
+    assert_eq!(a.poll(NOW).unwrap().count(), 2);
+    a.commit().unwrap();
+}
