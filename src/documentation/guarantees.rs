@@ -139,7 +139,12 @@
 //! `a_partition_stays_with_its_member_until_its_records_are_dropped`,
 //! `listeners_hear_in_kafkas_order_and_may_commit_what_goes`, `nobody_commits_what_is_not_his`,
 //! `commits_survive_the_process_and_are_where_the_group_goes_on`,
-//! `where_a_new_group_begins_is_fixed_by_the_subscription`, `a_deleted_topics_offsets_go_with_it`.
+//! `where_a_new_group_begins_is_fixed_by_the_subscription`, `a_deleted_topics_offsets_go_with_it`,
+//! `a_commit_is_never_durable_before_what_lies_below_it`,
+//! `what_cannot_be_understood_on_record_is_passed_over_and_shown`,
+//! `what_groups_have_on_record_stays_small_however_often_they_commit`,
+//! `a_group_delivers_everything_in_order_and_each_partition_to_one_member`,
+//! `between_threads_that_hand_over_in_order_everything_comes_exactly_once`.
 //!
 //! # What is assumed, and what is not
 //!
