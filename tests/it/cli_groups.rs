@@ -226,7 +226,9 @@ fn a_second_interrupt_does_not_wait_for_the_reader() {
     wait_until_it_has_heard(&member);
     send("INT", &member);
     let output = wait_at_most(member, Duration::from_secs(30));
-    assert_eq!(output.status.code(), None, "{}", errors(&output));
+    // The first may have cut the write short that waited for the reader: then it has ended in order.
+    let code = output.status.code();
+    assert!(matches!(code, None | Some(0)), "{code:?} {}", errors(&output));
     printed.read_to_string(&mut text).unwrap();
     assert_nothing_is_skipped(&shell, &text);
 }

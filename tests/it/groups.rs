@@ -805,7 +805,7 @@ fn what_cannot_be_understood_on_record_is_passed_over_and_shown() {
     let topic = store.create_topic("t", TopicConfig::new()).unwrap();
     fill(&store, &topic, 5);
     let partition = topic.partition(0).unwrap();
-    let mut commit = |group: &str, offset: i64| {
+    let commit = |group: &str, offset: i64| {
         let mut consumer = store.consumer().group(group).assign([&partition]).unwrap();
         consumer.commit_offsets([(&partition, offset)]).unwrap();
     };
