@@ -292,8 +292,10 @@ mod tests {
                 (h.base_offset, h.last_offset_delta, h.leader_epoch, h.producer_id, h.producer_epoch, h.base_sequence)
             };
             prop_assert_eq!(kept(new), kept(old));
-            // With the log's own time, what the producer's was is lost; readers never saw it.
-            if is_whole && !is_append_time {
+            // With the log's own time, what the producer's was is lost; readers never saw it. Before 1970 there are no
+            // times, and a batch that is written anew has none then.
+            let has_times = expected.iter().any(|record| record.1 >= -1);
+            if is_whole && !is_append_time && has_times {
                 prop_assert_eq!(&first, &bytes, "a batch that keeps everything is encoded as it was");
             }
 
