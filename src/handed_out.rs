@@ -6,7 +6,7 @@
 //! are held by a [`Lease`] from before they leave the poll until their last copy is dropped. Records that are
 //! dropped by a panic were not dealt with, and stay unfinished.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread;
 
@@ -25,8 +25,8 @@ pub(crate) struct HandedOut {
 
 #[derive(Debug, Default)]
 struct Hands {
-    /// How many leases begin at an offset.
-    out: BTreeMap<i64, usize>,
+    /// Where the leases begin that are out, in the order in which they went out. Most come back in that order, too.
+    out: VecDeque<i64>,
     /// The first offset that was dropped by a panic.
     abandoned: Option<i64>,
     is_awaited: bool,
@@ -46,14 +46,14 @@ impl HandedOut {
 
     /// Hands out what begins at `start`.
     pub(crate) fn lease(self: &Arc<Self>, start: i64) -> Arc<Lease> {
-        *self.hands.lock().out.entry(start).or_default() += 1;
+        self.hands.lock().out.push_back(start);
         Arc::new(Lease { from: Arc::clone(self), start })
     }
 
     /// Gives the offset below which everything was dealt with, where `position` is the next to be handed out.
     pub(crate) fn finished(&self, position: i64) -> i64 {
         let hands = self.hands.lock();
-        let first_out = hands.out.keys().next().copied();
+        let first_out = hands.out.iter().min().copied();
         [first_out, hands.abandoned].into_iter().flatten().fold(position, i64::min)
     }
 
@@ -73,11 +73,8 @@ impl HandedOut {
 impl Drop for Lease {
     fn drop(&mut self) {
         let mut hands = self.from.hands.lock();
-        if let Some(count) = hands.out.get_mut(&self.start) {
-            *count -= 1;
-            if *count == 0 {
-                hands.out.remove(&self.start);
-            }
+        if let Some(index) = hands.out.iter().position(|start| *start == self.start) {
+            hands.out.remove(index);
         }
         if thread::panicking() {
             let abandoned = hands.abandoned.map_or(self.start, |known| known.min(self.start));
