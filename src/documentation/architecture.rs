@@ -448,6 +448,7 @@
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
 //! | groups: random joins, leaves, deaths, slow members and topics against a model | `tests/it/groups_model.rs`; the same |
 //! | the hand-over: every state of a small group; threads in thousands of orders | `coordinator/all_orders.rs`, `coordinator/hand_over.rs`; `OTTLA_SCHEDULES` sets how many |
+//! | what groups have on record: Kafka's, an independent decoder, every byte flipped, papers nobody understands | `tests/it/groups_papers.rs` |
 //! | directories that Kafka wrote | `tests/golden/`, `tests/it/golden.rs` |
 //! | an independent codec | `tests/it/differential.rs` |
 //! | this page | `tests/it/tidy.rs` |

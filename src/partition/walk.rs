@@ -9,7 +9,10 @@ use crate::format::compression::Unpacker;
 use crate::format::decode;
 use crate::format::decode::Batch;
 use crate::format::decode::BatchFault;
+use crate::format::header::BatchHeader;
+use crate::format::header::HeaderFault;
 use crate::partition::Partition;
+use crate::storage::map::View;
 
 /// What a walk meets.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl Partition {
                 let bytes = view.from(position);
                 unpacked.clear();
                 let fault = match unpacker.verify(bytes, &mut unpacked) {
-                    Ok(batch) => {
+                    Ok(batch) if is_borne_out(&view, position, batch.header(), expected) => {
                         let header = *batch.header();
                         if header.last_offset() >= *shown_below {
                             *shown_below = header.last_offset() + 1;
@@ -53,18 +56,22 @@ impl Partition {
                         expected = header.last_offset().saturating_add(1);
                         continue;
                     }
+                    // The checksum holds, and so does the length that led to it.
+                    Ok(_) => {
+                        let fault = BatchFault::Header(HeaderFault::Offsets);
+                        show(Walked::Unreadable(open.fault_error(position, fault, expected)));
+                        let len = decode::header_at(bytes).map_or(0, |header| header.len());
+                        position += len as u64;
+                        continue;
+                    }
                     Err(fault) => fault,
                 };
                 let error = open.fault_error(position, fault, expected);
-                let next = match (fault, decode::header_at(bytes), &error) {
+                let next = match (fault, decode::header_at(bytes)) {
                     // Its checksum holds, so its length is to be believed.
-                    (BatchFault::Compressed(_), Ok(header), _) => {
-                        Some(position + header.len() as u64)
-                    }
-                    (_, _, Error::Corrupt { resume: Some(resume), .. }) => {
-                        open.locate(*resume)?.map(|found| found.position)
-                    }
-                    _ => None,
+                    (BatchFault::Compressed(_), Ok(header)) => Some(position + header.len() as u64),
+                    // By its position: a look-up of its offset would come past the damage, and may believe it.
+                    _ => open.behind_damage(position, expected),
                 };
                 show(Walked::Unreadable(error));
                 match next {
@@ -75,4 +82,15 @@ impl Partition {
         }
         Ok(())
     }
+}
+
+/// Tells whether a batch's neighbours bear out the offset it claims, which its checksum does not cover: offsets
+/// ascend, and one that leaves a gap, as compaction does, is not followed by one that would lie in it.
+fn is_borne_out(view: &View, position: u64, header: &BatchHeader, expected: i64) -> bool {
+    if header.base_offset <= expected {
+        return header.base_offset == expected;
+    }
+    let own = decode::header_at(view.from(position)).map_or(0, |own| own.len());
+    let next = decode::header_at(view.from(position + own as u64));
+    !next.is_ok_and(|next| (expected..=header.last_offset()).contains(&next.base_offset))
 }

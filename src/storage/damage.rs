@@ -30,6 +30,13 @@ impl OpenSegment {
         }
     }
 
+    /// Gives where the first whole batch behind damage at `position` begins, where `expected` is the offset that the
+    /// damaged one should begin with.
+    pub(crate) fn behind_damage(&self, position: u64, expected: i64) -> Option<u64> {
+        let view = self.view()?;
+        self.resync(&view, position, expected + 1).map(|found| found.position)
+    }
+
     /// Finds the first whole batch behind damage at `from`, base offset at least `offset_min`.
     pub(super) fn resync(&self, view: &View, from: u64, offset_min: i64) -> Option<Located> {
         let whole_at = |position: u64| {

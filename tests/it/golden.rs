@@ -49,7 +49,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/kafka-3.9")
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
@@ -62,7 +62,7 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 /// A directory that Kafka stopped cleanly.
-fn clean() -> (TempDir, PathBuf) {
+pub(crate) fn clean() -> (TempDir, PathBuf) {
     let directory = TempDir::new().unwrap();
     let data = directory.path().join("data");
     copy_tree(&golden().join("clean"), &data);

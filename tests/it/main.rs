@@ -10,6 +10,7 @@ mod errors;
 mod golden;
 mod groups;
 mod groups_model;
+mod groups_papers;
 mod killing;
 mod limits;
 mod lingering;
