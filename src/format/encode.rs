@@ -14,12 +14,13 @@ use crate::format::header::Attributes;
 use crate::format::header::BatchHeader;
 use crate::format::header::field;
 use crate::format::varint;
+use crate::record::Header;
 use crate::record::Record;
 
 /// Collects records into one batch.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct BatchBuilder {
-    /// The batch: room for the header, then the records encoded so far. What lies behind `end` was written
+    /// [`LEAD`] bytes, the header's, then the records encoded so far. What lies behind `end` was written
     /// before and counts for nothing; it is there so that a record is written without growing anything.
     bytes: Vec<u8>,
     end: usize,
@@ -28,12 +29,33 @@ pub(crate) struct BatchBuilder {
     max_timestamp_ms: i64,
     /// Set once the records were replaced by a codec's stream of them.
     codec: Option<Codec>,
+    /// What the header in `bytes` says; `None` if it is not known.
+    written: Option<Written>,
+}
+
+/// What in a header differs from batch to batch, but for length and checksum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Varying {
+    timestamp_type: TimestampType,
+    codec: Option<Codec>,
+    record_count: i32,
+    base_timestamp_ms: i64,
+    max_timestamp_ms: i64,
+}
+
+/// A header that was written, and the checksum of the part that belongs to it.
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    varying: Varying,
+    checksum: u32,
 }
 
 /// A finished batch in a builder's buffer: everything but base offset and leader epoch is in place.
 #[derive(Debug)]
 pub(crate) struct EncodedBatch<'b> {
     bytes: &'b mut [u8],
+    /// The builder's; it counts on the header as it was written.
+    written: &'b mut Option<Written>,
     record_count: i32,
     max_timestamp_ms: i64,
 }
@@ -41,8 +63,7 @@ pub(crate) struct EncodedBatch<'b> {
 impl BatchBuilder {
     /// Makes a builder that holds batches of up to `len` bytes without growing.
     pub(crate) fn with_room(len: usize) -> BatchBuilder {
-        let bytes = vec![0; len + FRONT_LEN];
-        BatchBuilder { bytes, end: header::LEN, ..BatchBuilder::default() }
+        BatchBuilder { bytes: vec![0; LEAD + len + SLACK], ..BatchBuilder::default() }
     }
 
     /// Forgets the records, keeps the buffer unless it has grown beyond what is usual.
@@ -56,7 +77,7 @@ impl BatchBuilder {
 
     /// Forgets the records, keeps the buffer as it is.
     pub(crate) fn restart(&mut self) {
-        self.end = header::LEN;
+        self.end = FIRST;
         self.record_count = 0;
         self.codec = None;
     }
@@ -86,7 +107,7 @@ impl BatchBuilder {
         timestamp_ms: i64,
         len_max: usize,
     ) -> Result<bool> {
-        let start = self.end.max(header::LEN);
+        let start = self.end;
         if self.record_count == 0 {
             self.base_timestamp_ms = timestamp_ms;
             self.max_timestamp_ms = timestamp_ms;
@@ -95,47 +116,20 @@ impl BatchBuilder {
         let offset_delta = self.record_count;
         let len = body_len(record, timestamp_delta, offset_delta)?;
         let whole_len = varint::len_i32(len as i32) + len;
-        if start + whole_len > len_max.min(BATCH_LEN_MAX) {
+        if start - LEAD + whole_len > len_max.min(BATCH_LEN_MAX) {
             return Ok(false);
         }
-        // Some more than is needed, so that a front of fixed length can be copied.
-        if self.bytes.len() < start + whole_len + FRONT_LEN {
-            self.grow(start + whole_len + FRONT_LEN);
+        // Some more than is needed, so that a word of fixed length can be written.
+        if self.bytes.len() < start + whole_len + SLACK {
+            self.grow(start + whole_len + SLACK);
         }
-        let mut out = Cursor::new(&mut self.bytes[start..start + whole_len + FRONT_LEN]);
-        let mut front = Front::default();
-        front.put_i32(len as i32);
-        front.put(0);
-        front.put_i64(timestamp_delta);
-        front.put_i32(offset_delta);
-        match record.key {
-            None => front.put(NULL),
-            Some(key) => {
-                front.put_i32(key.len() as i32);
-                out.write_front(&front);
-                out.write(key);
-                front = Front::default();
-            }
-        }
-        match record.value {
-            None => {
-                front.put(NULL);
-                out.write_front(&front);
-            }
-            Some(value) => {
-                front.put_i32(value.len() as i32);
-                out.write_front(&front);
-                out.write(value);
-            }
-        }
+        let mut out = Cursor { room: &mut self.bytes[start..start + whole_len + SLACK], at: 0 };
+        out.write_front(len, timestamp_delta, offset_delta, record);
+        out.write(record.value.unwrap_or_default());
         if record.headers.is_empty() {
             out.write(&[0]);
         } else {
-            out.write_i32(record.headers.len() as i32);
-            for header in &record.headers {
-                out.write_bytes(Some(header.key.as_bytes()));
-                out.write_bytes(header.value);
-            }
+            out.write_headers(&record.headers);
         }
         debug_assert_eq!(out.at, whole_len);
 
@@ -161,32 +155,77 @@ impl BatchBuilder {
 
     /// Gives the length of the batch so far.
     pub(crate) fn len(&self) -> usize {
-        self.end
+        self.end - LEAD
     }
 
     /// Has the records take fewer bytes, if a codec can make that so. No record may follow.
     pub(crate) fn pack(&mut self, packer: &mut Packer, codec: Codec, level: i32) {
         debug_assert!(self.record_count > 0 && self.codec.is_none());
-        let Some(packed) = packer.pack(codec, level, &self.bytes[header::LEN..self.end]) else {
+        let Some(packed) = packer.pack(codec, level, &self.bytes[FIRST..self.end]) else {
             return;
         };
-        self.end = header::LEN + packed.len();
-        self.bytes[header::LEN..self.end].copy_from_slice(packed);
+        self.end = FIRST + packed.len();
+        self.bytes[FIRST..self.end].copy_from_slice(packed);
         self.codec = Some(codec);
     }
 
     /// Writes the header in front of the records. The batch must hold at least one.
     pub(crate) fn seal(&mut self, timestamp_type: TimestampType) -> EncodedBatch<'_> {
         debug_assert!(self.record_count > 0);
-        let attributes = match timestamp_type {
+        let varying = Varying {
+            timestamp_type,
+            codec: self.codec,
+            record_count: self.record_count,
+            base_timestamp_ms: self.base_timestamp_ms,
+            max_timestamp_ms: self.max_timestamp_ms,
+        };
+        let len = self.len();
+        let (_, bytes) = self.bytes[..self.end].split_at_mut(LEAD);
+        let front = bytes.first_chunk_mut().expect("push made room for a header");
+        let front_checksum = match self.written {
+            // One record after the other, sent alone in the same millisecond: nothing is to be written again.
+            Some(written) if written.varying == varying => written.checksum,
+            _ => varying.write(front),
+        };
+        front[field::LENGTH].copy_from_slice(&((len - header::LENGTH_EXCLUDES) as i32).to_be_bytes());
+        let checksum = crc32c::crc32c_append(front_checksum, &bytes[header::LEN..]);
+        bytes[field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+        self.written = Some(Written { varying, checksum: front_checksum });
+        EncodedBatch {
+            bytes,
+            written: &mut self.written,
+            record_count: self.record_count,
+            max_timestamp_ms: self.max_timestamp_ms,
+        }
+    }
+}
+
+impl Default for BatchBuilder {
+    fn default() -> BatchBuilder {
+        BatchBuilder {
+            bytes: Vec::new(),
+            end: FIRST,
+            record_count: 0,
+            base_timestamp_ms: 0,
+            max_timestamp_ms: 0,
+            codec: None,
+            written: None,
+        }
+    }
+}
+
+impl Varying {
+    /// Writes a header; gives the checksum of what of it has one.
+    fn write(&self, front: &mut [u8; header::LEN]) -> u32 {
+        let attributes = match self.timestamp_type {
             TimestampType::CreateTime => Attributes::default(),
             TimestampType::LogAppendTime => Attributes(Attributes::LOG_APPEND_TIME),
         };
         let codec = self.codec.map_or(0, |codec| codec as i16);
         let attributes = Attributes(attributes.0 | codec);
-        let written = BatchHeader {
+        let header = BatchHeader {
             base_offset: 0,
-            length: (self.end - header::LENGTH_EXCLUDES) as i32,
+            length: 0,
             leader_epoch: 0,
             magic: header::MAGIC,
             checksum: 0,
@@ -199,15 +238,8 @@ impl BatchBuilder {
             base_sequence: -1,
             record_count: self.record_count,
         };
-        let (front, _) = self.bytes.split_first_chunk_mut().expect("push made room for a header");
-        written.write(front);
-        let mut batch = EncodedBatch {
-            bytes: &mut self.bytes[..self.end],
-            record_count: self.record_count,
-            max_timestamp_ms: self.max_timestamp_ms,
-        };
-        batch.write_checksum();
-        batch
+        header.write(front);
+        crc32c::crc32c(&front[field::CHECKSUM.end..])
     }
 }
 
@@ -223,6 +255,7 @@ impl EncodedBatch<'_> {
     pub(crate) fn set_append_time(&mut self, max_timestamp_ms: i64) {
         self.bytes[field::MAX_TIMESTAMP].copy_from_slice(&max_timestamp_ms.to_be_bytes());
         self.max_timestamp_ms = max_timestamp_ms;
+        *self.written = None;
         self.write_checksum();
     }
 
@@ -256,43 +289,63 @@ const BATCH_LEN_MAX: usize = i32::MAX as usize - 64;
 /// The room a batch is given when it first needs any.
 const GROWN_MIN: usize = 512;
 
-/// What stands in front of a record's key or value, at most: four varints, the attributes, a length.
-const FRONT_LEN: usize = 40;
+/// In front of the header, so that the records begin where a word does and are summed word by word.
+const LEAD: usize = 3;
+/// Where the first record begins.
+const FIRST: usize = LEAD + header::LEN;
+const _: () = assert!(FIRST % 8 == 0);
+/// Behind the last record, for the words that are written where fewer bytes are needed.
+const SLACK: usize = WORD_LEN;
+const WORD_LEN: usize = 8;
 /// The length of a part that is null: −1.
 const NULL: u8 = 1;
 
-/// The small fields in front of a key or value, gathered so that they are copied at once.
-struct Front {
-    bytes: [u8; FRONT_LEN],
+/// Small fields, gathered in a register: bytes that were written one by one are slow to be read together.
+#[derive(Clone, Copy, Default)]
+struct Word {
+    bytes: u64,
     len: usize,
 }
 
-impl Default for Front {
+impl Word {
+    /// Adds a varint of at most three bytes: a number from 0 up to [`SMALL`].
     #[inline]
-    fn default() -> Front {
-        Front { bytes: [0; FRONT_LEN], len: 0 }
+    fn number(self, number: u64) -> Word {
+        let zigzag = number << 1;
+        let (bytes, len) = if zigzag < 1 << 7 {
+            (zigzag, 1)
+        } else if zigzag < 1 << 14 {
+            (zigzag & 0x7f | 0x80 | zigzag << 1 & 0x7f00, 2)
+        } else {
+            (zigzag & 0x7f | 0x80 | (zigzag << 1 & 0x7f00 | 0x8000) | zigzag << 2 & 0x7f_0000, 3)
+        };
+        Word { bytes: self.bytes | bytes << (8 * self.len), len: self.len + len }
+    }
+
+    /// Adds the length of a part that is shorter than [`SMALL`], or may be null.
+    #[inline]
+    fn len_of(self, bytes: Option<&[u8]>) -> Word {
+        match bytes {
+            Some(bytes) => self.number(bytes.len() as u64),
+            None => self.byte(NULL),
+        }
+    }
+
+    #[inline]
+    fn byte(self, byte: u8) -> Word {
+        Word { bytes: self.bytes | u64::from(byte) << (8 * self.len), len: self.len + 1 }
+    }
+
+    #[inline]
+    fn followed_by(self, other: Word) -> Word {
+        Word { bytes: self.bytes | other.bytes << (8 * self.len), len: self.len + other.len }
     }
 }
 
-impl Front {
-    #[inline]
-    fn put(&mut self, byte: u8) {
-        self.bytes[self.len] = byte;
-        self.len += 1;
-    }
+/// Numbers below this take at most three bytes.
+const SMALL: u64 = 1 << 20;
 
-    #[inline]
-    fn put_i32(&mut self, value: i32) {
-        varint::write_i32(&mut self.bytes, &mut self.len, value);
-    }
-
-    #[inline]
-    fn put_i64(&mut self, value: i64) {
-        varint::write_i64(&mut self.bytes, &mut self.len, value);
-    }
-}
-
-/// Writes into the room of one record.
+/// Writes into the room of one record, of which [`SLACK`] bytes are left over in the end.
 struct Cursor<'b> {
     room: &'b mut [u8],
     at: usize,
@@ -300,28 +353,75 @@ struct Cursor<'b> {
 
 impl Cursor<'_> {
     #[inline]
-    fn new(room: &mut [u8]) -> Cursor<'_> {
-        Cursor { room, at: 0 }
-    }
-
-    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         self.room[self.at..self.at + bytes.len()].copy_from_slice(bytes);
         self.at += bytes.len();
     }
 
-    /// Copies more than the fields, which is faster than to copy as many as there are; what follows them is
-    /// written over.
+    /// Writes a whole word, of which only the beginning counts.
     #[inline]
-    fn write_front(&mut self, front: &Front) {
-        self.room[self.at..self.at + FRONT_LEN].copy_from_slice(&front.bytes);
-        self.at += front.len;
+    fn write_word(&mut self, word: Word) {
+        self.room[self.at..self.at + WORD_LEN].copy_from_slice(&word.bytes.to_le_bytes());
+        self.at += word.len;
+    }
+
+    /// Writes everything up to the value.
+    #[inline]
+    fn write_front(
+        &mut self,
+        len: usize,
+        timestamp_delta: i64,
+        offset_delta: i32,
+        record: &Record<'_>,
+    ) {
+        let Record { key, value, .. } = record;
+        // A negative delta is a large number.
+        if (len as u64 | timestamp_delta as u64 | offset_delta as u64) >= SMALL {
+            return self.write_large_front(len, timestamp_delta, offset_delta, record);
+        }
+        let first = Word::default().number(len as u64).byte(0).number(timestamp_delta as u64);
+        let second = Word::default().number(offset_delta as u64).len_of(*key);
+        let Some(key) = key else {
+            let second = second.len_of(*value);
+            if first.len + second.len <= WORD_LEN {
+                return self.write_word(first.followed_by(second));
+            }
+            self.write_word(first);
+            return self.write_word(second);
+        };
+        self.write_word(first);
+        self.write_word(second);
+        self.write(key);
+        self.write_word(Word::default().len_of(*value));
+    }
+
+    /// The same, for numbers of any size.
+    #[cold]
+    fn write_large_front(
+        &mut self,
+        len: usize,
+        timestamp_delta: i64,
+        offset_delta: i32,
+        record: &Record<'_>,
+    ) {
+        self.write_i32(len as i32);
+        self.write(&[0]);
+        varint::write_i64(self.room, &mut self.at, timestamp_delta);
+        self.write_i32(offset_delta);
+        self.write_bytes(record.key);
+        self.write_i32(record.value.map_or(-1, |value| value.len() as i32));
+    }
+
+    fn write_headers(&mut self, headers: &[Header<'_>]) {
+        self.write_i32(headers.len() as i32);
+        for header in headers {
+            self.write_bytes(Some(header.key.as_bytes()));
+            self.write_bytes(header.value);
+        }
     }
 
     fn write_i32(&mut self, value: i32) {
-        let mut front = Front::default();
-        front.put_i32(value);
-        self.write_front(&front);
+        varint::write_i32(self.room, &mut self.at, value);
     }
 
     fn write_bytes(&mut self, bytes: Option<&[u8]>) {
@@ -413,6 +513,47 @@ mod tests {
         batch.stamp(i64::MAX - 1, 77);
         batch.write_checksum();
         assert_eq!(batch.bytes()[field::CHECKSUM], before);
+    }
+
+    #[test]
+    fn a_header_that_the_log_changed_is_written_anew() {
+        let mut builder = BatchBuilder::default();
+        let mut sealed_of = |change: fn(&mut EncodedBatch<'_>)| {
+            builder.clear();
+            builder.push(&Record::new("v"), 5).unwrap();
+            let mut batch = builder.seal(TimestampType::CreateTime);
+            change(&mut batch);
+            batch.bytes().to_vec()
+        };
+        let as_it_was = sealed_of(|_| {});
+        let stamped = sealed_of(|batch| batch.set_append_time(7));
+        assert_ne!(stamped, as_it_was);
+        assert_eq!(sealed_of(|batch| batch.stamp(9, 9))[field::LENGTH.end + 4..], as_it_was[16..]);
+        assert_eq!(sealed_of(|batch| batch.stamp(0, 0)), as_it_was);
+    }
+
+    #[test]
+    fn small_numbers_and_large_ones_are_written_alike() {
+        let sizes = [0, 1, 55, 56, 57, 62, 63, 64, 8183, 8191, 8192, 1 << 20, (1 << 20) + 1];
+        let bytes = vec![7; 2 << 20];
+        let parts = || sizes.into_iter().map(|len| Some(&bytes[..len])).chain([None]);
+        let mut rooms = [vec![0; 5 << 20], vec![0; 5 << 20]];
+        for (key, value) in parts().flat_map(|key| parts().map(move |value| (key, value))) {
+            let record = Record::default().key_or_null(key).value_or_null(value);
+            for timestamp_delta in [0, 63, 64, 8191, 8192, (1 << 20) - 1, 1 << 20, -1, i64::MIN] {
+                for offset_delta in [0, 63, 64, 8192, (1 << 20) - 1, 1 << 20, i32::MAX] {
+                    let len = body_len(&record, timestamp_delta, offset_delta).unwrap();
+                    let [fast, slow] = rooms.each_mut().map(|room| Cursor { room, at: 0 });
+                    let (mut fast, mut slow) = (fast, slow);
+                    fast.write_front(len, timestamp_delta, offset_delta, &record);
+                    slow.write_large_front(len, timestamp_delta, offset_delta, &record);
+                    assert_eq!(fast.at, slow.at);
+                    let front_len = fast.at - key.map_or(0, <[u8]>::len);
+                    assert_eq!(fast.room[..front_len.min(40)], slow.room[..front_len.min(40)]);
+                    assert_eq!(fast.room[fast.at - 3..fast.at], slow.room[fast.at - 3..fast.at]);
+                }
+            }
+        }
     }
 
     #[test]
