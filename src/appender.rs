@@ -3,7 +3,10 @@
 //! Inline sends and staged batches come through here alike.
 
 use std::cell::Cell;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::OnceLock;
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -76,9 +79,14 @@ impl Appender {
         batch: &mut EncodedBatch<'_>,
     ) -> Result<Appended> {
         let waits_for_sync = self.waits_for_sync();
-        // A page that was stored to costs far more to synchronise than one that was written.
-        let is_large = batch.len() >= STORE_LEN_MAX;
-        let door = if waits_for_sync || is_large { Door::Write } else { Door::Store };
+        let door = match (waits_for_sync, batch.len() >= STORE_LEN_MAX) {
+            // A page that was stored to costs far more to synchronise than one that was written.
+            (true, _) => Door::Write,
+            // Space is made ready by another processor, and only that makes it worth while.
+            (false, true) if has_more_than_one_processor() => Door::Either,
+            (false, true) => Door::Write,
+            (false, false) => Door::Store,
+        };
         let appended = partition
             .append(batch, door, self.sync_within)
             .map_err(|error| topic.refuse_if_deleted().err().unwrap_or(error))?;
@@ -143,8 +151,13 @@ thread_local! {
     static PACKER: Cell<Option<Box<Packer>>> = const { Cell::new(None) };
 }
 
-/// From this size on, one `write` is faster than faulting the pages in one by one.
+/// From this size on, one `write` is faster than faulting the pages in one by one, where nobody has done so.
 const STORE_LEN_MAX: usize = 4 << 10;
+
+fn has_more_than_one_processor() -> bool {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| thread::available_parallelism().map_or(1, NonZero::get)) > 1
+}
 
 /// Gives the timestamp that a record is to carry, by the topic's rules.
 ///

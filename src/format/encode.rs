@@ -50,7 +50,7 @@ struct Written {
     checksum: u32,
 }
 
-/// A finished batch in a builder's buffer: everything but base offset and leader epoch is in place.
+/// A finished batch in a builder's buffer: everything but its [front](EncodedBatch::front) is in place.
 #[derive(Debug)]
 pub(crate) struct EncodedBatch<'b> {
     bytes: &'b mut [u8],
@@ -179,7 +179,6 @@ impl BatchBuilder {
             base_timestamp_ms: self.base_timestamp_ms,
             max_timestamp_ms: self.max_timestamp_ms,
         };
-        let len = self.len();
         let (_, bytes) = self.bytes[..self.end].split_at_mut(LEAD);
         let front = bytes.first_chunk_mut().expect("push made room for a header");
         let front_checksum = match self.written {
@@ -187,7 +186,6 @@ impl BatchBuilder {
             Some(written) if written.varying == varying => written.checksum,
             _ => varying.write(front),
         };
-        front[field::LENGTH].copy_from_slice(&((len - header::LENGTH_EXCLUDES) as i32).to_be_bytes());
         let checksum = crc32c::crc32c_append(front_checksum, &bytes[header::LEN..]);
         bytes[field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
         self.written = Some(Written { varying, checksum: front_checksum });
@@ -244,11 +242,21 @@ impl Varying {
 }
 
 impl EncodedBatch<'_> {
-    /// Writes what the log assigns. Both fields lie outside the checksum.
+    /// Gives the batch's first bytes with what the log assigns; all of them lie outside the checksum.
     #[inline]
+    pub(crate) fn front(&self, base_offset: i64, leader_epoch: i32) -> [u8; header::FRONT_LEN] {
+        let length = (self.bytes.len() - header::LENGTH_EXCLUDES) as u32;
+        let word = u128::from(base_offset as u64) << 64
+            | u128::from(length) << 32
+            | u128::from(leader_epoch as u32);
+        word.to_be_bytes()
+    }
+
+    /// Puts the batch's first bytes in place.
+    #[cfg(test)]
     pub(crate) fn stamp(&mut self, base_offset: i64, leader_epoch: i32) {
-        self.bytes[field::BASE_OFFSET].copy_from_slice(&base_offset.to_be_bytes());
-        self.bytes[field::LEADER_EPOCH].copy_from_slice(&leader_epoch.to_be_bytes());
+        let front = self.front(base_offset, leader_epoch);
+        self.bytes[..header::FRONT_LEN].copy_from_slice(&front);
     }
 
     /// Replaces the batch's append time; costs a checksum.
@@ -259,7 +267,13 @@ impl EncodedBatch<'_> {
         self.write_checksum();
     }
 
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes
+    }
+
+    /// Gives the batch's bytes; what [`front`](Self::front) tells is not among them.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.bytes
     }
 
@@ -523,13 +537,31 @@ mod tests {
             builder.push(&Record::new("v"), 5).unwrap();
             let mut batch = builder.seal(TimestampType::CreateTime);
             change(&mut batch);
-            batch.bytes().to_vec()
+            batch.bytes()[header::FRONT_LEN..].to_vec()
         };
         let as_it_was = sealed_of(|_| {});
-        let stamped = sealed_of(|batch| batch.set_append_time(7));
-        assert_ne!(stamped, as_it_was);
-        assert_eq!(sealed_of(|batch| batch.stamp(9, 9))[field::LENGTH.end + 4..], as_it_was[16..]);
-        assert_eq!(sealed_of(|batch| batch.stamp(0, 0)), as_it_was);
+        assert_ne!(sealed_of(|batch| batch.set_append_time(7)), as_it_was);
+        assert_eq!(sealed_of(|batch| batch.stamp(9, 9)), as_it_was);
+        assert_eq!(sealed_of(|_| {}), as_it_was);
+    }
+
+    #[cfg(feature = "gzip")]
+    #[test]
+    fn a_header_knows_whether_its_records_are_packed() {
+        let mut builder = BatchBuilder::default();
+        let value = [b'v'; 500];
+        let attributes = [false, true, true, false].map(|is_packed| {
+            builder.clear();
+            builder.push(&Record::new(&value), 5).unwrap();
+            if is_packed {
+                builder.pack(&mut Packer::default(), Codec::Gzip, 6);
+            }
+            let batch = builder.seal(TimestampType::CreateTime);
+            let checksum = crc32c::crc32c(&batch.bytes()[field::CHECKSUM.end..]);
+            assert_eq!(batch.bytes()[field::CHECKSUM], checksum.to_be_bytes());
+            batch.bytes()[field::ATTRIBUTES].to_vec()
+        });
+        assert_eq!(attributes, [[0, 0], [0, 1], [0, 1], [0, 0]]);
     }
 
     #[test]

@@ -320,6 +320,8 @@ pub(crate) const LEN: usize = 61;
 pub(crate) const MAGIC: i8 = 2;
 /// The base offset and the length field itself are not counted by the length field.
 pub(crate) const LENGTH_EXCLUDES: usize = field::LENGTH.end;
+/// What the log assigns, and the length between: a batch's first bytes, none of them under its checksum.
+pub(crate) const FRONT_LEN: usize = field::LEADER_EPOCH.end;
 const LENGTH_MIN: i32 = (LEN - LENGTH_EXCLUDES) as i32;
 
 const _: () = assert!(field::RECORD_COUNT.end == LEN);

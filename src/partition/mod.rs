@@ -320,7 +320,7 @@ impl Partition {
         }
         unwinding.defuse();
         let cold = match door {
-            Door::Store => writer.cold_stretch(),
+            Door::Store | Door::Either => writer.cold_stretch(),
             Door::Write => None,
         };
         let is_much = writer.unsynced_len >= UNSYNCED_LEN_MAX;

@@ -172,9 +172,9 @@ impl Writer {
         door: Door,
     ) -> Result<(), AppendError> {
         let live = self.live.as_mut().expect("readiness said Ready");
-        batch.stamp(log_end, self.epochs.latest());
+        let front = batch.front(log_end, self.epochs.latest());
         let position = live.tail.end();
-        live.tail.append(batch.bytes(), door)?;
+        live.tail.append(front, batch.bytes_mut(), door)?;
         let last_offset = log_end + i64::from(batch.record_count()) - 1;
         if live.noting.note(position, last_offset, batch.max_timestamp_ms()) {
             let mut indexes = live.open.indexes_of_live().write();

@@ -37,6 +37,7 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::header::FRONT_LEN;
 use crate::format::header::LENGTH_EXCLUDES;
 use crate::storage::disk::DiskFile;
 use crate::storage::lock::DirectoryLock;
@@ -129,7 +130,9 @@ enum DoorsOpen {
 pub(crate) enum Door {
     /// A copy into the mapping.
     Store,
-    /// A `pwrite`: cheaper to synchronise afterwards, and faster for large batches.
+    /// A copy where the space is ready, else a `pwrite`: what is faster for a large batch.
+    Either,
+    /// A `pwrite`: cheaper to synchronise afterwards.
     Write,
 }
 
@@ -358,23 +361,31 @@ impl Tail {
         })
     }
 
-    /// Appends one batch. Its first 12 bytes (base offset and length) are stored last, so that a reader
-    /// in another process meets zeros or a whole batch.
+    /// Appends one batch, which begins with `front` whatever `batch` begins with. Its first 12 bytes (base offset
+    /// and length) are stored last, so that a reader in another process meets zeros or a whole batch.
     ///
     /// The bytes are in the file when this returns, but not published: nobody reads them yet.
-    pub(crate) fn append(&mut self, batch: &[u8], door: Door) -> Result<(), AppendError> {
-        debug_assert!(batch.len() > LENGTH_EXCLUDES);
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        front: [u8; FRONT_LEN],
+        batch: &mut [u8],
+        door: Door,
+    ) -> Result<(), AppendError> {
+        debug_assert!(batch.len() > FRONT_LEN);
         let upto = self.end + batch.len() as u64;
         assert!(upto <= self.capacity, "the writer rolls before a segment overflows");
         match self.door {
             DoorsOpen::Both => {
                 self.reserve(upto).map_err(AppendError::Clean)?;
-                if upto > self.ready {
-                    self.make_ready(upto, door);
-                }
+                let was_ready = upto <= self.ready || self.make_ready(upto, door);
                 match door {
-                    Door::Store => self.store(batch).map_err(AppendError::Torn)?,
-                    Door::Write => {
+                    Door::Either if was_ready => {
+                        self.store(front, batch).map_err(AppendError::Torn)?;
+                    }
+                    Door::Store => self.store(front, batch).map_err(AppendError::Torn)?,
+                    Door::Either | Door::Write => {
+                        batch[..FRONT_LEN].copy_from_slice(&front);
                         self.runway
                             .file
                             .write_all_at(batch, self.end)
@@ -383,6 +394,7 @@ impl Tail {
                 }
             }
             DoorsOpen::WriteOnly => {
+                batch[..FRONT_LEN].copy_from_slice(&front);
                 if let Err(error) = self.runway.file.write_all_at(batch, self.end) {
                     // Whatever part was written lies behind the end: once cut, the file is as it was.
                     return Err(match self.runway.file.set_len(self.end) {
@@ -442,11 +454,14 @@ impl Tail {
             .then(|| ColdStretch { runway: Arc::clone(&self.runway), upto: self.reserved })
     }
 
-    /// Takes the space up to `upto` into use, which is reserved but was not ready when it was last asked.
+    /// Takes the space up to `upto` into use, which is reserved but was not ready when it was last asked. Tells
+    /// whether it is ready in truth.
     #[cold]
-    fn make_ready(&mut self, upto: u64, door: Door) {
+    fn make_ready(&mut self, upto: u64, door: Door) -> bool {
         let (piece_len, len_min) = match door {
             Door::Store => (PIECE_LEN, WARMED_LEN_MIN),
+            // Whoever can write at once need not write zeros before.
+            Door::Either => (0, PIECE_LEN),
             // The next sync writes the zeros too, and somebody waits for it.
             Door::Write => (SYNCED_PIECE_LEN, SYNCED_PIECE_LEN),
         };
@@ -472,11 +487,13 @@ impl Tail {
         while front.ready < upto && front.is_being_worked_at() {
             self.runway.moved.wait(&mut front);
         }
-        if front.claimed != CUT && front.ready < upto {
+        let is_ready = front.ready >= upto;
+        if front.claimed != CUT && !is_ready {
             front.ready = upto;
             front.claimed = upto;
         }
         self.ready = front.ready.max(upto);
+        is_ready
     }
 
     /// Reserves space in steps that start small, so that a thousand idle partitions cost little, and
@@ -510,11 +527,13 @@ impl Tail {
         Ok(())
     }
 
-    fn store(&mut self, batch: &[u8]) -> Result<()> {
+    #[inline]
+    fn store(&mut self, front: [u8; FRONT_LEN], batch: &[u8]) -> Result<()> {
         self.runway.file.effect_of_store()?;
         let start = self.end as usize;
         assert!(
             self.door == DoorsOpen::Both
+                && batch.len() >= FRONT_LEN
                 && self.end + batch.len() as u64 <= self.reserved
                 && start + batch.len() <= self.runway.mapping.len()
         );
@@ -523,21 +542,27 @@ impl Tail {
             mapping.is_stored_to.store(true, Ordering::Relaxed);
         }
         let memory = mapping.memory.as_mut_ptr();
-        let (front, rest) = batch.split_at(LENGTH_EXCLUDES);
+        // The front comes from registers: what was just written somewhere else would be slow to be read.
+        let (first, epoch) = front.split_at(LENGTH_EXCLUDES);
+        let rest = &batch[FRONT_LEN..];
         // SAFETY: `start` plus the batch's length is within the mapping, asserted above.
         let target = unsafe { memory.add(start) };
         // SAFETY: the same assertion covers the rest of the batch, which begins behind its front.
-        let target_rest = unsafe { target.add(LENGTH_EXCLUDES) };
+        let target_rest = unsafe { target.add(FRONT_LEN) };
         // SAFETY: the mapping is writable (`DoorsOpen::Both`) and the target lies below `reserved`, so
         // it is backed by space of the file's own. Nobody else writes there: there is one tail per file
         // and `self` is borrowed exclusively. Nobody reads there: it lies behind the published end. The
         // batch is ordinary memory and cannot overlap a mapping that is reached only through here.
         unsafe { ptr::copy_nonoverlapping(rest.as_ptr(), target_rest, rest.len()) };
-        // Pairs with nothing in this process: it keeps the compiler from moving the front before the
+        // SAFETY: as for the rest; the front's second part lies before it.
+        let target_epoch = unsafe { target.add(LENGTH_EXCLUDES) };
+        // SAFETY: as for the rest.
+        unsafe { ptr::copy_nonoverlapping(epoch.as_ptr(), target_epoch, epoch.len()) };
+        // Pairs with nothing in this process: it keeps the compiler from moving the first bytes before the
         // rest, for readers of the file in other processes.
         fence(Ordering::Release);
-        // SAFETY: as for the rest; the front is the 12 bytes before it.
-        unsafe { ptr::copy_nonoverlapping(front.as_ptr(), target, front.len()) };
+        // SAFETY: as for the rest; these are the bytes before all others.
+        unsafe { ptr::copy_nonoverlapping(first.as_ptr(), target, first.len()) };
         Ok(())
     }
 }
@@ -563,6 +588,14 @@ mod tests {
         Tail::open(file, 0, capacity, None).unwrap()
     }
 
+    fn append(tail: &mut Tail, batch: &[u8], door: Door) -> Result<(), AppendError> {
+        let front = batch.first_chunk().copied().unwrap();
+        // What stands in the batch instead of its front makes no difference.
+        let mut batch = batch.to_vec();
+        batch[..FRONT_LEN].fill(0xee);
+        tail.append(front, &mut batch, door)
+    }
+
     #[test]
     fn a_view_sees_exactly_what_was_appended_through_either_door() {
         let directory = tempfile::tempdir().unwrap();
@@ -571,7 +604,7 @@ mod tests {
         for round in 0..100_u8 {
             let batch = vec![round; 500 + usize::from(round)];
             let door = if round % 3 == 0 { Door::Write } else { Door::Store };
-            tail.append(&batch, door).unwrap();
+            append(&mut tail, &batch, door).unwrap();
             expected.extend_from_slice(&batch);
         }
         let view = tail.mapping().view(tail.end());
@@ -588,7 +621,7 @@ mod tests {
         let mut tail = tail(&Disk::default(), directory.path(), 300 << 10);
         let mut lengths = Vec::new();
         for _ in 0..300 {
-            tail.append(&[1; 1 << 10], Door::Store).unwrap();
+            append(&mut tail, &[1; 1 << 10], Door::Store).unwrap();
             lengths.push(tail.file().len().unwrap());
         }
         lengths.dedup();
@@ -603,7 +636,7 @@ mod tests {
         let mut offered = Vec::new();
         let mut expected = Vec::new();
         for _ in 0..2000 {
-            tail.append(&batch, Door::Store).unwrap();
+            append(&mut tail, &batch, Door::Store).unwrap();
             expected.extend_from_slice(&batch);
             if let Some(cold) = tail.take_cold() {
                 assert!(cold.upto > tail.end(), "offered {} at {}", cold.upto, tail.end());
@@ -638,8 +671,8 @@ mod tests {
                 break;
             }
             let batch = vec![n as u8 | 1; len as usize];
-            let door = if n % 3 == 0 { Door::Write } else { Door::Store };
-            tail.append(&batch, door).unwrap();
+            let door = [Door::Write, Door::Store, Door::Either, Door::Either][n as usize % 4];
+            append(&mut tail, &batch, door).unwrap();
             expected.extend_from_slice(&batch);
             if let Some(cold) = tail.take_cold() {
                 stretches.send(cold).unwrap();
@@ -651,20 +684,43 @@ mod tests {
     }
 
     #[test]
+    fn a_large_batch_is_stored_where_space_is_ready_and_written_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut tail = tail(&Disk::default(), directory.path(), 24 << 20);
+        let is_stored_to = |tail: &Tail| tail.mapping().is_stored_to.load(Ordering::Relaxed);
+        let mut expected = Vec::new();
+        let mut append_large = |tail: &mut Tail, byte: u8| {
+            append(tail, &[byte; 300 << 10], Door::Either).unwrap();
+            expected.extend_from_slice(&[byte; 300 << 10]);
+        };
+        let cold = loop {
+            append_large(&mut tail, 1);
+            assert!(!is_stored_to(&tail), "nobody has made anything ready");
+            if let Some(cold) = tail.take_cold().filter(|cold| cold.upto > tail.end() + (1 << 20)) {
+                break cold;
+            }
+        };
+        cold.warm();
+        append_large(&mut tail, 2);
+        assert!(is_stored_to(&tail));
+        assert!(tail.mapping().view(tail.end()).from(0) == expected);
+    }
+
+    #[test]
     fn a_reservation_ahead_that_fails_is_no_failure_of_the_append() {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::failing_once(u64::MAX, 0);
         let mut tail = tail(&disk, directory.path(), 1 << 20);
-        tail.append(&[7; 40 << 10], Door::Store).unwrap();
+        append(&mut tail, &[7; 40 << 10], Door::Store).unwrap();
         // The next step is asked for ahead, in vain, and the append goes into what there is.
         disk.script().arm(1, libc::ENOSPC, false);
-        tail.append(&[8; 100], Door::Store).unwrap();
+        append(&mut tail, &[8; 100], Door::Store).unwrap();
         assert_eq!(tail.file().len().unwrap(), 64 << 10);
         // It is not asked for again before it is needed.
         let before = disk.script().count();
-        tail.append(&[8; 100], Door::Store).unwrap();
+        append(&mut tail, &[8; 100], Door::Store).unwrap();
         assert_eq!(disk.script().count(), before + 1);
-        tail.append(&[9; 40 << 10], Door::Store).unwrap();
+        append(&mut tail, &[9; 40 << 10], Door::Store).unwrap();
         assert!(tail.file().len().unwrap() >= tail.end());
     }
 
@@ -675,7 +731,7 @@ mod tests {
             let mut tail = tail(disk, directory.path(), 4 << 20);
             let mut expected = Vec::new();
             for n in 0..200_u8 {
-                tail.append(&[n; 10 << 10], Door::Store).unwrap();
+                append(&mut tail, &[n; 10 << 10], Door::Store).unwrap();
                 expected.extend_from_slice(&[n; 10 << 10]);
             }
             assert!(tail.mapping().view(tail.end()).from(0) == expected);
@@ -696,15 +752,15 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let disk = Disk::failing_once(u64::MAX, 0);
         let mut tail = tail(&disk, directory.path(), 1 << 20);
-        tail.append(&[7; 100], Door::Store).unwrap();
+        append(&mut tail, &[7; 100], Door::Store).unwrap();
         tail.trim().unwrap();
         disk.script().arm(1, libc::ENOSPC, true);
-        for door in [Door::Store, Door::Write] {
-            let refused = tail.append(&[8; 100], door);
+        for door in [Door::Store, Door::Either, Door::Write] {
+            let refused = append(&mut tail, &[8; 100], door);
             assert!(matches!(refused, Err(AppendError::Clean(Error::OutOfSpace { .. }))));
         }
         disk.script().disarm();
-        tail.append(&[9; 100], Door::Store).unwrap();
+        append(&mut tail, &[9; 100], Door::Store).unwrap();
         assert_eq!(tail.mapping().view(tail.end()).from(0), [[7; 100], [9; 100]].concat());
     }
 
@@ -714,7 +770,7 @@ mod tests {
         let disk = Disk::failing_once(u64::MAX, 0);
         let mut tail = tail(&disk, directory.path(), 1 << 20);
         disk.script().arm(1, libc::ENOSPC, false);
-        tail.append(&[7; 100], Door::Store).unwrap();
+        append(&mut tail, &[7; 100], Door::Store).unwrap();
         assert_eq!(tail.file().len().unwrap(), 100);
     }
 }

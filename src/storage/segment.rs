@@ -597,9 +597,9 @@ mod tests {
             builder.clear();
             builder.push(&Record::new(&[n as u8; 30]), 1000 + 10 * n).unwrap();
             let mut batch = builder.seal(TimestampType::CreateTime);
-            batch.stamp(100 + n, 0);
             indexes.note(tail.end(), 100 + n, 1000 + 10 * n);
-            tail.append(batch.bytes(), Door::Store).unwrap();
+            let front = batch.front(100 + n, 0);
+            tail.append(front, batch.bytes_mut(), Door::Store).unwrap();
         }
         tail.trim().unwrap();
         write_indexes(&context.disk, &context.log_path(100), &indexes).unwrap();
