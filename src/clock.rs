@@ -64,22 +64,28 @@ mod tick {
     use rustix::time::ClockId;
     use rustix::time::clock_gettime;
 
-    /// What a thread was told last.
-    #[derive(Clone, Copy)]
+    /// What a thread was told last. One cell for each: what is written together and read apart, or the other way
+    /// round, makes the processor wait for the write.
     struct Told {
         /// The tick it asked in, in nanoseconds.
-        tick: i64,
+        tick: Cell<i64>,
         /// How often it asked in that tick.
-        count: u32,
-        now_ms: i64,
-        /// How often it may be told the same again.
-        left: u32,
-        is_fast: bool,
+        count: Cell<u32>,
+        now_ms: Cell<i64>,
+        /// How often it may be told the same again; 0 unless it asked often in the tick before.
+        left: Cell<u32>,
+        is_fast: Cell<bool>,
     }
 
     thread_local! {
-        static TOLD: Cell<Told> = const {
-            Cell::new(Told { tick: i64::MIN, count: 0, now_ms: 0, left: 0, is_fast: false })
+        static TOLD: Told = const {
+            Told {
+                tick: Cell::new(i64::MIN),
+                count: Cell::new(0),
+                now_ms: Cell::new(0),
+                left: Cell::new(0),
+                is_fast: Cell::new(false),
+            }
         };
     }
 
@@ -88,24 +94,30 @@ mod tick {
         let tick = clock_gettime(ClockId::RealtimeCoarse);
         let tick = tick.tv_sec * 1_000_000_000 + tick.tv_nsec;
         let told = TOLD.try_with(|told| {
-            let mut now = told.get();
-            if now.tick != tick {
-                let is_next = tick.wrapping_sub(now.tick) <= TICK_MAX_NS && tick > now.tick;
-                let is_fast = is_next && now.count >= FAST_COUNT;
-                now = Told { tick, count: 0, now_ms: 0, left: 0, is_fast };
+            let left = told.left.get();
+            told.count.set(told.count.get().saturating_add(1));
+            if left > 0 && told.tick.get() == tick {
+                told.left.set(left - 1);
+                return told.now_ms.get();
             }
-            now.count = now.count.saturating_add(1);
-            if now.is_fast && now.left > 0 {
-                now.left -= 1;
-            } else {
-                now.now_ms = now_ms();
-                now.left = TOLD_AGAIN;
-            }
-            told.set(now);
-            now.now_ms
+            told.ask(tick, now_ms())
         });
         // A thread that is ending has no place for it any more.
         told.unwrap_or_else(|_| now_ms())
+    }
+
+    impl Told {
+        fn ask(&self, tick: i64, now_ms: i64) -> i64 {
+            let past = self.tick.replace(tick);
+            if past != tick {
+                let is_next = tick.wrapping_sub(past) <= TICK_MAX_NS && tick > past;
+                self.is_fast.set(is_next && self.count.get() > FAST_COUNT);
+                self.count.set(1);
+            }
+            self.left.set(if self.is_fast.get() { TOLD_AGAIN } else { 0 });
+            self.now_ms.set(now_ms);
+            now_ms
+        }
     }
 
     const TICK_MAX_NS: i64 = 10_000_000;
