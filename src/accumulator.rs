@@ -79,13 +79,16 @@ impl Accumulator {
         let number = partitioner::partition_for(record, count, &topic.sticky);
         let now_ms = self.context.topics().clock().recent_ms();
         if let Some(stage) = self.stages.get(topic, number) {
+            if let Some(staged) = stage.push_into_open(topic, record, now_ms) {
+                return Ok(Delivery::staged(staged));
+            }
             return self.push(stage, topic, record, now_ms, patience);
         }
         let stage = self.find_or_make(topic, number)?;
         self.push(&stage, topic, record, now_ms, patience)
     }
 
-    #[inline]
+    #[cold]
     fn push(
         &self,
         stage: &Arc<Stage>,

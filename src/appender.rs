@@ -77,7 +77,7 @@ impl Appender {
         topic: &TopicState,
         partition: &Arc<Partition>,
         batch: &mut EncodedBatch<'_>,
-    ) -> Result<Appended> {
+    ) -> Result<Appended, Box<Error>> {
         let waits_for_sync = self.waits_for_sync();
         let door = match (waits_for_sync, batch.len() >= STORE_LEN_MAX) {
             // A page that was stored to costs far more to synchronise than one that was written.
@@ -89,7 +89,7 @@ impl Appender {
         };
         let appended = partition
             .append(batch, door, self.sync_within)
-            .map_err(|error| topic.refuse_if_deleted().err().unwrap_or(error))?;
+            .map_err(|error| topic.refuse_if_deleted().err().map_or(error, Box::new))?;
         if waits_for_sync {
             self.touch(partition, appended.offsets.end);
         }
@@ -171,6 +171,13 @@ pub(crate) fn accepted_timestamp(
     config: &LogConfig,
     now_ms: i64,
 ) -> Result<i64> {
+    if record.timestamp_ms.is_none() && !config.key_required {
+        return Ok(now_ms);
+    }
+    judged_timestamp(record, config, now_ms)
+}
+
+fn judged_timestamp(record: &Record<'_>, config: &LogConfig, now_ms: i64) -> Result<i64> {
     if config.key_required && record.key.is_none() {
         return Err(Error::InvalidRecord { reason: "a compacted topic needs a key" });
     }

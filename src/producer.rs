@@ -373,9 +373,14 @@ impl Producer {
         patience: Patience,
     ) -> Result<Delivery> {
         self.check(topic)?;
-        if let Some(accumulator) = &self.shared.accumulator {
-            return accumulator.send(&topic.state, record, patience);
+        match &self.shared.accumulator {
+            Some(accumulator) => accumulator.send(&topic.state, record, patience),
+            None => self.send_alone(topic, record),
         }
+    }
+
+    #[inline]
+    fn send_alone(&self, topic: &Topic, record: &Record<'_>) -> Result<Delivery> {
         let count = topic.partition_count();
         let number = partitioner::partition_for(record, count, &topic.state.sticky);
         let mut borrowed = Borrowed::take();
@@ -383,12 +388,22 @@ impl Producer {
         let now_ms = self.shared.topics.clock().recent_ms();
         let timestamp_ms = accepted_timestamp(record, &scratch.rules, now_ms)?;
         scratch.builder.push(record, timestamp_ms)?;
-        let (delivery, len) = match self.shared.routes.get(&topic.state, number) {
-            Some(route) => self.append(route, scratch)?,
-            None => self.append(&self.find_or_make_route(topic, number)?, scratch)?,
+        let made;
+        let route = match self.shared.routes.get(&topic.state, number) {
+            Some(route) => route,
+            None => {
+                made = self.find_or_make_route(topic, number)?;
+                &made
+            }
         };
-        partitioner::note_sticky(record, count, &topic.state.sticky, len);
-        Ok(delivery)
+        match self.append(route, scratch) {
+            Ok(batch) => {
+                let len = scratch.builder.len();
+                partitioner::note_sticky(record, count, &topic.state.sticky, len);
+                Ok(Delivery::appended(batch))
+            }
+            Err(error) => Err(*error),
+        }
     }
 
     /// Appends records to one partition as one batch: all of them, with consecutive offsets, or none.
@@ -439,8 +454,7 @@ impl Producer {
         if let Some(accumulator) = &self.shared.accumulator {
             accumulator.flush_partition(&topic.state, number);
         }
-        let (delivery, _) = self.append(&route, scratch)?;
-        Ok(delivery)
+        self.append(&route, scratch).map(Delivery::appended).map_err(|error| *error)
     }
 
     /// Blocks until everything this producer sent before is as durable as its level promises; what is staged is
@@ -470,7 +484,17 @@ impl Producer {
         self.shared.appender.durability()
     }
 
+    #[inline]
     fn check(&self, topic: &Topic) -> Result<()> {
+        let topics = &self.shared.topics;
+        if topics.takes_records() && !topic.state.is_deleted() && topic.belongs_to(topics) {
+            return Ok(());
+        }
+        self.refuse(topic)
+    }
+
+    #[cold]
+    fn refuse(&self, topic: &Topic) -> Result<()> {
         self.shared.topics.refuse_writing("send a record")?;
         topic.state.refuse_if_deleted()?;
         if !topic.belongs_to(&self.shared.topics) {
@@ -495,25 +519,29 @@ impl Producer {
         self.shared.routes.find_or_make(&topic.state, number, make, is_over)
     }
 
+    /// Boxes the error: a result as large as one would be put together in memory, and read from there.
     #[inline]
-    fn append(&self, route: &Arc<Route>, scratch: &mut Scratch) -> Result<(Delivery, usize)> {
+    fn append(
+        &self,
+        route: &Arc<Route>,
+        scratch: &mut Scratch,
+    ) -> Result<AppendedBatch, Box<Error>> {
         let Scratch { builder, rules, .. } = scratch;
         self.shared.appender.pack(rules.packing, builder);
         let mut batch = builder.seal(rules.timestamp_type);
-        let len = batch.len();
-        if len > rules.batch_bytes_max {
-            let limit = rules.batch_bytes_max;
-            return Err(Error::RecordTooLarge { len, limit, key: "max.message.bytes" });
+        let (len, limit) = (batch.len(), rules.batch_bytes_max);
+        if len > limit {
+            let key = "max.message.bytes";
+            return Err(Box::new(Error::RecordTooLarge { len, limit, key }));
         }
         let appender = &self.shared.appender;
         let appended = appender.append(&route.topic, &route.partition, &mut batch)?;
-        let delivery = Delivery::appended(AppendedBatch {
+        Ok(AppendedBatch {
             route: Arc::clone(route),
             offsets: appended.offsets,
             timestamp_ms: appended.append_time_ms.unwrap_or(batch.max_timestamp_ms()),
             waits_for_sync: appender.waits_for_sync(),
-        });
-        Ok((delivery, len))
+        })
     }
 }
 

@@ -165,9 +165,35 @@ impl Stage {
         }
     }
 
+    /// Encodes a record into the open batch; `None` where that is not all there is to do, and then nothing
+    /// happened. Never blocks but for the lock.
+    #[inline]
+    pub(crate) fn push_into_open(
+        &self,
+        topic: &TopicState,
+        record: &Record<'_>,
+        now_ms: i64,
+    ) -> Option<StagedRecord> {
+        let mut staging = self.staging.lock();
+        // Asked under the lock: whoever closes takes it afterwards, and finds what was staged.
+        if self.context.is_closed() {
+            return None;
+        }
+        let staging = &mut *staging;
+        if staging.rules.version != topic.settings_version() {
+            return None;
+        }
+        let open = staging.open.as_mut()?;
+        let timestamp_ms = accepted_timestamp(record, &staging.rules.config, now_ms).ok()?;
+        if !open.buffer.push_if_fits(record, timestamp_ms, open.len_max) {
+            return None;
+        }
+        open.has_unkeyed |= is_unkeyed(record);
+        Some(open.last_record(timestamp_ms))
+    }
+
     /// Encodes a record into the open batch, or opens the next if it does not fit. Never blocks but for the
     /// lock, and refuses whatever can be known now to be refused.
-    #[inline]
     pub(crate) fn push(
         self: &Arc<Self>,
         topic: &Arc<TopicState>,
@@ -383,7 +409,8 @@ impl Stage {
         }
         self.context.appender().pack(packing, &mut buffer);
         let mut encoded = buffer.seal(timestamp_type);
-        self.context.appender().append(&batch.topic, &batch.partition, &mut encoded)
+        let appender = self.context.appender();
+        appender.append(&batch.topic, &batch.partition, &mut encoded).map_err(|error| *error)
     }
 
     fn refuse_too_large(&self, len: usize, config: &LogConfig) -> Result<()> {

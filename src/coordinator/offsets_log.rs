@@ -166,7 +166,8 @@ impl OffsetsLog {
         let mut append = |batch: &mut BatchBuilder| -> Result<()> {
             let mut sealed = batch.seal(TimestampType::CreateTime);
             self.appended_len.fetch_add(sealed.len() as u64, Ordering::Relaxed);
-            end = partition.append(&mut sealed, Door::Write, SYNC_WITHIN)?.offsets.end;
+            let appended = partition.append(&mut sealed, Door::Write, SYNC_WITHIN);
+            end = appended.map_err(|error| *error)?.offsets.end;
             batch.restart();
             Ok(())
         };

@@ -107,6 +107,22 @@ impl BatchBuilder {
         timestamp_ms: i64,
         len_max: usize,
     ) -> Result<bool> {
+        if self.push_if_fits(record, timestamp_ms, len_max) {
+            return Ok(true);
+        }
+        // If anything makes it impossible, its length alone does.
+        len_alone(record).map(|_| false)
+    }
+
+    /// Adds a record behind the others; false if the batch would then be longer than `len_max`, or the record is
+    /// impossible.
+    #[inline]
+    pub(crate) fn push_if_fits(
+        &mut self,
+        record: &Record<'_>,
+        timestamp_ms: i64,
+        len_max: usize,
+    ) -> bool {
         let start = self.end;
         if self.record_count == 0 {
             self.base_timestamp_ms = timestamp_ms;
@@ -114,10 +130,12 @@ impl BatchBuilder {
         }
         let timestamp_delta = timestamp_ms.wrapping_sub(self.base_timestamp_ms);
         let offset_delta = self.record_count;
-        let len = body_len(record, timestamp_delta, offset_delta)?;
+        let Some(len) = body_len(record, timestamp_delta, offset_delta) else {
+            return false;
+        };
         let whole_len = varint::len_i32(len as i32) + len;
         if start - LEAD + whole_len > len_max.min(BATCH_LEN_MAX) {
-            return Ok(false);
+            return false;
         }
         // Some more than is needed, so that a word of fixed length can be written.
         if self.bytes.len() < start + whole_len + SLACK {
@@ -136,7 +154,7 @@ impl BatchBuilder {
         self.end = start + whole_len;
         self.record_count += 1;
         self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
-        Ok(true)
+        true
     }
 
     /// Lets the batch carry this time as its greatest, if it is later.
@@ -445,41 +463,49 @@ impl Cursor<'_> {
 }
 
 /// Gives the length of a batch that holds nothing but this record.
+///
+/// # Errors
+///
+/// * As [`BatchBuilder::push`].
 pub(crate) fn len_alone(record: &Record<'_>) -> Result<usize> {
-    let len = body_len(record, 0, 0)?;
+    let reason = "a key, value or header exceeds 2 GiB";
+    let len = body_len(record, 0, 0).ok_or(Error::InvalidRecord { reason })?;
     Ok(header::LEN + varint::len_i32(len as i32) + len)
 }
 
-/// Gives the length that the record's length field will state.
-#[inline]
-fn body_len(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Result<usize> {
+/// Gives the length that the record's length field will state; `None` if a part or the whole is too long.
+#[inline(always)]
+fn body_len(record: &Record<'_>, timestamp_delta: i64, offset_delta: i32) -> Option<usize> {
     let mut len = 1 + varint::len_i64(timestamp_delta) + varint::len_i32(offset_delta);
     len += bytes_len(record.key)? + bytes_len(record.value)?;
-    let header_count = i32::try_from(record.headers.len()).map_err(|_| too_long())?;
-    len += varint::len_i32(header_count);
-    for header in &record.headers {
+    if record.headers.is_empty() {
+        len += 1;
+    } else {
+        len += headers_len(&record.headers)?;
+    }
+    (len <= BATCH_LEN_MAX).then_some(len)
+}
+
+fn headers_len(headers: &[Header<'_>]) -> Option<usize> {
+    let mut len = varint::len_i32(i32::try_from(headers.len()).ok()?);
+    for header in headers {
         len += bytes_len(Some(header.key.as_bytes()))? + bytes_len(header.value)?;
         if len > BATCH_LEN_MAX {
-            return Err(too_long());
+            return None;
         }
     }
-    if len > BATCH_LEN_MAX { Err(too_long()) } else { Ok(len) }
+    Some(len)
 }
 
 #[inline]
-fn bytes_len(bytes: Option<&[u8]>) -> Result<usize> {
+fn bytes_len(bytes: Option<&[u8]>) -> Option<usize> {
     match bytes {
-        Some(bytes) => {
-            let len = i32::try_from(bytes.len()).map_err(|_| too_long())?;
-            Ok(varint::len_i32(len) + bytes.len())
+        Some(bytes) if bytes.len() <= BATCH_LEN_MAX => {
+            Some(varint::len_i32(bytes.len() as i32) + bytes.len())
         }
-        None => Ok(1),
+        Some(_) => None,
+        None => Some(1),
     }
-}
-
-#[cold]
-fn too_long() -> Error {
-    Error::InvalidRecord { reason: "a key, value or header exceeds 2 GiB" }
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 use parking_lot::Condvar;
 use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 
 use crate::clock::Clock;
 use crate::config::LogConfig;
@@ -285,37 +286,28 @@ impl Partition {
     /// * [`Error::RecordTooLarge`], [`Error::OutOfSpace`]: nothing was appended, later appends may succeed.
     /// * [`Error::Latched`]: nothing is visible; reopen the store.
     /// * [`Error::Closed`]: the partition was closed or deleted.
+    #[inline]
     pub(crate) fn append(
         self: &Arc<Self>,
         batch: &mut EncodedBatch<'_>,
         door: Door,
         sync_within: Duration,
-    ) -> Result<Appended> {
+    ) -> Result<Appended, Box<Error>> {
         let mut writer = self.writer.lock();
-        let log_end = loop {
-            // Asked under the lock: a failure between check and write must not slip through.
-            self.refuse_if_latched()?;
-            let log_end = self.shown.watermarks.log_end();
-            match writer.readiness(batch, log_end, &self.clock)? {
-                Readiness::Ready => break log_end,
-                Readiness::Busy => self.idle.wait(&mut writer),
-                Readiness::Cold => self.change_tail(&mut writer, |p, _| p.warm(), None)?,
-                Readiness::Full => self.change_tail(&mut writer, Self::rolled, None)?,
-            }
-        };
+        let mut log_end = self.shown.watermarks.log_end();
+        // Asked under the lock: a failure between check and write must not slip through.
+        if self.latch.get().is_some() || !writer.is_ready(batch, log_end, &self.clock) {
+            log_end = self.make_ready(&mut writer, batch)?;
+        }
         let append_time_ms = stamp_time(&mut writer, batch);
         let unwinding = LatchOnUnwind::of(self, "an append panicked");
         let appended = writer.append(batch, log_end, door);
         let end = log_end + i64::from(batch.record_count());
         match appended {
             Ok(()) => self.shown.watermarks.publish(end),
-            Err(AppendError::Clean(error)) => {
+            Err(error) => {
                 unwinding.defuse();
-                return Err(error);
-            }
-            Err(AppendError::Torn(error)) => {
-                unwinding.defuse();
-                return Err(self.latch(&format!("an append failed: {error}")));
+                return Err(Box::new(self.refused(error)));
             }
         }
         unwinding.defuse();
@@ -335,6 +327,25 @@ impl Partition {
         }
         self.ask_for_sync(if is_much { Duration::ZERO } else { sync_within });
         Ok(Appended { offsets: log_end..end, append_time_ms })
+    }
+
+    /// Waits, opens, rolls until the writer is ready for a batch, or refuses it. Gives the log end.
+    #[cold]
+    fn make_ready(
+        self: &Arc<Self>,
+        writer: &mut MutexGuard<'_, Writer>,
+        batch: &EncodedBatch<'_>,
+    ) -> Result<i64> {
+        loop {
+            self.refuse_if_latched()?;
+            let log_end = self.shown.watermarks.log_end();
+            match writer.readiness(batch, log_end, &self.clock)? {
+                Readiness::Ready => return Ok(log_end),
+                Readiness::Busy => self.idle.wait(writer),
+                Readiness::Cold => self.change_tail(writer, |p, _| p.warm(), None)?,
+                Readiness::Full => self.change_tail(writer, Self::rolled, None)?,
+            }
+        }
     }
 
     /// Closes the last segment if it is older than `segment.ms`; says when to look again.
@@ -473,6 +484,15 @@ impl Partition {
         }
     }
 
+    /// Gives the error for a failed append; latches the partition if nobody knows what is in the file.
+    #[cold]
+    fn refused(&self, error: AppendError) -> Error {
+        match error {
+            AppendError::Clean(error) => error,
+            AppendError::Torn(error) => self.latch(&format!("an append failed: {error}")),
+        }
+    }
+
     /// Latches the partition and gives the error that says so.
     fn latch(&self, reason: &str) -> Error {
         let reason = Arc::clone(self.latch.get_or_init(|| reason.into()));
@@ -490,6 +510,7 @@ impl Partition {
 
 /// Makes the batch carry the append time where the topic says so. It never decreases within a partition,
 /// so that looking up a time finds everything behind it.
+#[inline]
 fn stamp_time(writer: &mut Writer, batch: &mut EncodedBatch<'_>) -> Option<i64> {
     if writer.config.timestamp_type != TimestampType::LogAppendTime {
         return None;

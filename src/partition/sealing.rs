@@ -241,6 +241,7 @@ impl Partition {
         }
     }
 
+    #[inline]
     pub(super) fn ask_for_sync(self: &Arc<Self>, within: Duration) {
         let Some(attention) = &self.attention else {
             return;

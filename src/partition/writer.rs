@@ -130,13 +130,24 @@ impl Writer {
         }
     }
 
+    /// Tells whether [`readiness`](Self::readiness) would say [`Readiness::Ready`].
+    #[inline]
+    pub(crate) fn is_ready(&self, batch: &EncodedBatch<'_>, log_end: i64, clock: &Clock) -> bool {
+        let (Phase::Open, Some(live)) = (self.phase, &self.live) else {
+            return false;
+        };
+        // A batch that no segment could hold is one that this segment is full for.
+        log_end < i64::MAX - i64::from(batch.record_count())
+            && !live.is_full_for(batch, log_end, &self.config)
+            && !live.is_over_age(batch.max_timestamp_ms(), clock, &self.config)
+    }
+
     /// Says what an append of `batch` at `log_end` needs first.
     ///
     /// # Errors
     ///
     /// * [`Error::RecordTooLarge`] if no segment could hold the batch.
     /// * [`Error::Closed`] once the partition takes no more appends.
-    #[inline]
     pub(crate) fn readiness(
         &self,
         batch: &EncodedBatch<'_>,
@@ -191,6 +202,7 @@ impl Writer {
 }
 
 impl LiveTail {
+    #[inline]
     fn is_full_for(&self, batch: &EncodedBatch<'_>, log_end: i64, config: &LogConfig) -> bool {
         let end = self.tail.end();
         let last_offset = log_end + i64::from(batch.record_count()) - 1;
@@ -203,6 +215,7 @@ impl LiveTail {
 
     /// Kafka's rule: the age is the span between the first batch's timestamp and the incoming one's, or,
     /// where records carry none, the time since the segment was made.
+    #[inline]
     fn is_over_age(&self, incoming_ms: i64, clock: &Clock, config: &LogConfig) -> bool {
         if self.tail.end() == 0 {
             return false;

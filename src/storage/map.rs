@@ -498,12 +498,19 @@ impl Tail {
 
     /// Reserves space in steps that start small, so that a thousand idle partitions cost little, and
     /// double, so that a busy one seldom pays. Half a step ahead of need, so that there is time to warm it.
+    #[inline]
     fn reserve(&mut self, upto: u64) -> Result<()> {
         let is_needed = upto > self.reserved;
         let is_near = upto + self.step / 2 > self.reserved && self.reserved < self.capacity;
         if !is_needed && (!is_near || self.is_tight) {
             return Ok(());
         }
+        self.reserve_more(upto)
+    }
+
+    #[cold]
+    fn reserve_more(&mut self, upto: u64) -> Result<()> {
+        let is_needed = upto > self.reserved;
         let wanted = upto.max(self.reserved + self.step).min(self.capacity);
         let reserved = match self.runway.file.reserve(self.reserved, wanted) {
             Ok(()) => {

@@ -459,6 +459,12 @@ impl Topics {
         &self.clock
     }
 
+    /// Tells whether [`refuse_writing`](Self::refuse_writing) would not refuse.
+    #[inline]
+    pub(crate) fn takes_records(&self) -> bool {
+        self.writing.is_some() && !self.is_closed.load(Ordering::Acquire)
+    }
+
     pub(crate) fn refuse_writing(&self, action: &'static str) -> Result<()> {
         self.writing_for(action).map(|_| ())
     }
