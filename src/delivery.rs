@@ -50,21 +50,22 @@ pub struct Delivery {
 /// Where the record is.
 #[derive(Clone)]
 enum Place {
+    /// In the log, and the level promises no more than that: there is nothing to wait for, nor to hold on to.
+    Done(RecordMetadata),
     Appended(AppendedBatch),
     Staged(StagedRecord),
 }
 
-/// What was appended by the send itself.
+/// What was appended by the send itself and is to be synchronised.
 #[derive(Clone)]
 pub(crate) struct AppendedBatch {
     pub(crate) route: Arc<Route>,
     pub(crate) offsets: Range<i64>,
     pub(crate) timestamp_ms: i64,
-    /// False where the level promises no more than what holds already.
-    pub(crate) waits_for_sync: bool,
 }
 
-/// What all deliveries of one producer for one partition share, so that each costs one reference.
+/// What all deliveries of one producer for one partition share that wait for a sync, so that each costs one
+/// reference.
 pub(crate) struct Route {
     pub(crate) topic: Arc<TopicState>,
     pub(crate) partition: Arc<Partition>,
@@ -82,6 +83,12 @@ pub struct RecordMetadata {
 }
 
 impl Delivery {
+    #[inline]
+    pub(crate) fn done(metadata: RecordMetadata) -> Delivery {
+        Delivery { place: Place::Done(metadata) }
+    }
+
+    #[inline]
     pub(crate) fn appended(batch: AppendedBatch) -> Delivery {
         Delivery { place: Place::Appended(batch) }
     }
@@ -107,6 +114,7 @@ impl Delivery {
     ///   they may be there; [`Error::RecordTooLarge`] if the topic's limits were lowered meanwhile.
     pub fn wait(self) -> Result<RecordMetadata> {
         let placed = match &self.place {
+            Place::Done(metadata) => return Ok(metadata.clone()),
             Place::Appended(batch) => Placed::of_batch(batch),
             Place::Staged(record) => Placed::of_record(record, record.batch.wait()?),
         };
@@ -131,6 +139,7 @@ impl Delivery {
         };
         let mut waits_until = None;
         let placed = match &self.place {
+            Place::Done(metadata) => return Ok(metadata.clone()),
             Place::Appended(batch) => Placed::of_batch(batch),
             Place::Staged(record) => {
                 let deadline = *waits_until.get_or_insert_with(deadline);
@@ -155,6 +164,7 @@ impl Future for Delivery {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let placed = match &self.place {
+            Place::Done(metadata) => return Poll::Ready(Ok(metadata.clone())),
             Place::Appended(batch) => Placed::of_batch(batch),
             Place::Staged(record) => match record.batch.poll(context.waker()) {
                 None => return Poll::Pending,
@@ -191,7 +201,7 @@ impl Placed<'_> {
             number: batch.route.number,
             offsets: batch.offsets.clone(),
             timestamp_ms: batch.timestamp_ms,
-            waits_for_sync: batch.waits_for_sync,
+            waits_for_sync: true,
         }
     }
 
@@ -228,6 +238,9 @@ impl std::fmt::Debug for Delivery {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Delivery");
         match &self.place {
+            Place::Done(metadata) => {
+                shown.field("partition", &metadata.partition).field("offsets", &metadata.offsets)
+            }
             Place::Appended(batch) => {
                 shown.field("partition", &batch.route.number).field("offsets", &batch.offsets)
             }

@@ -21,6 +21,7 @@ use crate::config::Durability;
 use crate::config::LogConfig;
 use crate::delivery::AppendedBatch;
 use crate::delivery::Delivery;
+use crate::delivery::RecordMetadata;
 use crate::delivery::Route;
 use crate::error::Error;
 use crate::error::Result;
@@ -397,10 +398,10 @@ impl Producer {
             }
         };
         match self.append(route, scratch) {
-            Ok(batch) => {
+            Ok(delivery) => {
                 let len = scratch.builder.len();
                 partitioner::note_sticky(record, count, &topic.state.sticky, len);
-                Ok(Delivery::appended(batch))
+                Ok(delivery)
             }
             Err(error) => Err(*error),
         }
@@ -454,7 +455,7 @@ impl Producer {
         if let Some(accumulator) = &self.shared.accumulator {
             accumulator.flush_partition(&topic.state, number);
         }
-        self.append(&route, scratch).map(Delivery::appended).map_err(|error| *error)
+        self.append(&route, scratch).map_err(|error| *error)
     }
 
     /// Blocks until everything this producer sent before is as durable as its level promises; what is staged is
@@ -521,11 +522,7 @@ impl Producer {
 
     /// Boxes the error: a result as large as one would be put together in memory, and read from there.
     #[inline]
-    fn append(
-        &self,
-        route: &Arc<Route>,
-        scratch: &mut Scratch,
-    ) -> Result<AppendedBatch, Box<Error>> {
+    fn append(&self, route: &Arc<Route>, scratch: &mut Scratch) -> Result<Delivery, Box<Error>> {
         let Scratch { builder, rules, .. } = scratch;
         self.shared.appender.pack(rules.packing, builder);
         let mut batch = builder.seal(rules.timestamp_type);
@@ -536,11 +533,13 @@ impl Producer {
         }
         let appender = &self.shared.appender;
         let appended = appender.append(&route.topic, &route.partition, &mut batch)?;
-        Ok(AppendedBatch {
-            route: Arc::clone(route),
-            offsets: appended.offsets,
-            timestamp_ms: appended.append_time_ms.unwrap_or(batch.max_timestamp_ms()),
-            waits_for_sync: appender.waits_for_sync(),
+        let offsets = appended.offsets;
+        let timestamp_ms = appended.append_time_ms.unwrap_or(batch.max_timestamp_ms());
+        Ok(if appender.waits_for_sync() {
+            Delivery::appended(AppendedBatch { route: Arc::clone(route), offsets, timestamp_ms })
+        } else {
+            let (topic, partition) = (route.topic.topic_name().clone(), route.number);
+            Delivery::done(RecordMetadata { topic, partition, offsets, timestamp_ms })
         })
     }
 }

@@ -62,7 +62,8 @@ impl TopicState {
         partitions: Arc<[Slot]>,
     ) -> TopicState {
         TopicState {
-            name,
+            // Most deliveries carry the name.
+            name: name.kept(),
             id,
             settings: RwLock::new(settings),
             partition_count: AtomicU32::new(partitions.len() as u32),

@@ -25,9 +25,10 @@
 //!   consumer.
 //! * **Linger.** A producer may stage records in memory and append them batch by batch: `linger`, `batch_bytes`,
 //!   `buffer_memory`, `max_block`, and Kafka's names for them.
-//! * **Speed.** Space is prepared ahead of appenders, full segments are sealed in the background, syncs of several
-//!   partitions overlap, batches are verified once, sleeping consumers are woken as by a bare futex. Benchmarks of
-//!   whole workloads beside the machine's raw limits, and beside eleven other crates, with JSON and plots.
+//! * **Speed.** Space is prepared ahead of appenders, large batches are stored into it, full segments are sealed in
+//!   the background, syncs of several partitions overlap, batches are verified once, sleeping consumers are woken as
+//!   by a bare futex. Benchmarks of whole workloads beside the machine's raw limits, and beside eleven other crates,
+//!   with JSON and plots.
 //! * **Many partitions.** Any number of partitions is written with few descriptors: those that are idle are synced and
 //!   let go of, and taken up again by their next append. Partitions are opened, created and closed several at a time.
 //! * **Compaction, the core of it.** Of every key the latest record stays, by Kafka's rules and in Kafka's files, while
