@@ -75,6 +75,7 @@ impl Accumulator {
         record: &Record<'_>,
         patience: Patience,
     ) -> Result<Delivery> {
+        record.fetch_value();
         let count = topic.partition_count();
         let number = partitioner::partition_for(record, count, &topic.sticky);
         let now_ms = self.context.topics().clock().recent_ms();
