@@ -17,7 +17,9 @@ use std::task::Wake;
 use std::task::Waker;
 
 use parking_lot::Mutex;
+use shuttle::Config;
 use shuttle::rand::Rng;
+use shuttle::scheduler::RandomScheduler;
 
 use crate::coordinator::assignor::Assignor;
 use crate::coordinator::assignors::Place;
@@ -503,11 +505,11 @@ fn play(plant: Plant, assignor: Assignor) {
     assert!(play.readers.lock().is_empty());
 }
 
-fn schedules(plant: Plant, assignor: &Assignor, count: usize) {
+fn schedules(plant: Plant, assignor: &Assignor, scheduler: RandomScheduler) {
     IS_SCHEDULED.set(true);
     let assignor = assignor.clone();
     let played = catch_unwind(AssertUnwindSafe(|| {
-        shuttle::check_random(move || play(plant, assignor.clone()), count);
+        shuttle::Runner::new(scheduler, Config::new()).run(move || play(plant, assignor.clone()));
     }));
     IS_SCHEDULED.set(false);
     if let Err(panic) = played {
@@ -525,13 +527,15 @@ fn in_whatever_order_members_step_nothing_is_read_by_two_and_nobody_sleeps_with_
         Assignor::Sticky,
         Assignor::CooperativeSticky,
     ] {
-        schedules(Plant::None, &assignor, count);
+        schedules(Plant::None, &assignor, RandomScheduler::new(count));
     }
 }
 
 #[test]
 fn members_that_do_it_wrong_are_found_out() {
-    // A test of the test: each of these is a line of the hand-over gone wrong.
+    // A test of the test: each of these is a line of the hand-over gone wrong. The rarest shows once in some 2,000
+    // schedules. With schedules drawn anew each time it went unnoticed once; so they are the same ones each time, and many
+    // times more than are needed.
     for plant in [
         Plant::TakesUnasked,
         Plant::ReadsOn,
@@ -541,7 +545,8 @@ fn members_that_do_it_wrong_are_found_out() {
         Plant::ForgetsLosses,
         Plant::SleepsWithoutALook,
     ] {
-        let played = catch_unwind(|| schedules(plant, &Assignor::CooperativeSticky, 5_000));
+        let scheduler = RandomScheduler::new_from_seed(20, 100_000);
+        let played = catch_unwind(|| schedules(plant, &Assignor::CooperativeSticky, scheduler));
         assert!(played.is_err(), "{plant:?} was not noticed");
     }
 }
