@@ -71,6 +71,8 @@ impl Subject for Ottla {
                 Variant { label: "8 MiB segments", segment_len: 8 << 20, ..plain },
                 Variant { label: "1 MiB segments", segment_len: 1 << 20, ..plain },
             ],
+            // A record of 900 bytes and its header fill one.
+            Work::ManySegments => vec![Variant { segment_len: 1024, ..plain }],
             _ => vec![plain],
         }
     }
@@ -149,6 +151,14 @@ impl Log for OttlaLog {
         }
         for delivery in deliveries {
             delivery.wait()?;
+        }
+        Ok(())
+    }
+
+    fn append_to_each(&self, values: Values<'_>) -> Outcome {
+        for (value, partition) in values.zip(0..) {
+            let _delivery =
+                self.producer.send(&self.topic, Record::new(value).partition(partition))?;
         }
         Ok(())
     }

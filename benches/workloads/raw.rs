@@ -21,6 +21,7 @@ pub(crate) const SUBJECTS: &[&dyn Subject] = &[
     &crate::raw_files::RawReady,
     &crate::raw_files::RawMapping,
     &crate::raw_files::RawRead,
+    &crate::raw_many::RawFiles,
     &crate::raw_sync::RawGroupCommit,
     &crate::raw_sync::RawSyncs,
     &crate::raw_futex::RawFutex,

@@ -90,6 +90,11 @@ pub(crate) trait Log: Send + Sync {
         unsupported("has no partitions that are committed together")
     }
 
+    /// Appends one record to each partition, and waits for nothing.
+    fn append_to_each(&self, _values: Values<'_>) -> Outcome {
+        unsupported("has no partitions")
+    }
+
     /// Hands over what is staged, so that a scan sees it.
     fn finish(&self) -> Outcome {
         Ok(())
@@ -159,6 +164,8 @@ pub(crate) enum Work {
     Reopen,
     Kill,
     Resources,
+    ManyPartitions,
+    ManySegments,
 }
 
 /// One way of doing a work.

@@ -11,6 +11,7 @@ use crate::reopen;
 use crate::report;
 use crate::resources;
 use crate::runner::Runner;
+use crate::scale;
 use crate::scan;
 use crate::subject::Failure;
 use crate::subject::Outcome;
@@ -56,6 +57,7 @@ fn run(subjects: &[&dyn Subject]) -> Outcome {
         reopen::run,
         points::run,
         resources::run,
+        scale::run,
     ] {
         family(&mut runner)?;
     }

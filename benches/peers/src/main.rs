@@ -31,6 +31,8 @@ mod raw;
 mod raw_files;
 #[path = "../../workloads/raw_futex.rs"]
 mod raw_futex;
+#[path = "../../workloads/raw_many.rs"]
+mod raw_many;
 #[path = "../../workloads/raw_memory.rs"]
 mod raw_memory;
 #[path = "../../workloads/raw_sync.rs"]
@@ -43,6 +45,8 @@ mod report;
 mod resources;
 #[path = "../../workloads/runner.rs"]
 mod runner;
+#[path = "../../workloads/scale.rs"]
+mod scale;
 #[path = "../../workloads/scan.rs"]
 mod scan;
 #[path = "../../workloads/subject.rs"]
