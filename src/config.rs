@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::compaction_config::CompactionConfig;
 use crate::error::Error;
 use crate::error::Result;
 
@@ -294,8 +295,7 @@ pub struct ConfigEntry {
 pub enum ConfigEffect {
     /// It is in force.
     InForce,
-    /// It is kept and shown, and a topic's is handed on with it, but this version does not act on it; except
-    /// that `cleanup.policy=compact` makes a key necessary, so that the topic can be compacted later.
+    /// It is kept and shown, and a topic's is handed on with it, but this version does not act on it.
     KeptOnly,
     /// It has no meaning without a network; kept so that configurations carry over unchanged.
     NoNetwork,
@@ -354,7 +354,7 @@ impl Overrides {
 }
 
 /// A topic's configuration as the log works with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct LogConfig {
     pub(crate) segment_bytes: u32,
     pub(crate) segment_ms: i64,
@@ -368,6 +368,8 @@ pub(crate) struct LogConfig {
     pub(crate) packing: Option<Packing>,
     /// A compacted topic is kept by key, so every record needs one.
     pub(crate) key_required: bool,
+    /// `None` unless `cleanup.policy` has `compact` in it.
+    pub(crate) compaction: Option<CompactionConfig>,
 }
 
 impl LogConfig {
@@ -376,9 +378,10 @@ impl LogConfig {
             Property::named(key)?.check(value)?;
         }
         let text = |name| -> Result<&str> { Ok(overrides.text(Property::named(name)?)) };
+        let compaction = CompactionConfig::resolve(text)?;
         Ok(LogConfig {
             segment_bytes: overrides.number("segment.bytes")?,
-            segment_ms: overrides.number("segment.ms")?,
+            segment_ms: CompactionConfig::segment_ms(compaction, overrides.number("segment.ms")?),
             segment_index_bytes: overrides.number("segment.index.bytes")?,
             index_interval_bytes: overrides.number("index.interval.bytes")?,
             batch_bytes_max: overrides.number("max.message.bytes")?,
@@ -389,9 +392,8 @@ impl LogConfig {
             timestamp_before_max_ms: overrides.number("message.timestamp.before.max.ms")?,
             timestamp_after_max_ms: overrides.number("message.timestamp.after.max.ms")?,
             packing: Packing::of(|name| text(name).unwrap_or_default()),
-            key_required: text("cleanup.policy")?
-                .split(',')
-                .any(|policy| policy.trim() == "compact"),
+            key_required: compaction.is_some(),
+            compaction,
         })
     }
 }
@@ -543,7 +545,7 @@ const LONG_MAX: &str = "9223372036854775807";
 /// Every topic property of Kafka 3.9 and 4.x. Defaults are Kafka's, except `segment.bytes`: smaller
 /// segments bound recovery and are let go earlier.
 static PROPERTIES: &[Property] = &[
-    kept("cleanup.policy", "delete", ValueRange::ListOf(&["delete", "compact"])),
+    in_force("cleanup.policy", "delete", ValueRange::ListOf(&["delete", "compact"])),
     in_force(GZIP_LEVEL, "-1", GZIP_LEVELS),
     kept(LZ4_LEVEL, "9", LZ4_LEVELS),
     in_force(
@@ -552,7 +554,7 @@ static PROPERTIES: &[Property] = &[
         ValueRange::OneOf(&["producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"]),
     ),
     in_force(ZSTD_LEVEL, "3", ZSTD_LEVELS),
-    kept("delete.retention.ms", "86400000", ValueRange::Number(0, i64::MAX)),
+    in_force("delete.retention.ms", "86400000", ValueRange::Number(0, i64::MAX)),
     kept("errors.deadletterqueue.group.enable", "false", ValueRange::Flag),
     kept("file.delete.delay.ms", "60000", ValueRange::Number(0, i64::MAX)),
     kept("flush.messages", LONG_MAX, ValueRange::Number(1, i64::MAX)),
@@ -562,7 +564,7 @@ static PROPERTIES: &[Property] = &[
     no_network("leader.replication.throttled.replicas", "", ValueRange::Text),
     no_network("local.retention.bytes", "-2", ValueRange::Number(-2, i64::MAX)),
     no_network("local.retention.ms", "-2", ValueRange::Number(-2, i64::MAX)),
-    kept("max.compaction.lag.ms", LONG_MAX, ValueRange::Number(1, i64::MAX)),
+    in_force("max.compaction.lag.ms", LONG_MAX, ValueRange::Number(1, i64::MAX)),
     in_force("max.message.bytes", "1048588", ValueRange::Number(0, INT_MAX)),
     no_network("message.downconversion.enable", "true", ValueRange::Flag),
     no_network("message.format.version", "3.0-IV1", ValueRange::Text),
@@ -573,8 +575,8 @@ static PROPERTIES: &[Property] = &[
         "CreateTime",
         ValueRange::OneOf(&["CreateTime", "LogAppendTime"]),
     ),
-    kept("min.cleanable.dirty.ratio", "0.5", ValueRange::Ratio),
-    kept("min.compaction.lag.ms", "0", ValueRange::Number(0, i64::MAX)),
+    in_force("min.cleanable.dirty.ratio", "0.5", ValueRange::Ratio),
+    in_force("min.compaction.lag.ms", "0", ValueRange::Number(0, i64::MAX)),
     kept("min.insync.replicas", "1", ValueRange::Number(1, INT_MAX)),
     kept("preallocate", "false", ValueRange::Flag),
     no_network("remote.log.copy.disable", "false", ValueRange::Flag),

@@ -164,6 +164,13 @@ pub enum Error {
         name: String,
     },
 
+    /// The topic's `cleanup.policy` does not have `compact` in it; nothing was changed.
+    #[error("topic `{topic}` is not compacted: its cleanup.policy is without `compact`")]
+    NotCompacted {
+        /// The topic.
+        topic: String,
+    },
+
     /// Not a legal topic name by Kafka's rules; nothing was created.
     #[error("`{name}` is not a topic name: {reason}")]
     InvalidTopic {
@@ -440,6 +447,7 @@ impl Error {
             | Error::OutOfSpace { .. }
             | Error::Latched { .. }
             | Error::Unavailable { .. } => 56,
+            Error::NotCompacted { .. } => 44,
             Error::GroupNotEmpty { .. } => 68,
             Error::UnknownGroup { .. } => 69,
             Error::UnsupportedCompression { .. } => 76,

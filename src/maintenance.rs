@@ -8,6 +8,7 @@
 //! * **Watch**: where another process appends, look for more while somebody waits for it.
 //! * **Linger**: batches that a producer stages are sealed and appended when their time is up.
 //! * **Roll**: a segment older than `segment.ms` is closed, though nothing is being appended.
+//! * **Clean**: a [`Cleaner`] is told when there may be something to compact.
 //!
 //! The thread sleeps until something asks or is due; it holds the registry weakly, so that it never keeps
 //! a store open.
@@ -27,6 +28,8 @@ use crossbeam_channel::Receiver;
 use crossbeam_channel::Sender;
 use crossbeam_channel::select;
 
+use crate::cleaner::Cleaner;
+use crate::cleaner::CleanerConfig;
 use crate::due::Due;
 use crate::error::Error;
 use crate::error::Result;
@@ -50,11 +53,17 @@ impl Maintenance {
         topics: &Arc<Topics>,
         attention: Receiver<Attention>,
         checkpoint_interval: Duration,
+        cleaner: CleanerConfig,
     ) -> Result<Maintenance> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (workers, done) = SyncWorkers::new();
+        let mut cleaner = Cleaner::new(topics, cleaner);
+        if topics.has_compacted() {
+            cleaner.wake(topics);
+        }
         let round = Round {
             topics: Arc::downgrade(topics),
+            cleaner,
             attention,
             stopped,
             checkpoint_interval,
@@ -97,6 +106,7 @@ impl Drop for Maintenance {
 /// What is to be done, and when.
 struct Round {
     topics: Weak<Topics>,
+    cleaner: Cleaner,
     attention: Receiver<Attention>,
     stopped: Receiver<()>,
     checkpoint_interval: Duration,
@@ -181,12 +191,12 @@ impl Round {
             };
             let chores = AssertUnwindSafe(|| {
                 match woken {
-                    Woken::Asked(asked) => self.take_up(asked),
+                    Woken::Asked(asked) => self.take_up(&topics, asked),
                     Woken::Done(done) => self.note_done(&topics, done),
                     Woken::Due | Woken::Stopped => {}
                 }
                 while let Ok(asked) = self.attention.try_recv() {
-                    self.take_up(asked);
+                    self.take_up(&topics, asked);
                 }
                 self.call_who_is_due();
                 self.sync_what_is_due(&topics);
@@ -230,13 +240,14 @@ impl Round {
         [sync, call, record, roll].into_iter().flatten().min()
     }
 
-    fn take_up(&mut self, asked: Attention) {
+    fn take_up(&mut self, topics: &Arc<Topics>, asked: Attention) {
         match asked {
             Attention::Sync { partition, within } => self.schedule_sync(partition, within),
             Attention::Seal { partition } => self.workers.take_on(partition, Task::Seal),
             // At once: the appender is on its way there.
             Attention::Warm(stretch) => stretch.warm(),
             Attention::Call { whom, at } => self.schedule_call(whom, at),
+            Attention::Clean => self.cleaner.wake(topics),
         }
     }
 
@@ -277,7 +288,7 @@ impl Round {
     }
 
     /// Takes note of what a worker has done.
-    fn note_done(&mut self, topics: &Topics, done: Done) {
+    fn note_done(&mut self, topics: &Arc<Topics>, done: Done) {
         self.workers.settle(&done);
         let Done { partition, task, outcome } = done;
         match outcome {
@@ -286,6 +297,10 @@ impl Round {
                 if task == Task::Seal {
                     // As much as a segment holds: recovery need not scan it again.
                     self.has_sealed = true;
+                    // What is sealed may be compacted.
+                    if partition.upgrade().is_some_and(|open| open.is_compacted()) {
+                        self.cleaner.wake(topics);
+                    }
                 }
                 if task == Task::Sync {
                     // Looked at when its time has come, which is found out by looking once.

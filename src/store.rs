@@ -15,6 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::accumulator::Accumulators;
+use crate::cleaner::CleanerConfig;
 use crate::clock::Clock;
 use crate::config::Durability;
 use crate::config::TopicConfig;
@@ -34,6 +35,7 @@ use crate::topic::KeepOpen;
 use crate::topic::Topic;
 use crate::topic_state::TopicState;
 use crate::topics::Topics;
+use crate::topics::cleaning_limits::CleaningLimits;
 
 /// An open data directory. Cloning it is cheap; all clones, and every handle made from them, keep it open.
 ///
@@ -81,6 +83,8 @@ pub struct StoreBuilder {
     checkpoint_interval: Duration,
     /// A synced record that nobody waits for is on stable storage about so much later.
     unwaited_within: Duration,
+    cleaner: CleanerConfig,
+    cleaning: CleaningLimits,
     disk: Disk,
     clock: Clock,
     #[cfg(test)]
@@ -148,6 +152,8 @@ impl Store {
             durability: Durability::Synced,
             checkpoint_interval: CHECKPOINT_INTERVAL,
             unwaited_within: UNWAITED_WITHIN,
+            cleaner: CleanerConfig::default(),
+            cleaning: CleaningLimits::default(),
             disk: Disk::default(),
             clock: Clock::system(),
             #[cfg(test)]
@@ -200,7 +206,7 @@ impl Store {
         let (attention, asked) = crossbeam_channel::unbounded();
         let topics = Topics::open_read_only(&root, builder.disk, builder.clock, attention)?;
         let topics = Arc::new(topics);
-        let maintenance = Maintenance::start(&topics, asked, CHECKPOINT_INTERVAL)?;
+        let maintenance = Maintenance::start(&topics, asked, CHECKPOINT_INTERVAL, builder.cleaner)?;
         Ok(Store {
             shared: Arc::new(Shared {
                 coordinator: Arc::new(Coordinator::new(Arc::clone(&topics))),
@@ -420,6 +426,36 @@ impl StoreBuilder {
         self
     }
 
+    /// Sets whether topics with `cleanup.policy=compact` are compacted in the background (Kafka's
+    /// `log.cleaner.enable`); default true. [`Topic::compact`] works in any case.
+    pub fn cleaner_enable(mut self, is_enabled: bool) -> StoreBuilder {
+        self.cleaner.is_enabled = is_enabled;
+        self
+    }
+
+    /// Sets how often at most the background looks for something to compact while there is nothing (Kafka's
+    /// `log.cleaner.backoff.ms`); default 15 seconds. It looks only when a segment of a compacted topic was closed
+    /// since, or time has made something due: an idle store sleeps.
+    pub fn cleaner_backoff(mut self, backoff: Duration) -> StoreBuilder {
+        self.cleaner.backoff = backoff;
+        self
+    }
+
+    /// Sets how many bytes a second compaction reads and writes at most, all topics together, in the background or
+    /// when asked for (Kafka's `log.cleaner.io.max.bytes.per.second`); default no limit.
+    pub fn cleaner_io_max_bytes_per_second(mut self, bytes: u64) -> StoreBuilder {
+        self.cleaning.bytes_per_second = Some(bytes);
+        self
+    }
+
+    /// Sets the memory, in bytes, for the keys of the records that a compaction meets for the first time, 24 bytes for
+    /// each key however long it is (Kafka's `log.cleaner.dedupe.buffer.size`); default 128 MiB, of which no more is
+    /// taken than there are keys. If it does not suffice, compaction goes over the log several times.
+    pub fn cleaner_dedupe_buffer_size(mut self, bytes: usize) -> StoreBuilder {
+        self.cleaning.key_map_bytes_max = bytes;
+        self
+    }
+
     /// Opens the directory for writing.
     ///
     /// # Errors
@@ -438,9 +474,11 @@ impl StoreBuilder {
         if let Some(count_max) = self.live_tails_max {
             live_tails = LiveTails::new(count_max);
         }
-        let topics = Topics::open(&root, self.disk, self.clock, attention, live_tails)?;
+        let topics =
+            Topics::open(&root, self.disk, self.clock, attention, live_tails, self.cleaning)?;
         let topics = Arc::new(topics);
-        let maintenance = Maintenance::start(&topics, asked, self.checkpoint_interval)?;
+        let interval = self.checkpoint_interval;
+        let maintenance = Maintenance::start(&topics, asked, interval, self.cleaner)?;
         Ok(Store {
             shared: Arc::new(Shared {
                 coordinator: Arc::new(Coordinator::new(Arc::clone(&topics))),

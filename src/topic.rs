@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::OnceLock;
 
@@ -12,6 +13,9 @@ use crate::config::ConfigEntry;
 use crate::error::Error;
 use crate::error::Result;
 use crate::partition::Partition;
+use crate::partition::compaction_progress::CompactionCounts;
+use crate::partition::compaction_progress::CompactionProgress;
+use crate::partition::recovery::Finding;
 use crate::storage::catalog::TopicId;
 use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
@@ -90,6 +94,17 @@ pub struct PartitionDescription {
     pub len: u64,
     /// Why the partition takes no appends, or cannot be read at all.
     pub failure: Option<String>,
+}
+
+/// What [`Topic::compact`] came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompactionReport {
+    /// How much was read, written, kept and dropped, in all partitions together.
+    pub counts: CompactionCounts,
+    /// What was left as it is: segments that are compressed with a codec that this build does not have, and damage,
+    /// behind which nothing is compacted. [`Store::health`](crate::Store::health) tells it, too.
+    pub left: Vec<Finding>,
 }
 
 /// A record's offset and its timestamp in milliseconds since 1970.
@@ -217,6 +232,59 @@ impl Topic {
         self.topics.add_partitions(&self.state, count)
     }
 
+    /// Compacts all partitions now: of every key the latest record stays.
+    ///
+    /// A topic with `cleanup.policy=compact` is compacted in the background when enough of it is out of date
+    /// (`min.cleanable.dirty.ratio`); this does it regardless, with everything that was appended before, except what
+    /// `min.compaction.lag.ms` protects. Records that stay keep their offsets, timestamps and order. A tombstone (a
+    /// record with a null value) stays for `delete.retention.ms` behind the compaction that first meets it.
+    ///
+    /// Blocks while it works, and while another compaction of the partition does; as fast as the store's
+    /// [limit](crate::StoreBuilder::cleaner_io_max_bytes_per_second) allows. Appends and reads go on meanwhile, and
+    /// whoever holds records keeps them. What it came to is durable, and safe from a crash at any point.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::NotCompacted`] if the topic's `cleanup.policy` does not have `compact` in it;
+    ///   [`Error::ReadOnly`], [`Error::TopicDeleted`]: nothing was changed.
+    /// * [`Error::Closed`] if the store is closed meanwhile, [`Error::OutOfSpace`], [`Error::Io`]: what was not
+    ///   compacted yet is as it was, and the call may be repeated. The other partitions were compacted.
+    /// * [`Error::Latched`], [`Error::Unavailable`]: the partition was not; the others were.
+    ///
+    /// ```
+    /// use ottla::{Record, Store, TopicConfig};
+    ///
+    /// let store = Store::temporary()?;
+    /// let topic = store.create_topic("t", TopicConfig::new().set("cleanup.policy", "compact")?)?;
+    /// for value in ["first", "second", "third"] {
+    ///     store.producer().send(&topic, Record::new(value).key("k"))?;
+    /// }
+    /// let counts = topic.compact()?.counts;
+    /// assert_eq!((counts.records_kept, counts.records_dropped), (1, 2));
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn compact(&self) -> Result<CompactionReport> {
+        self.compact_watched(&CompactionProgress::new())
+    }
+
+    /// As [`compact`](Self::compact), and lets other threads see how far it is.
+    ///
+    /// # Errors
+    ///
+    /// * As [`compact`](Self::compact).
+    pub fn compact_watched(&self, progress: &CompactionProgress) -> Result<CompactionReport> {
+        self.compact_these(0..self.partition_count(), progress)
+    }
+
+    fn compact_these(
+        &self,
+        partitions: Range<u32>,
+        progress: &CompactionProgress,
+    ) -> Result<CompactionReport> {
+        let left = self.topics.compact_now(&self.state, partitions, progress)?;
+        Ok(CompactionReport { counts: progress.counts(), left })
+    }
+
     pub(crate) fn belongs_to(&self, topics: &Arc<Topics>) -> bool {
         Arc::ptr_eq(&self.topics, topics)
     }
@@ -281,6 +349,16 @@ impl TopicPartition {
         let open = self.open()?;
         open.refresh()?;
         open.offset_for_time(timestamp_ms)
+    }
+
+    /// Compacts this partition now, as [`Topic::compact`] does all of them; `progress` shows other threads how far it
+    /// is.
+    ///
+    /// # Errors
+    ///
+    /// * As [`Topic::compact`].
+    pub fn compact_watched(&self, progress: &CompactionProgress) -> Result<CompactionReport> {
+        self.topic.compact_these(self.partition..self.partition + 1, progress)
     }
 
     /// Gives the log to a read of a single record, and what its message holds; found once for each handle.

@@ -25,7 +25,8 @@ use crate::format::group_records;
 use crate::format::group_records::OffsetValue;
 use crate::name::TopicName;
 use crate::partition::Partition;
-use crate::partition::compaction::Compaction;
+use crate::partition::compaction_plan::Compaction;
+use crate::partition::compaction_progress::CompactionProgress;
 use crate::record::Record;
 use crate::storage::map::Door;
 use crate::topic_state::TopicState;
@@ -233,10 +234,11 @@ impl OffsetsLog {
     fn compact(&self) -> Result<()> {
         let Some(topic) = self.topic()? else { return Ok(()) };
         let how = Compaction::of(&topic.log_config(), self.now_ms());
+        let progress = CompactionProgress::new();
         let mut kept_len = 0;
         for (number, partition) in topic.open_partitions() {
             partition.roll_now()?;
-            kept_len += self.topics.compact(&topic, number, &how)?.after.bytes;
+            kept_len += self.topics.compact(&topic, number, &how, &progress)?.after.bytes;
         }
         self.kept_len.store(kept_len, Ordering::Relaxed);
         Ok(())

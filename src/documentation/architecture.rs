@@ -16,6 +16,7 @@
 //! | --- | --- |
 //! | `error.rs` | `Error`, `Result`: what went wrong and what the caller can do |
 //! | `config.rs` | every knob with unit, default, effect; Kafka's property names |
+//! | `compaction_config.rs` | whether, when and how a topic is compacted |
 //! | `producer_config.rs` | a producer's knobs, by Kafka's names too |
 //! | `consumer_config.rs` | a consumer's knobs by Kafka's names |
 //! | `record.rs` | `Record`, `Header`: what a producer hands in, borrowed |
@@ -67,6 +68,7 @@
 //! | `storage/scan.rs` | a walk over a segment through `pread` that believes nothing: for recovery and inspection |
 //! | `storage/offset_index.rs` | offset → byte position |
 //! | `storage/time_index.rs` | timestamp → offset |
+//! | `storage/transaction_index.rs` | which transactions were aborted in a segment; carried along |
 //! | `storage/checkpoint.rs` | Kafka's checkpoint text files, replaced atomically |
 //! | `storage/catalog.rs` | `ottla.topics` and `partition.metadata` |
 //!
@@ -94,7 +96,12 @@
 //! | `partition/recovery.rs` | facts → decision → repaired directory |
 //! | `partition/leftovers.rs` | finishes what a crash interrupted among the files of a partition's directory |
 //! | `partition/compaction.rs` | of every key the latest record stays |
-//! | `partition/compaction_plan.rs` | which segments become one |
+//! | `partition/compaction_plan.rs` | what a compaction is to do, and which segments become one |
+//! | `partition/compaction_survey.rs` | what it finds before it changes anything |
+//! | `partition/compaction_reading.rs` | what it reads segments with, unpacked where they are compressed |
+//! | `partition/compaction_progress.rs` | how far it is; whether it may go on, and how fast |
+//! | `partition/cleanable.rs` | how much of a log there is to compact, and when there will be more |
+//! | `partition/throttle.rs` | how many bytes a second compaction may read and write |
 //! | `partition/compacting.rs` | whose turn it is to compact, and whether it may still be done |
 //! | `partition/latest_offsets.rs` | key → offset of its latest record, in bounded memory |
 //! | `partition/fates.rs` | what became of transactions, and where producers' sequences end |
@@ -115,7 +122,9 @@
 //! | `topic_state.rs` | what everyone who holds a topic shares |
 //! | `topics/at_once.rs` | many partitions opened, made or closed at the same time |
 //! | `topics/mod.rs` | `Topics`, the registry of a directory: create, open, alter, delete, close |
-//! | `topics/cleaning.rs` | compaction of a topic's partitions; how far each was compacted |
+//! | `topics/cleaning.rs` | compaction of topics, and how far each partition was compacted |
+//! | `topics/cleaning_limits.rs` | what all compactions of one store share |
+//! | `topics/recording.rs` | how far partitions are durable, put on record |
 //! | `topics/findings.rs` | what was found and what has failed |
 //! | `topics/loading.rs` | from what lies in a directory to the registry's list |
 //! | `topics/surroundings.rs` | what a directory says of itself when it is opened |
@@ -153,7 +162,8 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `maintenance.rs` | a closed list of chores: sync, seal, linger, checkpoint, warm, watch, roll |
+//! | `maintenance.rs` | a closed list of chores: sync, seal, linger, checkpoint, warm, watch, roll; wakes the cleaner |
+//! | `cleaner.rs` | the thread that compacts topics when nobody asks: which, and when to look again |
 //! | `sync_workers.rs` | the threads that make partitions durable in the background, several at a time |
 //!
 //! **Handles**: what users hold.

@@ -262,6 +262,11 @@ impl Attributes {
         Attributes(self.0 & !Self::CODEC)
     }
 
+    /// Gives the attributes of the same batch with its records packed.
+    pub(crate) fn with_codec(self, codec: u8) -> Attributes {
+        Attributes(self.0 & !Self::CODEC | i16::from(codec) & Self::CODEC)
+    }
+
     /// Tells whether the records lie there as they are, and are for readers.
     #[inline]
     pub(crate) fn is_plain(self) -> bool {

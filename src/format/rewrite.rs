@@ -7,8 +7,11 @@
 //!
 //! A tombstone must outlive its key's older records, and be there long enough for every reader to see it. When a
 //! batch is first left with tombstones it gets a *delete horizon*, the time from which they may go: it takes the
-//! place of the base timestamp, which is nothing but what the records' timestamps are relative to.
+//! place of the base timestamp, which is nothing but what the records' timestamps are relative to. A transaction's
+//! marker gets one, too, when nothing is left of its transaction.
 
+use crate::format::compression::Codec;
+use crate::format::compression::Packer;
 use crate::format::decode::Batch;
 use crate::format::decode::RawRecord;
 use crate::format::header;
@@ -21,7 +24,10 @@ use crate::format::varint;
 pub(crate) struct Rewriter {
     /// For each record of the batch that was judged last, whether it stays.
     kept: Vec<bool>,
+    /// The batch gets a delete horizon, whatever its records are.
+    is_marker: bool,
     bytes: Vec<u8>,
+    packer: Packer,
 }
 
 /// What is to become of a batch.
@@ -43,6 +49,7 @@ impl Rewriter {
         mut stays: impl FnMut(&RawRecord<'_>) -> bool,
     ) -> Judgement {
         self.kept.clear();
+        self.is_marker = false;
         let mut kept_count = 0;
         let mut keeps_tombstones = false;
         for record in batch.records() {
@@ -62,13 +69,26 @@ impl Rewriter {
         }
     }
 
-    /// Writes what stays of the batch that was judged last; `horizon_ms` is for tombstones that have none yet.
+    /// Lets all records of a control batch stay, and has it get the delete horizon that it has not.
+    pub(crate) fn give_horizon(&mut self, batch: &Batch<'_>) {
+        self.kept.clear();
+        self.kept.extend(batch.records().map(|_| true));
+        self.is_marker = true;
+    }
+
+    /// Writes what stays of the batch that was judged last; `horizon_ms` is for tombstones that have none yet. The
+    /// records are packed with `codec`, at its default level, unless that makes them longer.
     ///
     /// `None` if it would exceed what a batch can be, which only one of nearly 2 GiB could.
-    pub(crate) fn rewritten(&mut self, batch: &Batch<'_>, horizon_ms: i64) -> Option<&[u8]> {
+    pub(crate) fn rewritten(
+        &mut self,
+        batch: &Batch<'_>,
+        horizon_ms: i64,
+        codec: Option<Codec>,
+    ) -> Option<&[u8]> {
         let header = batch.header();
         let (mut count, mut first_ms, mut latest_ms) = (0, None, -1);
-        let mut has_tombstones = false;
+        let mut has_tombstones = self.is_marker;
         for record in self.kept(batch) {
             count += 1;
             first_ms.get_or_insert(record.timestamp_ms);
@@ -88,10 +108,19 @@ impl Rewriter {
             push_record(&mut bytes, header, base_timestamp_ms, &record);
         }
         self.bytes = bytes;
+        let mut attributes = header.attributes.rewritten(has_horizon);
+        if let Some(codec) = codec {
+            let packed = self.packer.pack(codec, codec.default_level(), &self.bytes[header::LEN..]);
+            if let Some(packed) = packed {
+                self.bytes.truncate(header::LEN);
+                self.bytes.extend_from_slice(packed);
+                attributes = attributes.with_codec(codec as u8);
+            }
+        }
         let of_append_time = header.attributes.is_log_append_time();
         let written = BatchHeader {
             length: i32::try_from(self.bytes.len() - header::LENGTH_EXCLUDES).ok()?,
-            attributes: header.attributes.rewritten(has_horizon),
+            attributes,
             base_timestamp_ms,
             max_timestamp_ms: if of_append_time { header.max_timestamp_ms } else { latest_ms },
             record_count: count,
@@ -276,7 +305,7 @@ mod tests {
             }
             let is_whole = expected.len() == whole.len() && !keeps_tombstones;
             prop_assert_eq!(once == Judgement::Unchanged, is_whole);
-            let first = rewriter.rewritten(&before, HORIZON_MS).unwrap().to_vec();
+            let first = rewriter.rewritten(&before, HORIZON_MS, None).unwrap().to_vec();
             let after = Batch::verify(&first).unwrap();
             prop_assert_eq!(&plain(&after), &expected);
             prop_assert_eq!(&as_they_read(&first), &expected);
@@ -307,7 +336,7 @@ mod tests {
                 Judgement::Unchanged => prop_assert_eq!(left, expected),
                 Judgement::Emptied => prop_assert!(left.is_empty()),
                 Judgement::Rewritten => {
-                    let second = rewriter.rewritten(&after, HORIZON_MS + 5).unwrap().to_vec();
+                    let second = rewriter.rewritten(&after, HORIZON_MS + 5, None).unwrap().to_vec();
                     let second = Batch::verify(&second).unwrap();
                     prop_assert_eq!(plain(&second), left);
                     if keeps_tombstones {

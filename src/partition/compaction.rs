@@ -15,70 +15,48 @@
 //! key, or one of an aborted transaction. Segments are replaced the oldest first, so that a tombstone goes after
 //! everything it stands for. Behind a segment that cannot be read no tombstone goes: what it stands for may be there.
 //!
-//! Batches of transactions' markers always stay: they go in Kafka once nothing is left of their transaction, which is
-//! not worked out here. A batch that held its producer's last sequence stays without its records.
+//! Compressed batches are unpacked to be looked at; one that loses records is packed anew with its codec at the codec's
+//! own level, as Kafka does, and one that loses none is copied as it is.
+//!
+//! A transaction's marker stays as long as a batch of its transaction was there when the compaction began. After that
+//! it gets a delete horizon like a tombstone's, and goes once that has passed. A batch that held its producer's last
+//! sequence stays without its records, and so does the last marker of a producer of which nothing else is left.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::LogConfig;
 use crate::error::Error;
 use crate::error::Result;
+use crate::format::compression::Codec;
 use crate::format::decode;
 use crate::format::decode::Batch;
-use crate::format::decode::BatchFault;
 use crate::format::rewrite::Judgement;
 use crate::format::rewrite::Rewriter;
 use crate::partition::LatchOnUnwind;
 use crate::partition::Partition;
 use crate::partition::compaction_plan;
+use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_plan::Extent;
-use crate::partition::compaction_plan::SegmentLimits;
+use crate::partition::compaction_progress::Amount;
+use crate::partition::compaction_progress::CompactionProgress;
+use crate::partition::compaction_progress::Pace;
+use crate::partition::compaction_reading::Reading;
+use crate::partition::compaction_survey::Input;
+use crate::partition::compaction_survey::Left;
+use crate::partition::compaction_survey::Survey;
+use crate::partition::compaction_survey::WhyLeft;
+use crate::partition::compaction_survey::amount;
 use crate::partition::fates::Fates;
 use crate::partition::latest_offsets::LatestOffsets;
 use crate::partition::producer_snapshot;
 use crate::partition::segments::Segment;
-use crate::storage::disk::Access;
-use crate::storage::disk::DiskFile;
+use crate::partition::throttle::Throttle;
 use crate::storage::file_name::OffsetFile;
 use crate::storage::gaps;
 use crate::storage::indexes::INDEX_LEN_MAX;
-use crate::storage::scan::Continuity;
-use crate::storage::scan::Depth;
-use crate::storage::scan::Scan;
-use crate::storage::scan::Scanned;
 use crate::storage::swap;
 use crate::storage::swap::CleanedSegment;
 use crate::storage::swap::SwapError;
-
-/// How a log is to be compacted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Compaction {
-    /// Below this offset an earlier compaction has left one record of each key: what it returned.
-    pub(crate) first_dirty: i64,
-    pub(crate) now_ms: i64,
-    /// How long a tombstone stays behind the compaction that first meets it.
-    pub(crate) delete_retention_ms: i64,
-    /// Memory for the keys of what is compacted for the first time; with little of it there are more passes.
-    pub(crate) key_map_bytes_max: usize,
-    pub(crate) segments: SegmentLimits,
-}
-
-impl Compaction {
-    /// Kafka's defaults, for a log of which nothing was compacted.
-    pub(crate) fn of(config: &LogConfig, now_ms: i64) -> Compaction {
-        Compaction {
-            first_dirty: 0,
-            now_ms,
-            delete_retention_ms: 24 * 60 * 60 * 1000,
-            key_map_bytes_max: 128 << 20,
-            segments: SegmentLimits {
-                segment_bytes: config.segment_bytes,
-                segment_index_bytes: config.segment_index_bytes,
-            },
-        }
-    }
-}
+use crate::storage::transaction_index;
 
 /// What a compaction came to.
 #[derive(Debug, Default)]
@@ -93,32 +71,6 @@ pub(crate) struct Compacted {
     pub(crate) unremoved: Option<Error>,
 }
 
-/// So much lies in the segments that took part.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Amount {
-    pub(crate) segments: usize,
-    pub(crate) bytes: u64,
-    pub(crate) records: u64,
-}
-
-/// A segment that a compaction left as it is, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Left {
-    pub(crate) path: PathBuf,
-    pub(crate) position: u64,
-    pub(crate) why: WhyLeft,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WhyLeft {
-    /// It is compressed, with this codec.
-    Compressed(&'static str),
-    /// It is damaged; nothing from here on was compacted.
-    Damaged(&'static str),
-    /// What would stay does not fit the file it would be in.
-    TooLarge,
-}
-
 impl Partition {
     /// Compacts everything below the last segment, and says what that came to. Blocks while another thread does.
     ///
@@ -128,7 +80,12 @@ impl Partition {
     /// * [`Error::Latched`]: the log takes no appends, and is not compacted either.
     /// * Others, as [`Error::OutOfSpace`]: some segments may be compacted, the others are as they were, and it may be
     ///   done again.
-    pub(crate) fn compact(&self, how: &Compaction) -> Result<Compacted> {
+    pub(crate) fn compact(
+        &self,
+        how: &Compaction,
+        progress: &CompactionProgress,
+        throttle: &Throttle,
+    ) -> Result<Compacted> {
         if self.is_followed() {
             return Err(Error::ReadOnly { action: "compact a topic" });
         }
@@ -136,9 +93,12 @@ impl Partition {
         self.refuse_if_latched()?;
         swap::sweep(&self.context)?;
         self.seal_below(self.segments.last().base_offset())?;
+        let pace = Pace { progress, throttle, compacting: &self.compacting };
+        let mut reading = Reading::of(self, pace);
         let mut cleaner = Cleaner {
             partition: self,
             how,
+            pace,
             inputs: Vec::new(),
             end: self.segments.first().base_offset(),
             fates: Fates::default(),
@@ -147,7 +107,7 @@ impl Partition {
             stuck: None,
             compacted: Compacted::default(),
         };
-        let outcome = cleaner.run();
+        let outcome = cleaner.run(&mut reading);
         if outcome.is_err() && cleaner.stuck.is_none() {
             // Best effort: the next compaction does it before anything else, and so does an open.
             drop(swap::sweep(&self.context));
@@ -161,6 +121,7 @@ impl Partition {
 struct Cleaner<'p> {
     partition: &'p Partition,
     how: &'p Compaction,
+    pace: Pace<'p>,
     /// The segments that take part, in order.
     inputs: Vec<Input>,
     /// Where they end.
@@ -174,17 +135,11 @@ struct Cleaner<'p> {
     compacted: Compacted,
 }
 
-/// A segment that takes part.
-struct Input {
-    segment: Arc<Segment>,
-    extent: Extent,
-    records: u64,
-}
-
 /// What to do with a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Copy,
+    /// Some of its records go, or it gets a delete horizon.
     Rewrite,
     /// Its header stays.
     Empty,
@@ -199,9 +154,12 @@ struct Pass<'k> {
 }
 
 impl Cleaner<'_> {
-    fn run(&mut self) -> Result<()> {
-        self.survey()?;
-        self.compacted.before = self.amount();
+    fn run(&mut self, reading: &mut Reading<'_>) -> Result<()> {
+        let survey = Survey::of(self.how, reading)?;
+        (self.inputs, self.end, self.fates) = (survey.inputs, survey.end, survey.fates);
+        self.compacted.left = survey.left;
+        self.compacted.before = amount(&self.inputs);
+        self.pace.progress.found(&self.compacted.before);
         self.compacted.first_dirty = self.end;
         if let Some(unreadable) = self.inputs.iter().find(|input| !input.extent.is_readable) {
             // Once it can be read, what it holds must be compared with what is behind it.
@@ -214,126 +172,22 @@ impl Cleaner<'_> {
             dirty => dirty.clamp(start, self.end),
         };
         while start < self.end {
-            let latest = self.latest_offsets(dirty)?;
-            self.rewrite(&latest)?;
+            let latest = self.latest_offsets(dirty, reading)?;
+            self.rewrite(&latest, reading)?;
             dirty = latest.end();
             if dirty >= self.end {
                 break;
             }
         }
-        self.compacted.after = self.amount();
-        Ok(())
-    }
-
-    fn amount(&self) -> Amount {
-        Amount {
-            segments: self.inputs.len(),
-            bytes: self.inputs.iter().map(|input| input.extent.len).sum(),
-            records: self.inputs.iter().map(|input| input.records).sum(),
-        }
-    }
-
-    /// Looks at everything that may take part, up to what may not.
-    fn survey(&mut self) -> Result<()> {
-        let list = self.partition.segments.snapshot();
-        for pair in list.windows(2) {
-            let (segment, next) = (&pair[0], pair[1].base_offset());
-            // What was rolled since the seal is for the next compaction.
-            if segment.live_open().is_some() || !self.look_at(segment, next)? {
-                break;
-            }
-            self.end = next;
-        }
-        let is_open = |this: &Self| this.fates.first_open().filter(|first| *first < this.end);
-        if is_open(self).is_some() {
-            let from = list.partition_point(|segment| segment.base_offset() < self.end);
-            for segment in &list[from..] {
-                self.look_for_markers(segment)?;
-            }
-        }
-        if let Some(first_open) = is_open(self) {
-            while self.inputs.last().is_some_and(|input| input.extent.next > first_open) {
-                self.end = self.inputs.pop().map_or(self.end, |input| input.extent.base_offset);
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at one segment, and lets it take part if it is whole.
-    fn look_at(&mut self, segment: &Arc<Segment>, next: i64) -> Result<bool> {
-        let base_offset = segment.base_offset();
-        let file = self.log_file(base_offset)?;
-        let mut extent = Extent {
-            base_offset,
-            next,
-            len: file.len()?,
-            index_len: self.index_len(base_offset, OffsetFile::OffsetIndex)?,
-            time_index_len: self.index_len(base_offset, OffsetFile::TimeIndex)?,
-            is_readable: true,
-        };
-        let mut records = 0;
-        let mut scan = self.scan(&file, base_offset)?;
-        let damage = loop {
-            self.partition.compacting.go_on()?;
-            let (position, header, bytes) = match scan.next()? {
-                Scanned::Batch { position, header, bytes } => (position, header, bytes),
-                Scanned::Fault { position, fault } => break Some((position, fault.text())),
-                Scanned::End => break None,
-            };
-            records += u64::from(header.record_count.unsigned_abs());
-            match decode::check_structure(&header, bytes) {
-                Ok(()) => {}
-                Err(BatchFault::Compressed(codec)) if !header.attributes.is_control() => {
-                    if extent.is_readable {
-                        self.leave(base_offset, position, WhyLeft::Compressed(codec));
-                    }
-                    extent.is_readable = false;
-                }
-                Err(fault) => break Some((position, fault.text())),
-            }
-            let noted = Batch::verified(bytes).map_or(Ok(()), |batch| self.fates.note(&batch));
-            if let Err(reason) = noted {
-                break Some((position, reason));
-            }
-        };
-        let expected = scan.expected();
-        let ends_well = expected <= next && (expected == next || next <= self.gaps_below());
-        let damage = damage.or_else(|| {
-            (!ends_well).then_some((extent.len, "it does not end where the next segment begins"))
-        });
-        if let Some((position, reason)) = damage {
-            self.leave(base_offset, position, WhyLeft::Damaged(reason));
-            return Ok(false);
-        }
-        self.inputs.push(Input { segment: Arc::clone(segment), extent, records });
-        Ok(true)
-    }
-
-    /// Looks for the ends of transactions in a segment that does not take part.
-    fn look_for_markers(&mut self, segment: &Segment) -> Result<()> {
-        let log_end = self.partition.watermarks().log_end();
-        let file = self.log_file(segment.base_offset())?;
-        let mut scan = self.scan(&file, segment.base_offset())?;
-        while scan.expected() < log_end {
-            self.partition.compacting.go_on()?;
-            let Scanned::Batch { header, bytes, .. } = scan.next()? else {
-                return Ok(());
-            };
-            if header.attributes.is_control() && decode::check_structure(&header, bytes).is_ok() {
-                if let Some(Err(_)) = Batch::verified(bytes).map(|b| self.fates.note_marker(&b)) {
-                    // It stays open, and what it is in does not take part.
-                    return Ok(());
-                }
-            }
-        }
+        self.compacted.after = amount(&self.inputs);
         Ok(())
     }
 
     /// Collects the latest offsets of keys from `dirty` on, as far as there is room for them.
-    fn latest_offsets(&self, dirty: i64) -> Result<LatestOffsets> {
+    fn latest_offsets(&self, dirty: i64, reading: &mut Reading<'_>) -> Result<LatestOffsets> {
         let mut latest = LatestOffsets::within(self.how.key_map_bytes_max);
         for input in self.inputs.iter().filter(|input| input.extent.next > dirty) {
-            if input.extent.is_readable && !self.note_keys(&mut latest, input, dirty)? {
+            if input.extent.is_readable && !self.note_keys(&mut latest, input, dirty, reading)? {
                 return Ok(latest);
             }
         }
@@ -342,10 +196,17 @@ impl Cleaner<'_> {
     }
 
     /// Notes the keys of one segment; `false` if there was no room for all of them.
-    fn note_keys(&self, latest: &mut LatestOffsets, input: &Input, dirty: i64) -> Result<bool> {
-        let file = self.log_file(input.extent.base_offset)?;
-        let mut scan = self.scan(&file, input.extent.base_offset)?;
-        while let Some((_, batch)) = self.next_batch(&mut scan, &file)? {
+    fn note_keys(
+        &self,
+        latest: &mut LatestOffsets,
+        input: &Input,
+        dirty: i64,
+        reading: &mut Reading<'_>,
+    ) -> Result<bool> {
+        let file = reading.log_file(input.extent.base_offset)?;
+        let mut scan = reading.scan(&file, input.extent.base_offset)?;
+        while let Some(whole) = reading.next_again(&mut scan, &file)? {
+            let batch = whole.batch;
             let header = batch.header();
             let is_done = header.last_offset() < dirty;
             if is_done || header.attributes.is_control() || self.fates.is_aborted(header) {
@@ -362,7 +223,7 @@ impl Cleaner<'_> {
     }
 
     /// Writes all segments anew of which something is known.
-    fn rewrite(&mut self, latest: &LatestOffsets) -> Result<()> {
+    fn rewrite(&mut self, latest: &LatestOffsets, reading: &mut Reading<'_>) -> Result<()> {
         let mut left = std::mem::take(&mut self.inputs);
         let mut pass = Pass { latest, is_behind_unreadable: false };
         while !left.is_empty() {
@@ -371,9 +232,12 @@ impl Cleaner<'_> {
             let count = compaction_plan::group_len(&extents, self.how.segments);
             pass.is_behind_unreadable |= !left[0].extent.is_readable;
             let group: Vec<Input> = left.drain(..count.max(1)).collect();
-            let replaced = if count == 0 { None } else { self.replace(&group, &pass)? };
+            let replaced = if count == 0 { None } else { self.replace(&group, &pass, reading)? };
             match replaced {
-                Some(input) => self.inputs.push(input),
+                Some(input) => {
+                    self.pace.progress.replaced(&amount(&group), &input.amount());
+                    self.inputs.push(input);
+                }
                 None => self.inputs.extend(group),
             }
         }
@@ -381,9 +245,14 @@ impl Cleaner<'_> {
     }
 
     /// Puts one segment in the place of some; `None` if that changes nothing.
-    fn replace(&mut self, group: &[Input], pass: &Pass<'_>) -> Result<Option<Input>> {
+    fn replace(
+        &mut self,
+        group: &[Input],
+        pass: &Pass<'_>,
+        reading: &mut Reading<'_>,
+    ) -> Result<Option<Input>> {
         if let [only] = group {
-            if !self.is_changed(only, pass)? {
+            if !self.is_changed(only, pass, reading)? {
                 return Ok(None);
             }
         }
@@ -392,7 +261,7 @@ impl Cleaner<'_> {
         let mut target = CleanedSegment::create(&partition.context, first.base_offset)?;
         let mut records = 0;
         for input in group {
-            match self.copy(input, pass, &mut target)? {
+            match self.copy(input, pass, &mut target, reading)? {
                 Some(kept) => records += kept,
                 None => {
                     self.leave(first.base_offset, target.len(), WhyLeft::TooLarge);
@@ -401,7 +270,7 @@ impl Cleaner<'_> {
                 }
             }
         }
-        let modified = self.log_file(last.extent.base_offset)?.modified()?;
+        let modified = reading.log_file(last.extent.base_offset)?.modified()?;
         let cleaned = target.finish(modified)?;
         self.foretell()?;
         let segments: Vec<_> = group.iter().map(|input| Arc::clone(&input.segment)).collect();
@@ -468,11 +337,16 @@ impl Cleaner<'_> {
         Ok(())
     }
 
-    fn is_changed(&mut self, input: &Input, pass: &Pass<'_>) -> Result<bool> {
-        let file = self.log_file(input.extent.base_offset)?;
-        let mut scan = self.scan(&file, input.extent.base_offset)?;
-        while let Some((_, batch)) = self.next_batch(&mut scan, &file)? {
-            if self.fate_of(&batch, pass) != Fate::Copy {
+    fn is_changed(
+        &mut self,
+        input: &Input,
+        pass: &Pass<'_>,
+        reading: &mut Reading<'_>,
+    ) -> Result<bool> {
+        let file = reading.log_file(input.extent.base_offset)?;
+        let mut scan = reading.scan(&file, input.extent.base_offset)?;
+        while let Some(whole) = reading.next_again(&mut scan, &file)? {
+            if self.fate_of(&whole.batch, pass) != Fate::Copy {
                 return Ok(true);
             }
         }
@@ -485,16 +359,19 @@ impl Cleaner<'_> {
         input: &Input,
         pass: &Pass<'_>,
         target: &mut CleanedSegment<'_>,
+        reading: &mut Reading<'_>,
     ) -> Result<Option<u64>> {
         let base_offset = input.extent.base_offset;
-        let file = self.log_file(base_offset)?;
-        let mut scan = self.scan(&file, base_offset)?;
+        let file = reading.log_file(base_offset)?;
+        let mut scan = reading.scan(&file, base_offset)?;
         let horizon_ms = self.how.now_ms.saturating_add(self.how.delete_retention_ms);
         let mut records = 0;
-        while let Some((bytes, batch)) = self.next_batch(&mut scan, &file)? {
+        while let Some(whole) = reading.next_again(&mut scan, &file)? {
+            let batch = whole.batch;
+            let codec = decode::header_at(whole.bytes).ok().and_then(|h| Codec::of(h.attributes));
             let written = match self.fate_of(&batch, pass) {
-                Fate::Copy => Some(bytes),
-                Fate::Rewrite => self.rewriter.rewritten(&batch, horizon_ms),
+                Fate::Copy => Some(whole.bytes),
+                Fate::Rewrite => self.rewriter.rewritten(&batch, horizon_ms, codec),
                 Fate::Empty => Some(self.rewriter.emptied(&batch)),
                 Fate::Drop => continue,
             };
@@ -505,12 +382,16 @@ impl Cleaner<'_> {
             if !target.push(&header, bytes)? {
                 return Ok(None);
             }
+            self.pace.wrote(bytes.len())?;
             records += u64::from(header.record_count.unsigned_abs());
         }
         let context = &self.partition.context;
         let transactions = OffsetFile::TransactionIndex.path(&context.directory, base_offset);
         if context.disk.exists(&transactions)? {
-            target.push_transactions(&context.disk.read_small(&transactions, INDEX_LEN_MAX)?);
+            let entries = context.disk.read_small(&transactions, INDEX_LEN_MAX)?;
+            target.push_transactions(&transaction_index::without(&entries, |marker| {
+                self.fates.is_lone_marker(marker)
+            }));
         }
         Ok(Some(records))
     }
@@ -519,7 +400,7 @@ impl Cleaner<'_> {
     fn fate_of(&mut self, batch: &Batch<'_>, pass: &Pass<'_>) -> Fate {
         let header = batch.header();
         if header.attributes.is_control() {
-            return Fate::Copy;
+            return self.fate_of_marker(batch);
         }
         let is_aborted = self.fates.is_aborted(header);
         let keeps_tombstones = pass.is_behind_unreadable
@@ -544,46 +425,25 @@ impl Cleaner<'_> {
         }
     }
 
-    /// Gives the next batch of a segment that was found whole before.
-    fn next_batch<'s>(
-        &self,
-        scan: &'s mut Scan<'_>,
-        file: &DiskFile,
-    ) -> Result<Option<(&'s [u8], Batch<'s>)>> {
-        self.partition.compacting.go_on()?;
-        let path = file.path().to_path_buf();
-        match scan.next()? {
-            Scanned::Batch { position, bytes, .. } => match Batch::verified(bytes) {
-                Some(batch) => Ok(Some((bytes, batch))),
-                None => Err(Error::Corrupt { path, position, reason: "not a batch", resume: None }),
-            },
-            Scanned::Fault { position, fault } => {
-                Err(Error::Corrupt { path, position, reason: fault.text(), resume: None })
-            }
-            Scanned::End => Ok(None),
+    /// Decides on a control batch.
+    fn fate_of_marker(&mut self, batch: &Batch<'_>) -> Fate {
+        let header = batch.header();
+        let is_last = self.fates.is_last_of_producer(header);
+        if header.record_count == 0 {
+            return if is_last { Fate::Copy } else { Fate::Drop };
         }
-    }
-
-    fn scan<'f>(&self, file: &'f DiskFile, base_offset: i64) -> Result<Scan<'f>> {
-        let continuity = Continuity { expected: base_offset, gaps_below: self.gaps_below() };
-        Scan::new(file, 0, continuity, Depth::Checksums)
-    }
-
-    fn log_file(&self, base_offset: i64) -> Result<DiskFile> {
-        let context = &self.partition.context;
-        context.disk.open(&context.log_path(base_offset), Access::Read)
-    }
-
-    fn index_len(&self, base_offset: i64, kind: OffsetFile) -> Result<u64> {
-        let context = &self.partition.context;
-        match context.disk.len(&kind.path(&context.directory, base_offset)) {
-            Err(error) if error.is_not_found() => Ok(0),
-            len => len,
+        if !self.fates.is_lone_marker(header.base_offset) {
+            return Fate::Copy;
         }
-    }
-
-    fn gaps_below(&self) -> i64 {
-        self.partition.context.gaps.below()
+        if !header.attributes.has_delete_horizon() {
+            self.rewriter.give_horizon(batch);
+            return Fate::Rewrite;
+        }
+        match self.how.now_ms < header.base_timestamp_ms {
+            true => Fate::Copy,
+            false if is_last => Fate::Empty,
+            false => Fate::Drop,
+        }
     }
 
     fn leave(&mut self, base_offset: i64, position: u64, why: WhyLeft) {
@@ -607,9 +467,11 @@ mod tests {
     use crate::clock::Clock;
     use crate::format::encode::BatchBuilder;
     use crate::format::header::field;
+    use crate::partition::compaction_plan::SegmentLimits;
     use crate::storage::file_name;
     use std::fs;
     use std::path::Path;
+    use std::path::PathBuf;
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
@@ -625,7 +487,8 @@ mod tests {
 
     impl Store {
         pub(crate) fn compact_for_test(&self, topic: &str, how: &Compaction) -> Result<Compacted> {
-            self.topics_for_test().compact(&self.topic(topic)?.state, 0, how)
+            let progress = CompactionProgress::new();
+            self.topics_for_test().compact(&self.topic(topic)?.state, 0, how, &progress)
         }
     }
 
@@ -838,6 +701,68 @@ mod tests {
     }
 
     #[test]
+    fn a_marker_goes_once_nothing_is_left_of_its_transaction_and_its_time_has_passed() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        let segments = [
+            vec![
+                raw(0, &[("a", Some("aborted"))]).of(7).transactional().bytes(),
+                raw(1, &[("b", Some("committed"))]).of(8).transactional().bytes(),
+                marker(2, 7, ABORT),
+                marker(3, 8, COMMIT),
+                // What it ended was deleted with the segments in front of it.
+                marker(4, 9, COMMIT),
+            ],
+            vec![raw(5, &[("a", Some("new")), ("c", Some("new"))]).of(7).transactional().bytes()],
+            vec![marker(7, 7, COMMIT), raw(8, &[("z", Some("last"))]).bytes()],
+        ];
+        let transactions = OffsetFile::TransactionIndex.path(&root.join("t-0"), 0);
+        let store = {
+            fs::create_dir_all(root.join("t-0")).unwrap();
+            let fields = [7_i64, 0, 2, 0].iter().flat_map(|field| field.to_be_bytes());
+            fs::write(&transactions, [0, 0].into_iter().chain(fields).collect::<Vec<u8>>())
+                .unwrap();
+            store_of(root, &segments)
+        };
+        let shown = || {
+            let headers = batches_of(root, 0);
+            let shown = headers.iter().map(|header| {
+                let horizon = header.attributes.has_delete_horizon();
+                (
+                    header.base_offset,
+                    header.record_count,
+                    horizon.then_some(header.base_timestamp_ms),
+                )
+            });
+            shown.collect::<Vec<_>>()
+        };
+        let read_of_all = ["1 b=committed", "5 a=new", "6 c=new", "8 z=last"];
+        let compact_at = |now_ms| {
+            let compacted = store.compact_for_test("t", &Compaction::at(now_ms)).unwrap();
+            assert_eq!(compacted.left, []);
+            assert_eq!(read(&store), read_of_all);
+        };
+        compact_at(5_000);
+        let first = Some(5_000 + DAY_MS);
+        let left = [(1, 1, None), (2, 1, None), (3, 1, None), (4, 1, first), (5, 2, None)];
+        assert_eq!(shown(), left, "what was aborted was there when it began");
+        assert!(transactions.exists());
+        compact_at(6_000);
+        let second = Some(6_000 + DAY_MS);
+        assert_eq!(shown()[1..4], [(2, 1, second), (3, 1, None), (4, 1, first)]);
+        assert!(!transactions.exists(), "nothing is left that was aborted");
+        compact_at(5_999 + DAY_MS);
+        assert_eq!(shown()[1..4], [(2, 1, second), (3, 1, None), (4, 0, None)]);
+        for _ in 0..2 {
+            compact_at(6_000 + DAY_MS);
+            // Nothing else tells that producer 9 was there.
+            assert_eq!(shown(), [(1, 1, None), (3, 1, None), (4, 0, None), (5, 2, None)]);
+        }
+        store.close().unwrap();
+        assert_eq!(crate::inspect::check(root).unwrap().problems, []);
+    }
+
+    #[test]
     fn a_transaction_that_has_not_ended_holds_up_what_is_behind_it() {
         let directory = tempfile::tempdir().unwrap();
         let segments = [
@@ -1028,7 +953,9 @@ mod tests {
         let open = topic.state.open_partition(0).unwrap();
         store.close().unwrap();
         assert!(matches!(open.roll_now(), Err(Error::Closed)));
-        assert!(matches!(open.compact(&Compaction::at(5_000)), Err(Error::Closed)));
+        let compacted =
+            open.compact(&Compaction::at(5_000), &CompactionProgress::new(), &Throttle::default());
+        assert!(matches!(compacted, Err(Error::Closed)));
     }
 
     /// A log whose last records were all superseded ends where it ended, and nobody waits for what is gone.

@@ -13,8 +13,10 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
+use crate::Compression;
 use crate::Consumer;
 use crate::Durability;
+use crate::Producer;
 use crate::Record;
 use crate::Start;
 use crate::Store;
@@ -23,8 +25,9 @@ use crate::TopicPartition;
 use crate::clock::Clock;
 use crate::inspect;
 use crate::partition::compaction::Compacted;
-use crate::partition::compaction::Compaction;
+use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_plan::SegmentLimits;
+use crate::partition::compaction_progress::CompactionProgress;
 use crate::storage::disk::Disk;
 use crate::storage::faults::Script;
 
@@ -146,13 +149,30 @@ pub(super) fn scratch() -> tempfile::TempDir {
 }
 
 pub(super) fn send(partition: &TopicPartition, store: &Store, batch: &[Sent]) -> crate::Result<()> {
+    send_by(&store.producer(), partition, batch)
+}
+
+/// As [`send`], as a batch that is compressed somehow, if at all.
+fn send_packed(
+    partition: &TopicPartition,
+    store: &Store,
+    batch: &[Sent],
+    chance: &mut Chance,
+) -> crate::Result<()> {
+    let codecs = [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+    let codec = codecs.get(chance.below(8) as usize).copied().filter(|codec| codec.is_available());
+    let builder = store.producer_builder().compression(codec.unwrap_or_default())?;
+    send_by(&builder.build(), partition, batch)
+}
+
+fn send_by(producer: &Producer, partition: &TopicPartition, batch: &[Sent]) -> crate::Result<()> {
     let records = batch.iter().map(|sent| {
         let record = Record::tombstone("").key_or_null(sent.key.as_deref());
         let record = record.value_or_null(sent.value.as_deref()).timestamp(sent.timestamp_ms);
         sent.header.iter().fold(record, |record, value| record.header("h", value))
     });
     // What was sent is there at once; that it is durable is another matter.
-    drop(store.producer().send_batch(partition, records)?);
+    drop(producer.send_batch(partition, records)?);
     Ok(())
 }
 
@@ -255,7 +275,7 @@ fn play(seed: u64) {
                         batch.push(sent);
                         history.log.push(batch[batch.len() - 1].clone());
                     }
-                    send(&partition, &store, &batch).unwrap();
+                    send_packed(&partition, &store, &batch, chance).unwrap();
                 }
             }
             6 => topic.state.open_partition(0).unwrap().roll_now().unwrap(),
@@ -528,7 +548,9 @@ fn in_the_middle(
     let begun = disk.script().count();
     disk.script().arm(n, Script::SLOW, false);
     thread::scope(|scope| {
-        let compaction = scope.spawn(move || topics.compact(&state, 0, &Compaction::at(5_000)));
+        let compaction = scope.spawn(move || {
+            topics.compact(&state, 0, &Compaction::at(5_000), &CompactionProgress::new())
+        });
         while disk.script().count() < begun + n && !compaction.is_finished() {
             thread::yield_now();
         }

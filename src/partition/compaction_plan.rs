@@ -1,4 +1,45 @@
-//! Which segments a compaction makes into one.
+//! What a compaction is to do, and which segments it makes into one.
+
+use crate::config::LogConfig;
+
+/// How a log is to be compacted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compaction {
+    /// Below this offset an earlier compaction has left one record of each key: what it returned.
+    pub(crate) first_dirty: i64,
+    pub(crate) now_ms: i64,
+    /// Segments with younger records are not compacted, nor is what is behind them.
+    pub(crate) lag_min_ms: i64,
+    /// How long a tombstone stays behind the compaction that first meets it, and the marker of a transaction of which
+    /// nothing is left.
+    pub(crate) delete_retention_ms: i64,
+    /// Memory for the keys of what is compacted for the first time; with little of it there are more passes.
+    pub(crate) key_map_bytes_max: usize,
+    pub(crate) segments: SegmentLimits,
+}
+
+impl Compaction {
+    /// As a topic's properties say, or Kafka's defaults, for a log of which nothing was compacted.
+    pub(crate) fn of(config: &LogConfig, now_ms: i64) -> Compaction {
+        let compaction = config.compaction;
+        Compaction {
+            first_dirty: 0,
+            now_ms,
+            lag_min_ms: compaction.map_or(0, |compaction| compaction.lag_min_ms),
+            delete_retention_ms: compaction
+                .map_or(DELETE_RETENTION_MS, |compaction| compaction.delete_retention_ms),
+            key_map_bytes_max: KEY_MAP_BYTES_MAX,
+            segments: SegmentLimits {
+                segment_bytes: config.segment_bytes,
+                segment_index_bytes: config.segment_index_bytes,
+            },
+        }
+    }
+}
+
+const DELETE_RETENTION_MS: i64 = 24 * 60 * 60 * 1000;
+/// Kafka's default of `log.cleaner.dedupe.buffer.size`.
+pub(crate) const KEY_MAP_BYTES_MAX: usize = 128 << 20;
 
 /// What counts of a segment for that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

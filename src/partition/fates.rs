@@ -13,6 +13,8 @@ use crate::format::header::BatchHeader;
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
     producers: HashMap<i64, Producer>,
+    /// The offsets of markers in front of which nothing of their transaction is left, ascending.
+    lone_markers: Vec<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -23,6 +25,7 @@ struct Producer {
     aborted: Vec<Range<i64>>,
     /// Where its last batch of data ends.
     last_offset: Option<i64>,
+    last_marker: Option<i64>,
 }
 
 impl Fates {
@@ -48,28 +51,28 @@ impl Fates {
     /// Notes the end of a transaction, if the batch is one.
     pub(crate) fn note_marker(&mut self, batch: &Batch<'_>) -> Result<(), &'static str> {
         let header = batch.header();
-        let Some(producer) = self.producers.get_mut(&header.producer_id) else {
-            return Ok(());
-        };
-        let Some(record) = batch.records().next() else {
+        let producer = self.producers.entry(header.producer_id).or_default();
+        let aborts = match batch.records().next() {
             // One that was emptied by an earlier compaction, when nothing was left of its transaction.
-            producer.open_from = None;
-            return Ok(());
+            None => false,
+            Some(record) => match record.key.and_then(|key| key.first_chunk::<4>()) {
+                Some([0, _, 0, 0]) => true,
+                Some([0, _, 0, 1]) => false,
+                _ => return Err("a control record of an unknown kind"),
+            },
         };
-        let kind = record.key.and_then(|key| key.first_chunk::<4>());
-        match kind {
-            Some([0, _, 0, 0]) => {
-                if let Some(from) = producer.open_from.take() {
-                    producer.aborted.push(from..header.base_offset);
-                }
-                Ok(())
-            }
-            Some([0, _, 0, 1]) => {
-                producer.open_from = None;
-                Ok(())
-            }
-            _ => Err("a control record of an unknown kind"),
+        producer.last_marker = Some(header.base_offset);
+        match producer.open_from.take() {
+            None => self.lone_markers.push(header.base_offset),
+            Some(from) if aborts => producer.aborted.push(from..header.base_offset),
+            Some(_) => {}
         }
+        Ok(())
+    }
+
+    /// Tells whether nothing was left of the transaction that the marker at an offset ended.
+    pub(crate) fn is_lone_marker(&self, offset: i64) -> bool {
+        self.lone_markers.binary_search(&offset).is_ok()
     }
 
     /// Tells whether the records of a batch were taken back. Asked once every transaction below the end of what
@@ -86,10 +89,14 @@ impl Fates {
         range.is_some_and(|range| range.contains(&header.base_offset))
     }
 
-    /// Tells whether a batch holds the last sequence of its producer, as far as batches were met.
+    /// Tells whether a batch holds the last sequence of its producer, as far as batches were met; of a producer of
+    /// which there are only markers, whether it is the last of them, which holds its epoch.
     pub(crate) fn is_last_of_producer(&self, header: &BatchHeader) -> bool {
         let producer = self.producers.get(&header.producer_id);
-        producer.is_some_and(|producer| producer.last_offset == Some(header.last_offset()))
+        producer.is_some_and(|producer| match producer.last_offset {
+            Some(last) => last == header.last_offset(),
+            None => producer.last_marker == Some(header.base_offset),
+        })
     }
 
     /// Gives the first offset of all transactions that have not ended.

@@ -6,6 +6,7 @@
 //! **Invariant (latched).** After a write or a sync whose outcome is unknown nothing is appended any more
 //! and nobody is told that anything is durable, until the partition is opened again. Reads go on.
 
+pub(crate) mod cleanable;
 pub(crate) mod compacting;
 pub(crate) mod compaction;
 #[cfg(test)]
@@ -13,6 +14,9 @@ mod compaction_crash;
 #[cfg(test)]
 mod compaction_model;
 pub(crate) mod compaction_plan;
+pub(crate) mod compaction_progress;
+mod compaction_reading;
+pub(crate) mod compaction_survey;
 #[cfg(test)]
 mod crash;
 pub(crate) mod fates;
@@ -35,6 +39,7 @@ pub(crate) mod sealing;
 pub(crate) mod segments;
 pub(crate) mod shown;
 pub(crate) mod sync;
+pub(crate) mod throttle;
 pub(crate) mod unpacking;
 pub(crate) mod unsealed;
 pub(crate) mod walk;
@@ -126,6 +131,8 @@ pub(crate) enum Attention {
     Warm(ColdStretch),
     /// To be called at a time: a producer that stages records, not a partition.
     Call { whom: Weak<dyn Due>, at: Instant },
+    /// To have topics compacted: there may be something to do.
+    Clean,
 }
 
 /// What an append was given.
@@ -416,6 +423,11 @@ impl Partition {
         self.segments.retire(&self.context.directory);
         self.gate.fail(&Arc::from("the topic was deleted"));
         self.shown.doorbells.ring_for_the_last_time();
+    }
+
+    /// Tells whether its topic is compacted.
+    pub(crate) fn is_compacted(&self) -> bool {
+        self.writer.lock().config.compaction.is_some()
     }
 
     pub(crate) fn is_deleted(&self) -> bool {

@@ -26,4 +26,5 @@ pub(crate) mod segment;
 pub(crate) mod segment_files;
 pub(crate) mod swap;
 pub(crate) mod time_index;
+pub(crate) mod transaction_index;
 pub(crate) mod verified;

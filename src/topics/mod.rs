@@ -8,8 +8,10 @@
 
 mod at_once;
 pub(crate) mod cleaning;
+pub(crate) mod cleaning_limits;
 pub(crate) mod findings;
 pub(crate) mod loading;
+mod recording;
 pub(crate) mod surroundings;
 
 use std::collections::BTreeMap;
@@ -46,12 +48,13 @@ use crate::storage::catalog::TopicId;
 use crate::storage::checkpoint::OffsetCheckpoint;
 use crate::storage::disk::Disk;
 use crate::storage::file_name;
-use crate::storage::file_name::RootDirectory;
 use crate::storage::lock;
 use crate::storage::lock::DirectoryLock;
 use crate::topic_state::Settings;
 use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
+use crate::topics::cleaning_limits::Cleaning;
+use crate::topics::cleaning_limits::CleaningLimits;
 use crate::topics::surroundings::Surroundings;
 
 /// The registry of one data directory.
@@ -86,8 +89,7 @@ struct Writing {
     lock: Arc<DirectoryLock>,
     catalog: Mutex<Catalog>,
     recovery_points: Mutex<OffsetCheckpoint>,
-    /// How far each partition was compacted.
-    cleaned: Mutex<OffsetCheckpoint>,
+    cleaning: Cleaning,
 }
 
 impl Topics {
@@ -98,6 +100,7 @@ impl Topics {
         clock: Clock,
         attention: Sender<Attention>,
         live_tails: LiveTails,
+        limits: CleaningLimits,
     ) -> Result<Topics> {
         let (lock, last_boot) = DirectoryLock::acquire(&disk, root)?;
         let marker = root.join(file_name::CLEAN_SHUTDOWN);
@@ -119,7 +122,7 @@ impl Topics {
                 lock: Arc::new(lock),
                 catalog: Mutex::new(catalog),
                 recovery_points: Mutex::new(surroundings.recovery_points.clone()),
-                cleaned: Mutex::new(surroundings.cleaned.clone()),
+                cleaning: Cleaning::new(surroundings.cleaned.clone(), limits),
             }),
             changes: Mutex::new(()),
             list: RwLock::default(),
@@ -263,6 +266,7 @@ impl Topics {
         for (_, partition) in state.open_partitions() {
             partition.reconfigure(Arc::clone(&log));
         }
+        self.ask(Attention::Clean);
         Ok(())
     }
 
@@ -337,34 +341,6 @@ impl Topics {
             topic.open_partitions().into_iter().map(move |(n, open)| (name.clone(), n, open))
         });
         partitions.collect()
-    }
-
-    /// Puts on record how far the given partitions are durable.
-    pub(crate) fn note_recovery_points(
-        &self,
-        partitions: &[(TopicName, u32, Arc<Partition>)],
-    ) -> Result<()> {
-        let writing = self.writing()?;
-        let mut points = writing.recovery_points.lock();
-        for (topic, number, partition) in partitions {
-            // Asked under the lock: a deletion takes its points off the record under it.
-            if partition.is_deleted() {
-                continue;
-            }
-            points.set(topic, *number, partition.watermarks().durable_end());
-        }
-        points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))
-    }
-
-    /// Looks up which topic and number a partition has, for those still listed.
-    pub(crate) fn named(&self, partition: &Arc<Partition>) -> Option<(TopicName, u32)> {
-        let name = partition.directory().file_name()?.to_str()?;
-        match RootDirectory::parse(name) {
-            RootDirectory::Partition(topic, number) => {
-                self.list.read().contains_key(&topic).then_some((topic, number))
-            }
-            _ => None,
-        }
     }
 
     /// Closes every partition and, if all of them are in order, says so with Kafka's marker.

@@ -2,6 +2,7 @@
 
 mod cli;
 mod cli_groups;
+mod compacting;
 mod compressing;
 mod consuming;
 mod differential;

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "error",
             "config",
+            "compaction_config",
             "producer_config",
             "consumer_config",
             "record",
@@ -29,7 +30,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("one log", &["partition"]),
     ("topics", &["topic", "topic_state", "topics"]),
     ("coordinator", &["coordinator"]),
-    ("maintenance", &["maintenance", "sync_workers"]),
+    ("maintenance", &["maintenance", "sync_workers", "cleaner"]),
     (
         "handles",
         &[
@@ -86,7 +87,14 @@ const ADDRESSES: &[(&str, &[&str])] = &[
     // Partitions speak to the background thread.
     (
         "crossbeam_channel",
-        &["maintenance.rs", "sync_workers.rs", "partition/mod.rs", "topics/mod.rs", "store.rs"],
+        &[
+            "maintenance.rs",
+            "sync_workers.rs",
+            "cleaner.rs",
+            "partition/mod.rs",
+            "topics/mod.rs",
+            "store.rs",
+        ],
     ),
 ];
 

@@ -14,6 +14,7 @@ use ottla::Start;
 
 use crate::failure::Failure;
 use crate::group_args::GroupCommand;
+use crate::group_args::OutputArgs;
 use crate::text;
 
 /// Topics, records, groups and files of an ottla data directory.
@@ -68,6 +69,13 @@ pub(crate) enum Command {
     ///
     /// One line for each partition; the offset is -1 where no record matches.
     Offsets(OffsetsArgs),
+    /// Compact a topic now: of every key the latest record stays
+    ///
+    /// As the store does in the background when enough is out of date, but regardless of that, and with the last
+    /// segment too. The topic needs cleanup.policy=compact. Offsets stay what they were; tombstones stay for
+    /// delete.retention.ms, and what is younger than min.compaction.lag.ms stays. It may be interrupted at any time.
+    /// What cannot be compacted is said on stderr; damage ends it with exit code 1.
+    Compact(CompactArgs),
     /// Print what is in a file or directory, in the words of Kafka's dump tool
     ///
     /// As Kafka prints it with --deep-iteration and --print-data-log, so that the two can be compared. Files
@@ -246,6 +254,23 @@ pub(crate) enum OffsetTime {
     Earliest,
     Latest,
     At(i64),
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct CompactArgs {
+    /// An existing topic
+    pub(crate) topic: String,
+    /// Compact this partition only
+    #[arg(short, long, value_name = "N")]
+    pub(crate) partition: Option<u32>,
+    /// Read and write no more than so many bytes a second
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) bytes_per_second: Option<u64>,
+    /// Take no more memory than this for keys, 24 bytes each; with little of it the log is gone over several times
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) key_buffer_bytes: Option<usize>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 #[derive(Debug, Options)]

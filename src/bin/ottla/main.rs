@@ -6,6 +6,7 @@
 
 mod args;
 mod calendar;
+mod compact;
 mod consume;
 mod failure;
 mod group;
@@ -52,6 +53,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Command::Consume(consume) => consume::run(args.directory()?, consume),
         Command::Group(command) => group::run(args.directory()?, command),
         Command::Offsets(offsets) => offsets::run(args.directory()?, offsets),
+        Command::Compact(compact) => compact::run(args.directory()?, compact),
         Command::Dump(dump) => inspect::dump(dump),
         Command::Check => inspect::check(args.directory()?),
         Command::Perf(perf) => perf::run(args.directory.as_deref(), perf),

@@ -105,6 +105,15 @@ impl Codec {
         }
     }
 
+    /// Gives Kafka's default of how hard it tries.
+    pub(crate) fn default_level(self) -> i32 {
+        match self {
+            Codec::Gzip => -1,
+            Codec::Zstd => 3,
+            Codec::Snappy | Codec::Lz4 => 0,
+        }
+    }
+
     /// Gives the codec of a batch; `None` if it is not compressed, or in a way that nobody knows.
     pub(crate) fn of(attributes: Attributes) -> Option<Codec> {
         match attributes.codec() {
