@@ -66,6 +66,12 @@ impl Appender {
         }
     }
 
+    /// Tells whether [`pack`](Self::pack) would try.
+    pub(crate) fn packs(&self, of_topic: Option<Packing>) -> bool {
+        let packing = of_topic.or(self.packing);
+        packing.is_some_and(|packing| Codec::chosen(packing.compression).is_some())
+    }
+
     /// Appends a batch; blocks as the partition's own append does.
     ///
     /// # Errors

@@ -64,6 +64,7 @@ impl ConsumerBuilder {
             records_max: 500,
             bytes_max: 50 << 20,
             partition_bytes_max: 1 << 20,
+            unpacked_bytes_max: None,
             checks: Checks::All,
             spin: Duration::from_micros(20),
             iterator_timeout: None,
@@ -114,6 +115,14 @@ impl ConsumerBuilder {
     /// comes whole.
     pub fn max_partition_fetch_bytes(mut self, bytes: usize) -> ConsumerBuilder {
         self.settings.partition_bytes_max = bytes;
+        self
+    }
+
+    /// Sets how many bytes may come out of one compressed batch; default 128 MiB, or eight times the batch's size if
+    /// that is more. A batch of which more comes out is [`Error::Corrupt`], with the offset behind it to go on from, and
+    /// no more memory than this was taken for it.
+    pub fn unpacked_batch_bytes_max(mut self, bytes: usize) -> ConsumerBuilder {
+        self.settings.unpacked_bytes_max = Some(bytes);
         self
     }
 

@@ -221,8 +221,9 @@ impl ProducerBuilder {
     ///
     /// The thread that appends a batch compresses it first. What does not become shorter is stored as it is, so a
     /// codec pays for batches of many records: with a [`linger`](Self::linger), or in
-    /// [`send_batch`](Producer::send_batch). `max.message.bytes` is asked of what is stored;
-    /// of a record that is staged, also before.
+    /// [`send_batch`](Producer::send_batch). `max.message.bytes` is asked of what is stored, as in Kafka's broker; a
+    /// staged record that does not fit it unpacked goes into a batch of its own, and if it does not fit it packed
+    /// either, its delivery says so.
     ///
     /// # Errors
     ///

@@ -100,6 +100,8 @@ struct SealedBatch {
     batch: Arc<StagedBatch>,
     timestamp_type: TimestampType,
     packing: Option<Packing>,
+    /// The longest that may be stored.
+    stored_len_max: usize,
 }
 
 /// A batch of staged records, as its deliveries know it.
@@ -341,9 +343,11 @@ impl Stage {
             let topic = &open.batch.topic;
             partitioner::leave_sticky(self.number, topic.partition_count(), &topic.sticky);
         }
-        let LogConfig { timestamp_type, packing, .. } = *staging.rules.config;
+        let LogConfig { timestamp_type, packing, batch_bytes_max, .. } = *staging.rules.config;
         let OpenBatch { buffer, batch, .. } = open;
-        staging.line.push_back(SealedBatch { buffer, batch, timestamp_type, packing });
+        let stored_len_max = batch_bytes_max;
+        let sealed = SealedBatch { buffer, batch, timestamp_type, packing, stored_len_max };
+        staging.line.push_back(sealed);
         true
     }
 
@@ -403,20 +407,29 @@ impl Stage {
     }
 
     fn append(&self, sealed: SealedBatch) -> Result<Appended> {
-        let SealedBatch { mut buffer, batch, timestamp_type, packing } = sealed;
+        let SealedBatch { mut buffer, batch, timestamp_type, packing, stored_len_max } = sealed;
         if timestamp_type == TimestampType::LogAppendTime {
             buffer.raise_timestamp(self.context.topics().clock().now_ms());
         }
         self.context.appender().pack(packing, &mut buffer);
         let mut encoded = buffer.seal(timestamp_type);
+        let (len, limit) = (encoded.len(), stored_len_max);
+        if len > limit {
+            return Err(Error::RecordTooLarge { len, limit, key: "max.message.bytes" });
+        }
         let appender = self.context.appender();
         appender.append(&batch.topic, &batch.partition, &mut encoded).map_err(|error| *error)
     }
 
     fn refuse_too_large(&self, len: usize, config: &LogConfig) -> Result<()> {
+        // Of what is compressed it is not known yet how long it will be.
+        let of_stored = |limit| match self.context.appender().packs(config.packing) {
+            true => usize::MAX,
+            false => limit,
+        };
         let limits = [
-            (config.batch_bytes_max, "max.message.bytes"),
-            (config.segment_bytes as usize, "segment.bytes"),
+            (of_stored(config.batch_bytes_max), "max.message.bytes"),
+            (of_stored(config.segment_bytes as usize), "segment.bytes"),
             (self.context.pool().limit(), "buffer.memory"),
         ];
         match limits.into_iter().find(|(limit, _)| len > *limit) {

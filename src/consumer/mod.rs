@@ -168,6 +168,8 @@ pub(crate) struct Settings {
     pub(crate) records_max: usize,
     pub(crate) bytes_max: usize,
     pub(crate) partition_bytes_max: usize,
+    /// How much may come out of one compressed batch.
+    pub(crate) unpacked_bytes_max: Option<usize>,
     pub(crate) checks: Checks,
     pub(crate) spin: Duration,
     pub(crate) iterator_timeout: Option<Duration>,
@@ -202,7 +204,7 @@ impl Consumer {
             bell,
             wakeup: Arc::new(AtomicBool::new(false)),
             buffer: VecDeque::new(),
-            unpacking: Unpacking::default(),
+            unpacking: Unpacking::within(settings.unpacked_bytes_max),
         })
     }
 

@@ -49,6 +49,11 @@ impl Memory {
 }
 
 impl Unpacking {
+    /// Makes one that refuses batches of which more than so many bytes come out.
+    pub(crate) fn within(len_max: Option<usize>) -> Unpacking {
+        Unpacking { unpacker: Unpacker::within(len_max), ..Unpacking::default() }
+    }
+
     /// Gives an empty buffer that nobody else holds.
     pub(crate) fn take(&mut self) -> Unpacked {
         let free = self.buffers.iter().position(|buffer| Arc::strong_count(buffer) == 1);

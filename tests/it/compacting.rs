@@ -162,7 +162,7 @@ fn what_is_younger_than_the_least_lag_is_all_there() {
     let (old, young) = (now_ms() - 2 * 3_600_000, now_ms());
     for n in 0..600 {
         // The clock of the 300th was wrong.
-        let timestamp = if n < 299 || n > 500 { old } else { young };
+        let timestamp = if (299..=500).contains(&n) { young } else { old };
         let value = format!("{n} {}", "-".repeat(50));
         drop(producer.send(&topic, Record::new(&value).key("k").timestamp(timestamp)).unwrap());
     }

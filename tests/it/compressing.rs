@@ -146,6 +146,58 @@ fn a_batch_may_be_longer_than_the_limit_as_long_as_it_is_not_stored_so() {
         assert!(matches!(plain, Error::RecordTooLarge { .. }), "{plain}");
         let producer = store.producer_builder().compression(codec).unwrap().build();
         producer.send(&topic, Record::new(&long)).unwrap().wait().unwrap();
+        // Staged, it is not known before.
+        let producer = store.producer_builder().compression(codec).unwrap();
+        let producer = producer.linger(Duration::from_secs(60)).build();
+        let mixed: Vec<u8> =
+            (0..5000_u64).map(|n| (n.wrapping_mul(n * n + 7919) >> 7) as u8).collect();
+        let noise: Vec<u8> = mixed
+            .iter()
+            .scan(1_u64, |s, b| {
+                *s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(u64::from(*b) | 1);
+                Some((*s >> 40) as u8)
+            })
+            .collect();
+        let short = producer.send(&topic, Record::new("short")).unwrap();
+        let staged = producer.send(&topic, Record::new(&long)).unwrap();
+        let refused = producer.send(&topic, Record::new(&noise)).unwrap();
+        let behind = producer.send(&topic, Record::new("behind")).unwrap();
+        let flushed = producer.flush().unwrap_err();
+        for error in [refused.wait().unwrap_err(), flushed] {
+            let key_of = |error: &Error| match error {
+                Error::RecordTooLarge { limit: 2000, key, len } if *len > 5000 => Some(*key),
+                _ => None,
+            };
+            assert_eq!(key_of(&error), Some("max.message.bytes"), "{codec:?}: {error}");
+        }
+        let offsets = [short, staged, behind].map(|sent| sent.wait().unwrap().offset());
+        assert_eq!(offsets, [1, 2, 3], "{codec:?}");
+    }
+}
+
+#[test]
+fn a_reader_says_how_much_may_come_out_of_a_batch() {
+    for codec in available() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path());
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let partition = topic.partition(0).unwrap();
+        let producer = store.producer_builder().compression(codec).unwrap().build();
+        for len in [1_000, 200_000, 1_000] {
+            let value = "7".repeat(len);
+            producer.send(&topic, Record::new(&value)).unwrap().wait().unwrap();
+        }
+        let careful = store.consumer().unpacked_batch_bytes_max(100_000);
+        let mut careful = careful.assign([&partition]).unwrap();
+        assert_eq!(careful.poll(Duration::ZERO).unwrap().count(), 1);
+        let refused = careful.poll(Duration::ZERO).unwrap_err();
+        let Error::Corrupt { reason, resume: Some(2), .. } = refused else {
+            panic!("{codec:?}: {refused:?}")
+        };
+        assert_eq!(reason, "the compressed records are longer than may be");
+        careful.seek(&partition, 2).unwrap();
+        assert_eq!(careful.poll(Duration::ZERO).unwrap().count(), 1);
+        assert_eq!(read_all(&mut store.consumer().assign([&partition]).unwrap()).len(), 3);
     }
 }
 

@@ -5,7 +5,8 @@
 //! is; without it the codec still has its name.
 //!
 //! **Invariant (bounded unpacking).** What a batch says of its own size is never believed: room is made for what has
-//! come out so far, doubled, and no batch comes out longer than [`unpacked_len_max`]. A bomb is an error, and so is
+//! come out so far, doubled, and no batch comes out longer than the reader was told it may, or [`unpacked_len_max`]
+//! if it was not told. A bomb is an error, and so is
 //! whatever else a codec refuses. What comes out is checked like records that were never compressed.
 
 #![cfg_attr(
@@ -51,6 +52,8 @@ pub(crate) enum Codec {
 /// Unpacks batches. Keeps what the codecs need for the next one.
 #[derive(Default)]
 pub(crate) struct Unpacker {
+    /// How long the records of a batch may be; `None` leaves it to how long they are packed.
+    len_max: Option<usize>,
     #[cfg(feature = "gzip")]
     gzip: gzip::Unpacker,
     #[cfg(feature = "zstd")]
@@ -127,6 +130,11 @@ impl Codec {
 }
 
 impl Unpacker {
+    /// Makes one that refuses batches of which more than so many bytes come out.
+    pub(crate) fn within(len_max: Option<usize>) -> Unpacker {
+        Unpacker { len_max, ..Unpacker::default() }
+    }
+
     /// As [`Batch::verify`], also of a compressed batch: its records are unpacked behind what is in `unpacked`.
     pub(crate) fn verify<'a>(
         &mut self,
@@ -164,8 +172,12 @@ impl Unpacker {
         let name = header.attributes.compression().unwrap_or("none");
         let packed = &bytes[header::LEN..header.len()];
         let records_start = into.end + header::LEN;
+        let len_max = self.len_max.map_or_else(
+            || unpacked_len_max(packed.len()),
+            |len_max| len_max.min(UNPACKED_LEN_LIMIT),
+        );
         let mut room = Room {
-            limit: records_start.saturating_add(unpacked_len_max(packed.len())),
+            limit: records_start.saturating_add(len_max),
             bytes: &mut into.bytes,
             start: records_start,
             end: records_start,
@@ -321,8 +333,11 @@ impl Room<'_> {
 /// Kafka's limits are on what is stored. A megabyte of them that unpacks to more than a hundred times as much is
 /// taken for an attack on the reader's memory.
 pub(crate) fn unpacked_len_max(packed_len: usize) -> usize {
-    packed_len.saturating_mul(8).clamp(UNPACKED_LEN_MAX, i32::MAX as usize - (1 << 10))
+    packed_len.saturating_mul(8).clamp(UNPACKED_LEN_MAX, UNPACKED_LEN_LIMIT)
 }
+
+/// A batch's length is 32-bit.
+const UNPACKED_LEN_LIMIT: usize = i32::MAX as usize - (1 << 10);
 
 const UNPACKED_LEN_MAX: usize = 128 << 20;
 const TOO_LONG: Refused = "the compressed records are longer than may be";
