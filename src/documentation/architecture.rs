@@ -299,8 +299,10 @@
 //! # Compaction
 //!
 //! ```text
+//! cleaner.rs                  which log: the dirtiest of those that are due; Topic::compact names one
+//! partition/cleanable.rs      how dirty: from the sizes of segments and the ends of their time indexes
 //! topics/cleaning.rs          where keys were compared up to, from Kafka's checkpoint; noted there afterwards
-//! partition/compaction.rs     all sealed segments are looked at: whole, readable, transactions ended?
+//! partition/compaction_survey.rs all sealed segments are looked at: old enough, whole, readable, transactions ended?
 //! partition/latest_offsets.rs keys and their latest offsets, as many as fit; what did not is for another pass
 //! partition/compaction_plan.rs neighbours that fit one segment
 //! format/rewrite.rs           batch by batch: copied, rewritten, emptied, dropped
@@ -325,6 +327,7 @@
 //! | --- | --- | --- |
 //! | the caller's | any | |
 //! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
+//! | `ottla-cleaner` | one for each store that was open for writing when it had a compacted topic | with the maintenance thread, which ends the compaction at hand |
 //! | `ottla-compact` | one while `__consumer_offsets` is being compacted | when it is |
 //! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |
 //! | `ottla-partitions-1` to `-7` | while many partitions are opened, made or closed | with that call |
@@ -376,6 +379,8 @@
 //! | 3 | `StageContext::agenda` | one entry |
 //! | 3 | the turn of `Compacting` | one compaction, syncs included; a close or a deletion ends it and waits for that |
 //! | 3, within it | the turn of `Unsealed` | the sealing of segments, syncs included; only those take it who wait for durability, close, or roll with too much unsealed |
+//! | 3, within it | the record of `Cleaning` | one look, one entry and its file |
+//! | 4 | `Throttle::paid_at` | one look |
 //! | 4 | `Partition::writer` | one append |
 //! | 5 | the queue of `Unsealed` | one look |
 //! | 5 | `Segments::list` | one clone, one replacement |
@@ -453,6 +458,7 @@
 //! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
 //! | power cuts, on a disk that loses what was not synced | `partition/power.rs`; prints its seed, takes it back from `OTTLA_SEED` |
 //! | compaction: death, failure and power cuts at every effect; a model; threads | `partition/compaction_crash.rs`, `partition/compaction_model.rs`; the same variables |
+//! | compaction of topics: when, what is left, limits, restarts against a map, another decoder | `tests/it/compacting.rs` |
 //! | what users see, through the public face only | `tests/it/`, a module for each subject |
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |

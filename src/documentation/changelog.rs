@@ -31,8 +31,11 @@
 //!   with JSON and plots.
 //! * **Many partitions.** Any number of partitions is written with few descriptors: those that are idle are synced and
 //!   let go of, and taken up again by their next append. Partitions are opened, created and closed several at a time.
-//! * **Compaction, the core of it.** Of every key the latest record stays, by Kafka's rules and in Kafka's files, while
-//!   appends and reads go on; a crash or a failure at any moment loses nothing. Nothing calls it yet.
+//! * **Compaction.** Topics with `cleanup.policy=compact` are compacted in the background by Kafka's rules and in Kafka's
+//!   files, while appends and reads go on: `min.cleanable.dirty.ratio`, `min.compaction.lag.ms`,
+//!   `max.compaction.lag.ms`, `delete.retention.ms`; throttled, with a bounded key map. A crash or a failure at any moment
+//!   loses nothing. [`Topic::compact`](crate::Topic::compact) and `ottla compact` do it now, with progress. Compressed
+//!   batches keep their codec; markers go when nothing is left of their transactions.
 //! * **Inspection.** [`inspect::check`](crate::inspect::check) verifies a directory, and every kind of file can be
 //!   dumped.
 //! * **The command** `ottla`, with the feature `cli`.
@@ -41,9 +44,7 @@
 //!
 //! * idempotent producers and transactions. Those that Kafka wrote are read as `read_uncommitted` reads them:
 //!   markers are passed over, records of aborted transactions are returned;
-//! * retention, and compaction of topics that ask for it: nothing is deleted but by
-//!   [`Store::delete_topic`](crate::Store::delete_topic);
-//! * compaction of compressed batches: they are left as they are;
+//! * retention: nothing is deleted but by [`Store::delete_topic`](crate::Store::delete_topic);
 //! * replication;
 //! * a way to read without mapping files, or to turn a SIGBUS into an error;
 //! * a tool that repairs damage.

@@ -226,8 +226,8 @@
 //!
 //! # Compaction
 //!
-//! This version compacts nothing by itself yet; what is said here is what holds once it does, and is tested. Of every key
-//! the latest record stays, whatever happens: a failure, a death of the process or a power cut at any effect leaves each
+//! A topic whose `cleanup.policy` has `compact` in it is compacted in the background, and when
+//! [`Topic::compact`](crate::Topic::compact) asks for it. Of every key the latest record stays, whatever happens: a failure, a death of the process or a power cut at any effect leaves each
 //! segment as it was or replaced whole, and a compaction that is done again comes to the same
 //! (`wherever_a_compaction_dies_nothing_that_counts_is_lost_and_the_next_one_finishes`,
 //! `wherever_the_recovery_of_a_compaction_dies_the_next_one_finishes`,
@@ -235,12 +235,35 @@
 //! `a_swap_that_can_be_neither_finished_nor_undone_loses_nothing`, `no_power_cut_during_a_compaction_takes_what_counts`,
 //! `the_log_is_what_the_model_says_however_it_is_compacted`, `appends_reads_and_compactions_get_along`).
 //!
-//! Offsets, their order, timestamps, headers, producers' sequences and leader epochs stay what they were. A tombstone
-//! stays until the delete horizon that Kafka's rules set. The segment that is appended to is never compacted, so the log
-//! ends where it ended. Damage ends a compaction: what is behind it is left as it is, and it is found afterwards as it
-//! was before (`damage_ends_a_compaction_and_is_found_afterwards_as_before`). A segment with compressed batches is left
-//! as it is, and no tombstone behind it goes (`what_is_compressed_is_left_and_no_tombstone_behind_it_goes`). Control
-//! batches always stay; Kafka removes those that nothing is left for.
+//! * A reader that begins at the start sees the last value of every key, and what it sees is in order and at its offsets
+//!   (`a_compacted_topic_is_compacted_in_the_background_and_others_are_not`,
+//!   `a_view_that_is_rebuilt_after_every_restart_is_what_the_map_says`). Timestamps, headers, producers' sequences,
+//!   leader epochs and codecs stay what they were; a batch that loses nothing keeps its bytes
+//!   (`compressed_batches_are_compacted_and_keep_their_codec`, `kafkas_input_becomes_kafkas_output_byte_for_byte`).
+//! * A reader that gets from anywhere to the end within `delete.retention.ms` of the compaction that first met a
+//!   tombstone sees the tombstone (`a_tombstone_stays_for_its_time_and_then_goes_with_all_that_it_stands_for`). It goes
+//!   no sooner than everything it stands for.
+//! * Records younger than `min.compaction.lag.ms`, and what is behind them, are all there
+//!   (`what_is_younger_than_the_least_lag_is_all_there`). With `max.compaction.lag.ms` a record is compacted soon after,
+//!   though nothing is sent any more
+//!   (`records_that_have_waited_for_too_long_are_compacted_though_nothing_is_sent_any_more`). Ages are by the records'
+//!   timestamps and the clock, as in Kafka.
+//! * Records of aborted transactions, which only Kafka writes, go at once; a transaction's marker goes when nothing is
+//!   left of its transaction and `delete.retention.ms` has passed, the last of a producer without its content only
+//!   (`what_was_aborted_supersedes_nothing_and_goes_and_markers_stay`,
+//!   `a_marker_goes_once_nothing_is_left_of_its_transaction_and_its_time_has_passed`).
+//! * Appends and reads go on (`appends_and_reads_go_on_while_the_background_compacts`); whoever holds records keeps them.
+//!   A close does not wait for a compaction to end
+//!   (`compaction_is_no_faster_than_it_may_be_and_a_close_does_not_wait_for_it`). Memory is bounded by the key map
+//!   (`a_small_key_map_makes_more_passes_and_the_same_log`) and one batch.
+//!
+//! The segment that is appended to is never compacted, so the log
+//! ends where it ended; [`Topic::compact`](crate::Topic::compact) closes it first. Damage ends a compaction: what is behind it is left as it is, and it is found afterwards as it
+//! was before (`damage_ends_a_compaction_and_is_found_afterwards_as_before`). A segment with batches whose codec this build does not
+//! have is left as it is, and no tombstone behind it goes
+//! (`what_is_compressed_is_left_and_no_tombstone_behind_it_goes`). Both show in [`Store::health`](crate::Store::health).
+//! What failed, because the disk was full perhaps, is tried again after a minute; Kafka leaves the log alone until it is
+//! started anew.
 //!
 //! A store that is open for reading beside the writer misses nothing of it either
 //! (`whoever_follows_a_log_that_is_compacted_misses_nothing`). It waits while files have no names that it knows, which

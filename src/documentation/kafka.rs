@@ -74,6 +74,7 @@
 //! | `describeTopics`, `describeConfigs`, `describeLogDirs` | [`Topic::describe`](crate::Topic::describe) |
 //! | `incrementalAlterConfigs` | [`Topic::alter`](crate::Topic::alter), [`Topic::alter_all`](crate::Topic::alter_all) |
 //! | `createPartitions` | [`Topic::add_partitions`](crate::Topic::add_partitions) |
+//! | the log cleaner, on demand | [`Topic::compact`](crate::Topic::compact), `ottla compact` |
 //! | `kafka-dump-log` | `ottla dump`, [`inspect`](crate::inspect) |
 //! | `kafka-get-offsets` | `ottla offsets` |
 //! | `kafka-console-producer`, `kafka-console-consumer` | `ottla produce`, `ottla consume` |
@@ -86,15 +87,19 @@
 //!
 //! | in force | kept, not acted upon by this version | without meaning here |
 //! | --- | --- | --- |
-//! | `index.interval.bytes` | `cleanup.policy` (but a topic with `compact` refuses records without a key) | `follower.replication.throttled.replicas` |
+//! | `cleanup.policy`: `compact` | `cleanup.policy`: `delete` | `follower.replication.throttled.replicas` |
 //! | `max.message.bytes` | `compression.lz4.level` | `leader.replication.throttled.replicas` |
-//! | `message.timestamp.after.max.ms` | `delete.retention.ms` | `local.retention.bytes` |
+//! | `message.timestamp.after.max.ms` | `segment.jitter.ms` | `local.retention.bytes` |
 //! | `message.timestamp.before.max.ms` | `errors.deadletterqueue.group.enable` | `local.retention.ms` |
 //! | `message.timestamp.type` | `file.delete.delay.ms` | `message.downconversion.enable` |
 //! | `segment.bytes` | `flush.messages`, `flush.ms` | `message.format.version` |
-//! | `segment.index.bytes` | `max.compaction.lag.ms`, `min.compaction.lag.ms` | `remote.log.copy.disable` |
-//! | `segment.ms`, `compression.type`, `compression.gzip.level`, `compression.zstd.level` | `min.cleanable.dirty.ratio`, `min.insync.replicas`, `preallocate` | `remote.log.delete.on.disable` |
-//! | | `retention.bytes`, `retention.ms`, `segment.jitter.ms`, `unclean.leader.election.enable` | `remote.storage.enable` |
+//! | `segment.index.bytes`, `index.interval.bytes` | `min.insync.replicas` | `remote.log.copy.disable` |
+//! | `segment.ms`, `compression.type`, `compression.gzip.level`, `compression.zstd.level` | `preallocate` | `remote.log.delete.on.disable` |
+//! | `min.cleanable.dirty.ratio`, `min.compaction.lag.ms`, `max.compaction.lag.ms`, `delete.retention.ms` | `retention.bytes`, `retention.ms`, `unclean.leader.election.enable` | `remote.storage.enable` |
+//!
+//! Of the broker's properties these have a place in [`StoreBuilder`](crate::StoreBuilder): `log.cleaner.enable`,
+//! `log.cleaner.backoff.ms`, `log.cleaner.io.max.bytes.per.second`, `log.cleaner.dedupe.buffer.size`. One thread cleans
+//! (`log.cleaner.threads`).
 //!
 //! ```
 //! use ottla::{ConfigEffect, Store, TopicConfig};

@@ -70,6 +70,25 @@
 //!
 //! A changed property that shapes segments applies from the next segment on.
 //!
+//! # Compaction
+//!
+//! Each compaction of a log goes over all of it that is closed: once to check everything, once over what is new for its
+//! keys, and once to copy what stays. So what it costs for each record appended falls with `min.cleanable.dirty.ratio`
+//! (0.5): at 0.5 a log is up to twice as long as it need be and each byte that stays is copied about once for every one
+//! that is appended; at 0.9 it is up to ten times as long and a ninth is copied.
+//!
+//! * `segment.bytes`: the segment that is appended to takes no part, so a topic with few or small records wants small
+//!   segments, or a `segment.ms`, or a `max.compaction.lag.ms`, which closes segments, too.
+//! * `max.compaction.lag.ms`: how long a superseded record may stay at the most. `min.compaction.lag.ms`: for how long
+//!   every record can be read. `delete.retention.ms` (a day): for how long a reader that goes through the whole log may
+//!   take until it has reached the end; less makes tombstones go sooner.
+//! * [`cleaner_io_max_bytes_per_second`](crate::StoreBuilder::cleaner_io_max_bytes_per_second): where appends and reads
+//!   suffer while the background reads and writes. The thread takes a second processor, if there is one.
+//! * [`cleaner_dedupe_buffer_size`](crate::StoreBuilder::cleaner_dedupe_buffer_size) (128 MiB): 24 bytes for each key that
+//!   was appended since the last compaction, and a third more. With less the log is gone over several times.
+//! * [`cleaner_backoff`](crate::StoreBuilder::cleaner_backoff) (15 s): how soon what was closed is looked at. An idle store
+//!   looks never.
+//!
 //! # Checkpoints
 //!
 //! [`StoreBuilder::checkpoint_interval`](crate::StoreBuilder::checkpoint_interval) (one second) bounds three things:
@@ -91,7 +110,10 @@
 //! * [`Isolation::Durable`](crate::Isolation::Durable) sees a record only after its sync: with an idle or `Buffered`
 //!   producer up to a checkpoint interval later.
 //! * Compression pays for batches of many records: set a linger, or send batches. LZ4 costs the least, Zstandard makes
-//!   the smallest files. What a thread's codecs need they keep until the thread ends.
+//!   the smallest files. What a thread's codecs need they keep until the thread ends. gzip and Zstandard have Kafka's
+//!   levels; LZ4 has the fast one only, since the crate that does it knows no other: `compression.lz4.level` is kept.
+//! * [`unpacked_batch_bytes_max`](crate::ConsumerBuilder::unpacked_batch_bytes_max) (128 MiB): the memory that one
+//!   compressed batch may take of a reader that does not trust who writes.
 //! * Compressed batches are unpacked by the poll that brings them, into buffers that the consumer uses again once nobody
 //!   holds the records; what they unpack to counts towards the limits. Of a batch that does not fit into one poll the
 //!   rest stays unpacked for the next.
