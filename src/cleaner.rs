@@ -15,6 +15,10 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Weak;
+#[cfg(test)]
+use std::sync::atomic::AtomicU64;
+#[cfg(test)]
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,6 +52,9 @@ pub(crate) struct Cleaner {
     config: CleanerConfig,
     topics: Weak<Topics>,
     running: Option<Running>,
+    /// How often the thread has looked.
+    #[cfg(test)]
+    looks: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -66,7 +73,13 @@ impl Default for CleanerConfig {
 
 impl Cleaner {
     pub(crate) fn new(topics: &Arc<Topics>, config: CleanerConfig) -> Cleaner {
-        Cleaner { config, topics: Arc::downgrade(topics), running: None }
+        Cleaner {
+            config,
+            topics: Arc::downgrade(topics),
+            running: None,
+            #[cfg(test)]
+            looks: Arc::default(),
+        }
     }
 
     /// Has the thread look, soon; starts it if need be.
@@ -90,6 +103,8 @@ impl Cleaner {
             woken,
             stop: stop.clone(),
             attempts: HashMap::new(),
+            #[cfg(test)]
+            looks: Arc::clone(&self.looks),
         };
         match thread::Builder::new().name("ottla-cleaner".into()).spawn(move || round.run()) {
             Ok(thread) => {
@@ -123,6 +138,8 @@ struct Round {
     stop: CompactionProgress,
     /// By the partition's address.
     attempts: HashMap<usize, Attempt>,
+    #[cfg(test)]
+    looks: Arc<AtomicU64>,
 }
 
 /// What became of the last compaction of a partition.
@@ -176,8 +193,7 @@ impl Round {
     /// Compacts what is due until nothing is, and says when something will be though nothing is appended.
     fn clean(&mut self, topics: &Arc<Topics>) -> Option<Duration> {
         loop {
-            let (mut due, wait) = self.look(topics);
-            due.sort_by(|a, b| b.dirty_ratio.total_cmp(&a.dirty_ratio));
+            let (due, wait) = self.look(topics);
             if due.is_empty() {
                 return wait;
             }
@@ -190,8 +206,10 @@ impl Round {
         }
     }
 
-    /// Looks at every log of compacted topics.
+    /// Looks at every log of compacted topics; gives those that are due, the dirtiest first, and when to look again.
     fn look(&mut self, topics: &Arc<Topics>) -> (Vec<Due>, Option<Duration>) {
+        #[cfg(test)]
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let (now, now_ms) = (Instant::now(), topics.clock().now_ms());
         let (mut found, mut waits) = (Vec::new(), Vec::new());
         let mut known = std::mem::take(&mut self.attempts);
@@ -239,6 +257,7 @@ impl Round {
                 }
             }
         }
+        found.sort_by(|a, b| b.dirty_ratio.total_cmp(&a.dirty_ratio));
         (found, waits.into_iter().min())
     }
 
@@ -281,3 +300,153 @@ const BACKOFF: Duration = Duration::from_secs(15);
 /// What failed is tried again after so long.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 const WAIT_MS_MAX: i64 = 60_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Durability;
+    use crate::Record;
+    use crate::Store;
+    use crate::Topic;
+    use crate::TopicConfig;
+    use crate::partition::compaction_survey::WhyLeft;
+    use std::fs;
+
+    /// A store that is left alone.
+    fn store() -> Store {
+        let builder = Store::builder_temporary().durability(Durability::Buffered);
+        builder.cleaner_enable(false).open().unwrap()
+    }
+
+    fn topic(store: &Store, name: &str, key_count: i64, segments: usize) -> Topic {
+        let config = TopicConfig::new().segment_bytes(1024).set("cleanup.policy", "compact");
+        let topic = store.create_topic(name, config.unwrap()).unwrap();
+        fill(store, &topic, key_count, segments);
+        topic
+    }
+
+    /// Fills so many segments more, and closes them.
+    fn fill(store: &Store, topic: &Topic, key_count: i64, segments: usize) {
+        let open = topic.state.open_partition(0).unwrap();
+        let end = open.segment_count() + segments;
+        for n in 0.. {
+            if open.segment_count() >= end {
+                break;
+            }
+            let key = format!("key {}", n % key_count);
+            drop(store.producer().send(topic, Record::new("value").key(&key)).unwrap());
+        }
+        open.roll_now().unwrap();
+        open.checkpoint().unwrap();
+        open.seal_followed().unwrap();
+    }
+
+    fn round(store: &Store) -> Round {
+        Round {
+            topics: Arc::downgrade(store.topics_for_test()),
+            backoff: Duration::from_millis(1),
+            woken: crossbeam_channel::never(),
+            stop: CompactionProgress::new(),
+            attempts: HashMap::new(),
+            looks: Arc::default(),
+        }
+    }
+
+    fn names(due: &[Due]) -> Vec<&str> {
+        due.iter().map(|due| due.topic.name.as_str()).collect()
+    }
+
+    #[test]
+    fn the_dirtiest_log_comes_first_and_one_that_is_clean_not_at_all() {
+        let store = store();
+        let topics = store.topics_for_test();
+        let mut round = round(&store);
+        // Nothing is superseded there, so after its first compaction it is long, and clean.
+        let long = topic(&store, "long", i64::MAX, 4);
+        round.clean(topics);
+        assert!(names(&round.look(topics).0).is_empty());
+        topic(&store, "short", 3, 2);
+        fill(&store, &long, i64::MAX, 7);
+        topic(&store, "other", 3, 3).alter("cleanup.policy", None).unwrap();
+        let (due, wait) = round.look(topics);
+        assert_eq!((names(&due), wait), (vec!["short", "long"], None));
+        assert!(due[0].dirty_ratio == 1.0 && due[1].dirty_ratio < 0.8);
+        round.clean(topics);
+        assert!(names(&round.look(topics).0).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_compacted_is_not_tried_again_before_there_is_more() {
+        let store = store();
+        let topics = store.topics_for_test();
+        let mut round = round(&store);
+        let topic = topic(&store, "t", 3, 3);
+        let log = store.path().join("t-0/00000000000000000000.log");
+        let mut bytes = fs::read(&log).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(&log, &bytes).unwrap();
+        assert_eq!(names(&round.look(topics).0), ["t"]);
+        round.clean(topics);
+        assert_eq!(store.health().findings.len(), 1, "damage is told");
+        let looks = round.looks.load(Ordering::Relaxed);
+        round.clean(topics);
+        assert_eq!(round.looks.load(Ordering::Relaxed), looks + 1, "and left at that");
+        fill(&store, &topic, 3, 5);
+        assert_eq!(names(&round.look(topics).0), ["t"]);
+        let how = topics.compaction_of(&topic.state).unwrap();
+        let left = topics.compact(&topic.state, 0, &how, &round.stop).unwrap().left;
+        assert!(matches!(
+            left[..],
+            [crate::partition::compaction_survey::Left { why: WhyLeft::Damaged(_), .. }]
+        ));
+    }
+
+    #[test]
+    fn a_failure_is_told_and_put_off() {
+        let store = store();
+        let topics = store.topics_for_test();
+        let mut round = round(&store);
+        let topic = topic(&store, "t", 3, 3);
+        // Nothing can be written under this name.
+        let blocked = store.path().join("t-0/00000000000000000000.log.cleaned");
+        fs::create_dir_all(blocked.join("something")).unwrap();
+        let wait = round.clean(topics);
+        assert!(wait.is_some_and(|wait| wait > RETRY_INTERVAL / 2), "{wait:?}");
+        assert!(!store.health().is_good());
+        fs::remove_dir_all(&blocked).unwrap();
+        round.attempts.clear();
+        round.clean(topics);
+        assert!(topic.describe().unwrap().partitions[0].len < 1500);
+    }
+
+    #[test]
+    fn the_thread_looks_when_it_is_told_and_otherwise_sleeps() {
+        let store = store();
+        let topics = store.topics_for_test();
+        let config = CleanerConfig { is_enabled: true, backoff: Duration::from_millis(1) };
+        let mut cleaner = Cleaner::new(topics, config);
+        let topic = topic(&store, "t", 3, 5);
+        let len = || topic.describe().unwrap().partitions[0].len;
+        let before = len();
+        let wait_for = |cleaner: &mut Cleaner, len_max: u64| {
+            cleaner.wake(topics);
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while len() > len_max {
+                assert!(Instant::now() < deadline, "it was told, and did nothing");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        wait_for(&mut cleaner, before / 2);
+        let settled = |cleaner: &Cleaner| {
+            thread::sleep(Duration::from_millis(200));
+            cleaner.looks.load(Ordering::Relaxed)
+        };
+        let once = settled(&cleaner);
+        assert_eq!(settled(&cleaner), once, "nothing was closed since");
+        fill(&store, &topic, 3, 5);
+        assert_eq!(settled(&cleaner), once, "nobody told it");
+        wait_for(&mut cleaner, before / 2);
+        assert!(cleaner.looks.load(Ordering::Relaxed) > once);
+    }
+}

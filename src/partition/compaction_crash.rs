@@ -10,6 +10,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::Compression;
 use crate::Durability;
 use crate::Error;
 use crate::Store;
@@ -23,6 +24,7 @@ use crate::partition::compaction_model::poll;
 use crate::partition::compaction_model::read_all;
 use crate::partition::compaction_model::scratch;
 use crate::partition::compaction_model::send;
+use crate::partition::compaction_model::send_by;
 use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_plan::SegmentLimits;
 use crate::storage::disk::Disk;
@@ -59,7 +61,11 @@ fn prepared(root: &Path, before: Before) -> History {
     let topic = store.create_topic("t", config()).unwrap();
     let partition = topic.partition(0).unwrap();
     let append = |history: &mut History, batch: Vec<Sent>| {
-        send(&partition, &store, &batch).unwrap();
+        // Some batches are compressed.
+        let packs = Compression::Lz4.is_available() && batch.len() > 1;
+        let codec = if packs { Compression::Lz4 } else { Compression::None };
+        let producer = store.producer_builder().compression(codec).unwrap().build();
+        send_by(&producer, &partition, &batch).unwrap();
         history.log.extend(batch);
     };
     for n in 0..10_i64 {

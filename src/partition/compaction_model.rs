@@ -165,7 +165,11 @@ fn send_packed(
     send_by(&builder.build(), partition, batch)
 }
 
-fn send_by(producer: &Producer, partition: &TopicPartition, batch: &[Sent]) -> crate::Result<()> {
+pub(super) fn send_by(
+    producer: &Producer,
+    partition: &TopicPartition,
+    batch: &[Sent],
+) -> crate::Result<()> {
     let records = batch.iter().map(|sent| {
         let record = Record::tombstone("").key_or_null(sent.key.as_deref());
         let record = record.value_or_null(sent.value.as_deref()).timestamp(sent.timestamp_ms);

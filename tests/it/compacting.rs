@@ -4,7 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::hash::BuildHasher;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
 use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -19,6 +25,7 @@ use ottla::CompactionProgress;
 use ottla::Compression;
 use ottla::Durability;
 use ottla::Error;
+use ottla::Finding;
 use ottla::Record;
 use ottla::Store;
 use ottla::StoreBuilder;
@@ -466,6 +473,87 @@ fn a_view_that_is_rebuilt_after_every_restart_is_what_the_map_says() {
         store.close().unwrap();
         assert_eq!(ottla::inspect::check(directory.path()).unwrap().problems, []);
     }
+}
+
+/// What the child of the next test runs; does nothing in an ordinary run of the tests.
+#[test]
+fn child_that_appends_and_compacts_until_it_is_killed() {
+    let Ok(directory) = std::env::var("OTTLA_COMPACTING_CHILD") else { return };
+    let first: u64 = std::env::var("OTTLA_COMPACTING_FIRST").unwrap().parse().unwrap();
+    let store = builder(Path::new(&directory), true).open().unwrap();
+    let config = compacted().set("delete.retention.ms", "5").unwrap();
+    let topic = store.topic_or_create("t", config).unwrap();
+    let compression =
+        if Compression::Lz4.is_available() { Compression::Lz4 } else { Compression::None };
+    let producer = store.producer_builder().compression(compression).unwrap().build();
+    for n in first.. {
+        let entries: Vec<_> = (0..10)
+            .map(|k| (format!("key {}", (n * 7 + k) % 40), format!("{n} {}", "-".repeat(20))))
+            .collect();
+        let records = entries.iter().map(|(key, value)| Record::new(value).key(key));
+        drop(producer.send_batch(&topic.partition(0).unwrap(), records).unwrap());
+        // One write of one line: a pipe takes it whole.
+        std::io::stdout().write_all(format!("@{n}\n").as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn kills_amid_compactions_lose_nothing_that_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let seed = std::env::var("OTTLA_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    let (mut chance, mut first, mut gone) = (seed, 0, 0);
+    for cycle in 0..25 {
+        let what = format!("OTTLA_SEED={seed} cycle {cycle}");
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "compacting::child_that_appends_and_compacts_until_it_is_killed"])
+            .arg("--nocapture")
+            .env("OTTLA_COMPACTING_CHILD", directory.path())
+            .env("OTTLA_COMPACTING_FIRST", first.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let reading = thread::spawn(move || {
+            let lines = stdout.lines().map_while(Result::ok);
+            let numbers = lines.filter_map(|line| line.rsplit_once('@')?.1.parse::<u64>().ok());
+            numbers.last()
+        });
+        thread::sleep(Duration::from_micros(30_000 + (chance >> 33) % 100_000));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let last = reading.join().unwrap();
+        let store = builder(directory.path(), false).open().unwrap();
+        let damage = |finding: &&Finding| !matches!(finding, Finding::Cut { .. });
+        assert_eq!(store.health().findings.iter().find(damage), None, "{what}");
+        let Ok(topic) = store.topic("t") else {
+            assert_eq!(last, None, "{what}");
+            continue;
+        };
+        let found = all(&store, &topic);
+        assert!(found.windows(2).all(|pair| pair[0].offset < pair[1].offset), "{what}");
+        gone += found.last().map_or(0, |seen| seen.offset + 1) - found.len() as i64;
+        let latest = view(&store, &topic);
+        let number = |value: &[u8]| {
+            let text = String::from_utf8(value.to_vec()).unwrap();
+            text.split(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        // The last number that was told of each key, or a later one.
+        for told in last.map_or(0..0, |last| last.saturating_sub(40).max(first)..last + 1) {
+            for k in 0..10 {
+                let key = format!("key {}", (told * 7 + k) % 40);
+                let value = latest.get(key.as_bytes()).map(|value| number(value));
+                assert!(value.is_some_and(|value| value >= told), "{what}: {key} {told} {value:?}");
+            }
+        }
+        first = latest.values().map(|value| number(value) + 1).max().unwrap_or(first);
+        drop(topic);
+        store.close().unwrap();
+        assert_eq!(ottla::inspect::check(directory.path()).unwrap().problems, [], "{what}");
+    }
+    assert!(gone > 1000, "compaction hardly ran: {gone}");
 }
 
 #[cfg(feature = "cli")]
