@@ -209,7 +209,7 @@ impl Store {
         let maintenance = Maintenance::start(&topics, asked, CHECKPOINT_INTERVAL, builder.cleaner)?;
         Ok(Store {
             shared: Arc::new(Shared {
-                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics))),
+                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), UNWAITED_WITHIN)),
                 topics,
                 accumulators: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),
@@ -388,6 +388,11 @@ impl Store {
         &self.shared.topics
     }
 
+    #[cfg(test)]
+    pub(crate) fn coordinator_for_test(&self) -> &Arc<Coordinator> {
+        &self.shared.coordinator
+    }
+
     fn handle(&self, state: Arc<TopicState>) -> Topic {
         Topic::new(state, Arc::clone(&self.shared.topics), self.keep_open())
     }
@@ -481,7 +486,7 @@ impl StoreBuilder {
         let maintenance = Maintenance::start(&topics, asked, interval, self.cleaner)?;
         Ok(Store {
             shared: Arc::new(Shared {
-                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics))),
+                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
                 topics,
                 accumulators: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),

@@ -506,6 +506,10 @@ fn tell(put_out: Vec<Arc<Signal>>) {
 
 /// Has everything below the commits made durable; the syncs overlap.
 fn make_durable_below(commits: &[Commit]) -> Result<()> {
+    #[cfg(test)]
+    if crate::coordinator::power::is_careless() {
+        return Ok(());
+    }
     let is_behind = |commit: &&Commit| {
         let marks = commit.log.watermarks();
         marks.durable_end() < commit.noted.offset().min(marks.log_end())

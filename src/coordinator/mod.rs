@@ -15,6 +15,8 @@ pub(crate) mod hand_over;
 pub(crate) mod load;
 pub(crate) mod offsets_log;
 pub(crate) mod papers;
+#[cfg(test)]
+pub(crate) mod power;
 pub(crate) mod signal;
 pub(crate) mod subscription;
 pub(crate) mod universe;
@@ -23,6 +25,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -55,9 +58,10 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(crate) fn new(topics: Arc<Topics>) -> Coordinator {
+    /// What groups put on record and nobody waits for is synchronised within the given time.
+    pub(crate) fn new(topics: Arc<Topics>, sync_within: Duration) -> Coordinator {
         Coordinator {
-            log: Arc::new(OffsetsLog::new(Arc::clone(&topics))),
+            log: Arc::new(OffsetsLog::new(Arc::clone(&topics), sync_within)),
             topics,
             groups: Mutex::new(None),
             universe: Mutex::default(),

@@ -36,6 +36,8 @@ use crate::topics::Topics;
 #[derive(Debug)]
 pub(crate) struct OffsetsLog {
     topics: Arc<Topics>,
+    /// How long papers may stay unsynchronised that nobody waits for.
+    sync_within: Duration,
     /// `None` until there is one. Lock rank 1: held while the topic is being created.
     topic: Mutex<Option<Arc<TopicState>>>,
     /// Bytes appended since it was compacted last. Relaxed, as is the other: they are estimates.
@@ -116,9 +118,10 @@ impl Entry {
 }
 
 impl OffsetsLog {
-    pub(crate) fn new(topics: Arc<Topics>) -> OffsetsLog {
+    pub(crate) fn new(topics: Arc<Topics>, sync_within: Duration) -> OffsetsLog {
         OffsetsLog {
             topics,
+            sync_within,
             topic: Mutex::new(None),
             appended_len: AtomicU64::new(0),
             kept_len: AtomicU64::new(0),
@@ -167,7 +170,7 @@ impl OffsetsLog {
         let mut append = |batch: &mut BatchBuilder| -> Result<()> {
             let mut sealed = batch.seal(TimestampType::CreateTime);
             self.appended_len.fetch_add(sealed.len() as u64, Ordering::Relaxed);
-            let appended = partition.append(&mut sealed, Door::Write, SYNC_WITHIN);
+            let appended = partition.append(&mut sealed, Door::Write, self.sync_within);
             end = appended.map_err(|error| *error)?.offsets.end;
             batch.restart();
             Ok(())
@@ -231,7 +234,7 @@ impl OffsetsLog {
     }
 
     /// Leaves one paper of each key, but for what is appended meanwhile.
-    fn compact(&self) -> Result<()> {
+    pub(crate) fn compact(&self) -> Result<()> {
         let Some(topic) = self.topic()? else { return Ok(()) };
         let how = Compaction::of(&topic.log_config(), self.now_ms());
         let progress = CompactionProgress::new();
@@ -273,5 +276,3 @@ const SEGMENT_BYTES: u32 = 4 << 20;
 /// So much is appended before the topic is compacted at the least.
 const COMPACTED_LEN_MIN: u64 = 1 << 20;
 const BATCH_LEN_MAX: usize = 512 << 10;
-/// How long papers may stay unsynchronised that nobody waits for.
-const SYNC_WITHIN: Duration = Duration::from_millis(10);

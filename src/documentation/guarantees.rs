@@ -144,7 +144,9 @@
 //! `what_cannot_be_understood_on_record_is_passed_over_and_shown`,
 //! `what_groups_have_on_record_stays_small_however_often_they_commit`,
 //! `a_group_delivers_everything_in_order_and_each_partition_to_one_member`,
-//! `between_threads_that_hand_over_in_order_everything_comes_exactly_once`.
+//! `between_threads_that_hand_over_in_order_everything_comes_exactly_once`,
+//! `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`,
+//! `commits_that_do_not_wait_for_their_records_are_found_out`.
 //!
 //! # What is assumed, and what is not
 //!
@@ -172,7 +174,7 @@
 //! | R3 | Recovery can be cut short anywhere and done again. | `wherever_recovery_dies_the_next_one_finishes` |
 //! | R4 | Recovery shows nothing that is not durable: every segment it scans is synced first. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped` |
 //! | R5 | Nothing in a segment is called durable before every segment before it is synced, its successor's name is durable, and its indexes on disk say so. Recovery, which finds a segment unlike that torn by a power cut, ends the log there and keeps the rest aside. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order` |
-//! | R6 | What is derived from the log is never ahead of what is durable: recovery points, the durable end that readers see. | `many_waiters_share_few_syncs_and_none_is_told_too_early`, `a_durable_reader_never_sees_what_a_power_cut_can_take`, `a_careful_reader_sees_only_what_the_writer_made_durable` |
+//! | R6 | What is derived from the log is never ahead of what is durable: recovery points, the durable end that readers see, what groups committed. | `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`, `many_waiters_share_few_syncs_and_none_is_told_too_early`, `a_durable_reader_never_sees_what_a_power_cut_can_take`, `a_careful_reader_sees_only_what_the_writer_made_durable` |
 //! | R7 | The marker of a clean shutdown is removed, durably, before anything else is done, and written last, only if everything is in order. | `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end` |
 //! | R8 | A failed sync is not repeated; after a failed write or sync the partition takes nothing more. | `a_failed_sync_latches_for_good_and_tells_everyone`, `a_failure_is_final_and_reaches_everyone`, `a_sync_that_failed_is_told_to_everyone_who_synchronises_the_file` |
 //! | R9 | After an unclean end: sync, drop clean pages, then scan; write again what lies above the recovery point. | `wherever_recovery_dies_the_next_one_finishes`, for the steps; that the cache lies after a failed sync cannot be tested without a failing device |

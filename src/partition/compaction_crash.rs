@@ -29,6 +29,7 @@ use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_plan::SegmentLimits;
 use crate::storage::disk::Disk;
 use crate::storage::faults::Script;
+use crate::storage::faults::fresh_copy;
 use crate::storage::file_name;
 
 const NOW_MS: i64 = 2_000_000;
@@ -93,25 +94,6 @@ fn prepared(root: &Path, before: Before) -> History {
     drop((topic, partition, open));
     store.close().unwrap();
     history
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn fresh_copy(from: &Path, name: &str) -> PathBuf {
-    let to = from.parent().unwrap().join(name);
-    drop(fs::remove_dir_all(&to));
-    copy_tree(from, &to);
-    to
 }
 
 /// The files of the partition, by name.

@@ -21,6 +21,8 @@ use crate::TopicConfig;
 use crate::format::decode;
 use crate::format::header;
 use crate::storage::disk::Disk;
+use crate::storage::faults::copy_tree;
+use crate::storage::faults::fresh_copy;
 use crate::storage::file_name;
 
 type Values = Vec<Vec<u8>>;
@@ -70,26 +72,6 @@ impl Store {
         let topics = self.topics_for_test();
         topics.note_recovery_points(&topics.all_open()).unwrap();
     }
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
-fn fresh_copy(from: &Path, name: &str) -> PathBuf {
-    let to = from.parent().unwrap().join(name);
-    drop(fs::remove_dir_all(&to));
-    copy_tree(from, &to);
-    to
 }
 
 fn first_log(root: &Path) -> PathBuf {

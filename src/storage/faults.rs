@@ -284,6 +284,28 @@ fn take_back(naming: &Naming) {
     }
 }
 
+/// Copies a directory with everything in it, for a look that must change nothing.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// Copies a directory beside itself, in place of what was there under that name.
+pub(crate) fn fresh_copy(from: &Path, name: &str) -> PathBuf {
+    let to = from.parent().unwrap().join(name);
+    drop(fs::remove_dir_all(&to));
+    copy_tree(from, &to);
+    to
+}
+
 fn find_files(directory: &Path, found: &mut impl FnMut(&Path, u64)) {
     for entry in fs::read_dir(directory).unwrap() {
         let entry = entry.unwrap();
