@@ -251,7 +251,8 @@ impl ConsumerGroup {
     ///
     /// # Errors
     ///
-    /// Nothing was changed in any of these cases.
+    /// Nothing was changed in any of these cases, but for what is said of [`Error::Latched`] at
+    /// [`Consumer::commit`](crate::Consumer::commit).
     ///
     /// * [`Error::GroupNotEmpty`].
     /// * [`Error::OffsetOutOfRange`] if an offset lies outside its partition; [`Error::NoOffset`] if one is to be
@@ -306,29 +307,33 @@ impl ConsumerGroup {
     ///
     /// # Errors
     ///
-    /// Nothing was deleted in any of these cases.
+    /// Nothing was deleted in any of these cases but the last.
     ///
     /// * [`Error::UnknownGroup`], [`Error::GroupNotEmpty`].
-    /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`].
+    /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`], [`Error::Unavailable`].
+    /// * [`Error::Latched`] if the deletion cannot be made durable: the group may or may not be there when the store is
+    ///   opened again.
     pub fn delete(&self) -> Result<()> {
         self.coordinator.topics().refuse_writing("delete a group")?;
-        self.coordinator.find(&self.id)?.delete(self.coordinator.log())?.wait()
+        self.find_to_delete()?.delete(self.coordinator.log())?.wait()
     }
 
     /// Deletes what the group committed of these partitions; durable on return. What is not on record is passed over.
     ///
     /// # Errors
     ///
-    /// Nothing was deleted in any of these cases.
+    /// Nothing was deleted in any of these cases but the last.
     ///
     /// * [`Error::UnknownGroup`]; [`Error::GroupSubscribed`] if a member reads one of the topics.
-    /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`].
+    /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`], [`Error::Unavailable`].
+    /// * [`Error::Latched`] if the deletion cannot be made durable: the offsets may or may not be there when the store
+    ///   is opened again.
     pub fn delete_offsets(
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<()> {
         self.coordinator.topics().refuse_writing("delete offsets")?;
-        let group = self.coordinator.find(&self.id)?;
+        let group = self.find_to_delete()?;
         let partitions: Vec<TopicPartition> =
             partitions.into_iter().map(|partition| partition.borrow().clone()).collect();
         let meant: Vec<(&TopicName, u32)> = partitions
@@ -343,7 +348,7 @@ impl ConsumerGroup {
         let is_meant = |topic: &TopicName, partition| meant.contains(&(topic, partition));
         match group.remove_offsets(self.coordinator.log(), is_meant)? {
             Some(written) => written.wait(),
-            None => Ok(()),
+            None => self.wait_for_earlier(),
         }
     }
 
@@ -362,6 +367,24 @@ impl ConsumerGroup {
         let count = group.put_out(is_meant);
         self.coordinator.settle(&group);
         Ok(count)
+    }
+
+    /// Finds the group, to delete something of it.
+    fn find_to_delete(&self) -> Result<Arc<Group>> {
+        let found = self.coordinator.find(&self.id);
+        if matches!(found, Err(Error::UnknownGroup { .. })) {
+            self.wait_for_earlier()?;
+        }
+        found
+    }
+
+    /// What is off the record already may have been taken off by a deletion that could not be made durable: whoever
+    /// tries again is not told that all is well.
+    fn wait_for_earlier(&self) -> Result<()> {
+        match self.coordinator.log().written_so_far(&self.id)? {
+            Some(written) => written.wait(),
+            None => Ok(()),
+        }
     }
 
     fn commit(&self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) -> Result<()> {

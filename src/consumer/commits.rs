@@ -52,13 +52,16 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// Nothing was committed in any of these cases.
+    /// Nothing was committed in any of these cases but the last.
     ///
     /// * [`Error::NoGroup`].
     /// * [`Error::CommitRefused`] if a partition was given to another member meanwhile, as to one that did not poll
     ///   for too long, or if the consumer is no member and the group has some. Its records will be read again.
-    /// * [`Error::Latched`] if a partition cannot be made durable; [`Error::OutOfSpace`], [`Error::Io`],
-    ///   [`Error::Closed`].
+    /// * [`Error::OutOfSpace`], [`Error::Io`], [`Error::Closed`]; [`Error::Unavailable`] if what the group has on record
+    ///   cannot be read.
+    /// * [`Error::Latched`] if a partition cannot be made durable. If that is one of those that were read, nothing was
+    ///   committed; if it is that of `__consumer_offsets`, the commit may or may not be there when the store is opened
+    ///   again, and until then no further one succeeds.
     ///
     /// ```
     /// use std::time::Duration;

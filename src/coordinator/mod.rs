@@ -8,6 +8,8 @@ mod all_orders;
 pub(crate) mod assignor;
 pub(crate) mod assignors;
 pub(crate) mod committed;
+#[cfg(test)]
+mod crash;
 pub(crate) mod group;
 pub(crate) mod group_state;
 #[cfg(test)]
@@ -42,6 +44,7 @@ use crate::coordinator::universe::IsInternal;
 use crate::coordinator::universe::Universe;
 use crate::error::Error;
 use crate::error::Result;
+use crate::name::TopicName;
 use crate::topics::Topics;
 
 /// The groups of one open directory.
@@ -81,9 +84,11 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// * [`Error::InvalidGroup`]; whatever keeps the papers from being read.
+    /// * [`Error::InvalidGroup`]; whatever keeps the papers from being read, such as [`Error::Unavailable`]: a group
+    ///   that is not known is not taken for a new one.
     pub(crate) fn group(&self, id: &str) -> Result<Arc<Group>> {
         check_group_id(id)?;
+        self.log.refuse_if_unreadable(id)?;
         self.with_groups(|groups| {
             if let Some(known) = groups.get(id).filter(|known| !known.is_gone_for_good()) {
                 return Arc::clone(known);
@@ -105,6 +110,7 @@ impl Coordinator {
     /// * [`Error::UnknownGroup`]; whatever keeps the papers from being read.
     pub(crate) fn find(&self, id: &str) -> Result<Arc<Group>> {
         check_group_id(id)?;
+        self.log.refuse_if_unreadable(id)?;
         let found = self.with_groups(|groups| groups.get(id).cloned())?;
         let found = found.filter(|group| is_something(group));
         found.ok_or_else(|| Error::UnknownGroup { group: id.to_owned() })
@@ -167,7 +173,8 @@ impl Coordinator {
     ///
     /// # Errors
     ///
-    /// * As an append, and as [`Topics::delete`].
+    /// * As an append, and as [`Topics::delete`]. [`Error::Unavailable`] if there may be commits of it that cannot be
+    ///   read: they would outlive it.
     pub(crate) fn delete_topic(&self, name: &str) -> Result<()> {
         let topic = self.topics.find(name)?;
         topic.set_going(true);
@@ -186,12 +193,14 @@ impl Coordinator {
         if self.log.topic()?.is_none() {
             return Ok(());
         }
-        let mut written = Vec::new();
+        self.log.refuse_if_any_is_unreadable()?;
         // All: one that has nothing yet may be about to have something.
         for group in self.with_groups(|groups| groups.values().cloned().collect::<Vec<_>>())? {
-            written.extend(group.remove_offsets(&self.log, |topic, _| topic.as_str() == name)?);
+            let is_meant = |topic: &TopicName, _| topic.as_str() == name;
+            let _ = group.remove_offsets(&self.log, is_meant)?;
         }
-        written.into_iter().try_for_each(|written| written.wait())
+        // Not only for these: an earlier attempt may have failed in this very wait.
+        self.log.wait_for_all()
     }
 
     /// Gives the topics as they are now.

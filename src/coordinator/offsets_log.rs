@@ -155,6 +155,53 @@ impl OffsetsLog {
         Ok(topic.clone())
     }
 
+    /// Refuses a group whose papers lie where nothing can be read: what it has on record is not known.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Unavailable`](crate::Error::Unavailable), [`Error::Closed`](crate::Error::Closed).
+    pub(crate) fn refuse_if_unreadable(&self, group: &str) -> Result<()> {
+        let Some(topic) = self.topic()? else { return Ok(()) };
+        let number = group_records::group_partition(group, topic.partition_count());
+        topic.open_partition(number).map(drop)
+    }
+
+    /// As [`refuse_if_unreadable`](Self::refuse_if_unreadable), for what concerns all groups.
+    ///
+    /// # Errors
+    ///
+    /// * As there.
+    pub(crate) fn refuse_if_any_is_unreadable(&self) -> Result<()> {
+        let Some(topic) = self.topic()? else { return Ok(()) };
+        (0..topic.partition_count()).try_for_each(|number| topic.open_partition(number).map(drop))
+    }
+
+    /// Gives all that was put on record where a group's papers lie; `None` if nothing is.
+    ///
+    /// # Errors
+    ///
+    /// * As [`refuse_if_unreadable`](Self::refuse_if_unreadable).
+    pub(crate) fn written_so_far(&self, group: &str) -> Result<Option<Written>> {
+        let Some(topic) = self.topic()? else { return Ok(None) };
+        let number = group_records::group_partition(group, topic.partition_count());
+        let partition = topic.open_partition(number)?;
+        let end = partition.watermarks().log_end();
+        Ok(Some(Written { partition, end }))
+    }
+
+    /// Blocks until everything that any group has put on record is on stable storage.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Latched`](crate::Error::Latched), [`Error::Closed`](crate::Error::Closed).
+    pub(crate) fn wait_for_all(&self) -> Result<()> {
+        let Some(topic) = self.topic()? else { return Ok(()) };
+        topic.open_partitions().into_iter().try_for_each(|(_, partition)| {
+            let end = partition.watermarks().log_end();
+            Written { partition, end }.wait()
+        })
+    }
+
     /// Appends papers of one group; one batch, unless they are very many.
     ///
     /// # Errors

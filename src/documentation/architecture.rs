@@ -157,6 +157,7 @@
 //! | `coordinator/assignors/properties.rs` | tests only: what holds of every assignor |
 //! | `coordinator/hand_over.rs` | tests only: members on threads, their steps in every order that a scheduler thinks of |
 //! | `coordinator/all_orders.rs` | tests only: a small group in every order of everything |
+//! | `coordinator/crash.rs` | tests only: what groups do, on disks that fail or die at every effect of it |
 //! | `coordinator/power.rs` | tests only: lives of a group that end in a power cut, one after the other |
 //!
 //! **Maintenance**: the background thread.
@@ -458,6 +459,7 @@
 //! | words, bytes, files | at the bottom of each file |
 //! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
 //! | power cuts, on a disk that loses what was not synced | `partition/power.rs`; prints its seed, takes it back from `OTTLA_SEED` |
+//! | groups on disks that fail or die at every effect of a commit, a join, a deletion, a compaction, an open | `coordinator/crash.rs` |
 //! | groups in power cuts: commits in every way there is, members, rolls, compaction, a topic made anew | `coordinator/power.rs`; the same variables, and `OTTLA_LIVES` |
 //! | compaction: death, failure and power cuts at every effect; a model; threads | `partition/compaction_crash.rs`, `partition/compaction_model.rs`; the same variables |
 //! | compaction of topics: when, what is left, limits, restarts against a map, another decoder | `tests/it/compacting.rs` |

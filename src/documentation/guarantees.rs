@@ -114,7 +114,9 @@
 //!
 //! What is on record in `__consumer_offsets` and cannot be understood, because it is damaged or of a later version, is
 //! passed over and shown in [`Store::health`](crate::Store::health); the group then stands where it stood before that
-//! record.
+//! record. Where the whole partition cannot be opened, what its groups have on record is not known: they are
+//! [`Error::Unavailable`](crate::Error::Unavailable) to who asks, commits or subscribes, and do not begin anew; and no
+//! topic is deleted, of which they may have commits.
 //!
 //! ```
 //! use std::time::Duration;
@@ -146,7 +148,10 @@
 //! `a_group_delivers_everything_in_order_and_each_partition_to_one_member`,
 //! `between_threads_that_hand_over_in_order_everything_comes_exactly_once`,
 //! `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`,
-//! `commits_that_do_not_wait_for_their_records_are_found_out`.
+//! `commits_that_do_not_wait_for_their_records_are_found_out`,
+//! `whichever_effect_fails_groups_lose_nothing_and_go_on`,
+//! `whichever_effect_of_a_first_commit_fails_it_can_be_made_again`,
+//! `whichever_effect_of_an_open_fails_no_group_forgets_where_it_stopped`.
 //!
 //! # What is assumed, and what is not
 //!

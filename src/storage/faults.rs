@@ -73,7 +73,12 @@ impl Disk {
 
     /// A disk on which nothing takes effect from the `fail_at`-th on: the process has died there.
     pub(crate) fn dying(fail_at: u64) -> Disk {
-        Disk::scripted(fail_at, libc::EIO, true)
+        Disk::dying_of(fail_at, libc::EIO)
+    }
+
+    /// As [`dying`](Self::dying), with an error number of one's choice: a disk that is full from then on.
+    pub(crate) fn dying_of(fail_at: u64, errno: i32) -> Disk {
+        Disk::scripted(fail_at, errno, true)
     }
 
     fn scripted(fail_at: u64, errno: i32, persistent: bool) -> Disk {
