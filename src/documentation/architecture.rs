@@ -467,6 +467,7 @@
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
 //! | groups: random joins, leaves, deaths, slow members and topics against a model | `tests/it/groups_model.rs`; the same |
+//! | groups whose process is really killed, over many lives | `tests/it/groups_killed.rs`; prints its seed; `OTTLA_KILLS` sets how often |
 //! | the hand-over: every state of a small group; threads in thousands of orders | `coordinator/all_orders.rs`, `coordinator/hand_over.rs`; `OTTLA_SCHEDULES` sets how many |
 //! | what groups have on record: Kafka's, an independent decoder, every byte flipped, papers nobody understands | `tests/it/groups_papers.rs` |
 //! | directories that Kafka wrote | `tests/golden/`, `tests/it/golden.rs` |

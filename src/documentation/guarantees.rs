@@ -149,6 +149,7 @@
 //! `between_threads_that_hand_over_in_order_everything_comes_exactly_once`,
 //! `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`,
 //! `commits_that_do_not_wait_for_their_records_are_found_out`,
+//! `kills_take_no_commit_that_had_returned_and_make_a_group_skip_nothing`,
 //! `whichever_effect_fails_groups_lose_nothing_and_go_on`,
 //! `whichever_effect_of_a_first_commit_fails_it_can_be_made_again`,
 //! `whichever_effect_of_an_open_fails_no_group_forgets_where_it_stopped`.

@@ -10,6 +10,7 @@ mod disk_full;
 mod errors;
 mod golden;
 mod groups;
+mod groups_killed;
 mod groups_model;
 mod groups_papers;
 mod killing;
