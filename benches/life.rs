@@ -1,6 +1,6 @@
 //! The life of a topic: what compression, compaction and retention cost beside the least that they could.
 //!
-//! `cargo bench --bench life --all-features`. Each figure is the median of interleaved rounds, minimum and maximum
+//! `cargo bench --bench life --all-features`, or only some of it: `-- compaction`. Each figure is the median of interleaved rounds, minimum and maximum
 //! beside it; what it is compared with runs in the same round, in turns first and last. A ratio is ours by the other's,
 //! both as rates: 1 would be as fast.
 //!
@@ -40,11 +40,20 @@ const BATCHES: usize = 400;
 
 fn main() {
     let directory = tempfile::tempdir_in(".").unwrap();
-    codecs(directory.path());
-    for key_count in [1_000, 100_000] {
-        compaction(directory.path(), key_count);
+    // Cargo adds an argument of its own.
+    let asked: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let is_asked = |what: &str| asked.is_empty() || asked.iter().any(|asked| asked == what);
+    if is_asked("codecs") {
+        codecs(directory.path());
     }
-    appends(directory.path());
+    if is_asked("compaction") {
+        for key_count in [1_000, 100_000] {
+            compaction(directory.path(), key_count);
+        }
+    }
+    if is_asked("appends") {
+        appends(directory.path());
+    }
 }
 
 fn builder(root: &Path) -> StoreBuilder {
@@ -303,14 +312,14 @@ fn compaction(directory: &Path, key_count: usize) {
     let source = directory.join(format!("dirty-{key_count}"));
     let store = builder(&source).cleaner_enable(false).open().unwrap();
     let config =
-        TopicConfig::new().segment_bytes(8 << 20).set("cleanup.policy", "compact").unwrap();
+        TopicConfig::new().segment_bytes(32 << 20).set("cleanup.policy", "compact").unwrap();
     let topic = store.create_topic("t", config).unwrap();
     let partition = topic.partition(0).unwrap();
     let count = COMPACTED / key_count * key_count;
     let values: Vec<String> = (0..count).map(value).collect();
     let keys: Vec<String> = (0..count)
         // The first half of the log is superseded by the second, whose keys nothing supersedes.
-        .map(|n| format!("{}", if n < count / 2 { n % key_count } else { n }))
+        .map(|n| (if n < count / 2 { n % key_count } else { n }).to_string())
         .collect();
     let entries: Vec<_> = keys.iter().zip(&values).collect();
     for batch in entries.chunks(BATCH) {
@@ -350,7 +359,7 @@ fn compaction(directory: &Path, key_count: usize) {
     fs::remove_dir_all(&source).unwrap();
 }
 
-const COMPACTED: usize = 400_000;
+const COMPACTED: usize = 800_000;
 
 /// Reads all segments and writes so many bytes of them to one new file each, durably.
 fn read_and_write(root: &Path, left: u64) {

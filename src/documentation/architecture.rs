@@ -103,6 +103,7 @@
 //! | `partition/cleanable.rs` | how much of a log there is to compact, and when there will be more |
 //! | `partition/throttle.rs` | how many bytes a second compaction may read and write |
 //! | `partition/compacting.rs` | whose turn it is to compact, and whether it may still be done |
+//! | `partition/key_hash.rs` | 128 bits that stand for a key |
 //! | `partition/latest_offsets.rs` | key → offset of its latest record, in bounded memory |
 //! | `partition/fates.rs` | what became of transactions, and where producers' sequences end |
 //! | `partition/compaction_model.rs` | tests only: appends, compactions and readers at random, and all at once |

@@ -46,6 +46,7 @@ use crate::partition::compaction_survey::Survey;
 use crate::partition::compaction_survey::WhyLeft;
 use crate::partition::compaction_survey::amount;
 use crate::partition::fates::Fates;
+use crate::partition::key_hash::KeyHash;
 use crate::partition::latest_offsets::LatestOffsets;
 use crate::partition::producer_snapshot;
 use crate::partition::segments::Segment;
@@ -103,6 +104,7 @@ impl Partition {
             end: self.segments.first().base_offset(),
             fates: Fates::default(),
             rewriter: Rewriter::default(),
+            hashes: Vec::new(),
             is_foretold: false,
             stuck: None,
             compacted: Compacted::default(),
@@ -128,6 +130,8 @@ struct Cleaner<'p> {
     end: i64,
     fates: Fates,
     rewriter: Rewriter,
+    /// Of the records of the batch that is decided on.
+    hashes: Vec<KeyHash>,
     /// The mark says that there may be gaps below the end.
     is_foretold: bool,
     /// Why no other compaction may begin.
@@ -205,6 +209,7 @@ impl Cleaner<'_> {
     ) -> Result<bool> {
         let file = reading.log_file(input.extent.base_offset)?;
         let mut scan = reading.scan(&file, input.extent.base_offset)?;
+        let (mut noted, mut hashes) = (Vec::new(), Vec::new());
         while let Some(whole) = reading.next_again(&mut scan, &file)? {
             let batch = whole.batch;
             let header = batch.header();
@@ -212,10 +217,23 @@ impl Cleaner<'_> {
             if is_done || header.attributes.is_control() || self.fates.is_aborted(header) {
                 continue;
             }
+            let hasher = latest.hasher();
+            noted.clear();
+            noted.reserve(batch.records().left());
             for record in batch.records().filter(|record| record.offset >= dirty) {
-                if record.key.is_some_and(|key| !latest.put(key, record.offset)) {
-                    latest.set_end(record.offset);
-                    return Ok(false);
+                if let Some(key) = record.key {
+                    noted.push((hasher.hash(key), record.offset));
+                }
+            }
+            for some in noted.chunks(FETCHED_MAX) {
+                hashes.clear();
+                hashes.extend(some.iter().map(|(hash, _)| *hash));
+                latest.fetch(&hashes);
+                for (hash, offset) in some {
+                    if !latest.put(*hash, *offset) {
+                        latest.set_end(*offset);
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -407,13 +425,23 @@ impl Cleaner<'_> {
             || !header.attributes.has_delete_horizon()
             || self.how.now_ms < header.base_timestamp_ms;
         let latest = pass.latest;
+        let hasher = latest.hasher();
+        self.hashes.clear();
+        self.hashes.reserve(batch.records().left());
+        for record in batch.records() {
+            self.hashes.push(record.key.map_or_else(KeyHash::default, |key| hasher.hash(key)));
+        }
+        latest.fetch(&self.hashes);
+        let mut hashes = self.hashes.iter();
         let judgement = self.rewriter.judge(batch, |record| {
+            let hash = hashes.next();
             if record.offset >= latest.end() {
                 return true;
             }
-            let is_latest = |key| latest.of(key).is_none_or(|latest| latest <= record.offset);
+            let later = hash.and_then(|hash| latest.of(*hash));
             !is_aborted
-                && record.key.is_some_and(is_latest)
+                && record.key.is_some()
+                && later.is_none_or(|later| later <= record.offset)
                 && (record.value.is_some() || keeps_tombstones)
         });
         match judgement {
@@ -454,6 +482,9 @@ impl Cleaner<'_> {
         }
     }
 }
+
+/// So many entries are fetched before the first of them is changed.
+const FETCHED_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,7 @@ pub(crate) mod fates;
 pub(crate) mod fetch;
 pub(crate) mod follow;
 pub(crate) mod following;
+pub(crate) mod key_hash;
 pub(crate) mod latest_offsets;
 pub(crate) mod leader_epochs;
 pub(crate) mod leftovers;
