@@ -51,7 +51,7 @@ impl Memory {
 impl Unpacking {
     /// Makes one that refuses batches of which more than so many bytes come out.
     pub(crate) fn within(len_max: Option<usize>) -> Unpacking {
-        Unpacking { unpacker: Unpacker::within(len_max), ..Unpacking::default() }
+        Unpacking { unpacker: Unpacker::default().within(len_max), ..Unpacking::default() }
     }
 
     /// Gives an empty buffer that nobody else holds.

@@ -130,9 +130,10 @@ impl Codec {
 }
 
 impl Unpacker {
-    /// Makes one that refuses batches of which more than so many bytes come out.
-    pub(crate) fn within(len_max: Option<usize>) -> Unpacker {
-        Unpacker { len_max, ..Unpacker::default() }
+    /// Refuses batches of which more than so many bytes come out.
+    pub(crate) fn within(mut self, len_max: Option<usize>) -> Unpacker {
+        self.len_max = len_max;
+        self
     }
 
     /// As [`Batch::verify`], also of a compressed batch: its records are unpacked behind what is in `unpacked`.
