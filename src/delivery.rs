@@ -98,6 +98,20 @@ impl Delivery {
         Delivery { place: Place::Staged(record) }
     }
 
+    /// Tells whether there is nothing to wait for: the level promises no more than that the record is in the log.
+    pub(crate) fn is_done(&self) -> bool {
+        matches!(self.place, Place::Done(_))
+    }
+
+    /// Gives the partition and the offset behind the records, where they were appended by the send itself.
+    pub(crate) fn appended_to(&self) -> Option<(u32, i64)> {
+        match &self.place {
+            Place::Done(metadata) => Some((metadata.partition, metadata.offsets.end)),
+            Place::Appended(batch) => Some((batch.route.number, batch.offsets.end)),
+            Place::Staged(_) => None,
+        }
+    }
+
     /// Blocks until the record is as durable as its producer's level promises.
     ///
     /// Under [`Durability::Synced`](crate::Durability::Synced) that is an `fdatasync` shared with everyone

@@ -373,6 +373,35 @@ pub enum Error {
         blocked: Duration,
     },
 
+    /// The responder says that there is no answer to the request: its handler failed or panicked, or what it answered
+    /// could not be appended.
+    #[error("the request failed: {reason}")]
+    RequestFailed {
+        /// What the responder says.
+        reason: Arc<str>,
+    },
+
+    /// The requester was closed or dropped before the reply came. The request is in the log all the same.
+    #[error("the requester is closed")]
+    RequesterClosed,
+
+    /// A live requester of this store has this identity; the new one was not made.
+    #[error("a requester with the identity `{identity}` is there already")]
+    RequesterInUse {
+        /// The identity.
+        identity: String,
+    },
+
+    /// As many requests are in flight as the requester allows, and none of them was answered or given up in time.
+    /// The request was not sent; send it again later.
+    #[error("{limit} requests are in flight, no more are allowed{}", blocked_text(*blocked))]
+    TooManyRequests {
+        /// How many may be in flight.
+        limit: usize,
+        /// How long the call waited for room.
+        blocked: Duration,
+    },
+
     /// A bounded wait ended before its outcome was known. What was waited for may still happen.
     #[error("timed out waiting for {what}")]
     Timeout {
@@ -400,9 +429,19 @@ impl Error {
             Error::OutOfSpace { .. }
                 | Error::Locked { .. }
                 | Error::BufferFull { .. }
+                | Error::TooManyRequests { .. }
                 | Error::Timeout { .. }
                 | Error::Wakeup
         ) || matches!(self, Error::Io { source, .. } if is_passing(source))
+    }
+
+    /// Gives the offset at which reading can go on behind what cannot be read, where that is known.
+    pub(crate) fn resume_offset(&self) -> Option<i64> {
+        match self {
+            Error::Corrupt { resume, .. } => *resume,
+            Error::UnsupportedCompression { resume, .. } => Some(*resume),
+            _ => None,
+        }
     }
 
     /// Tells whether the partition or store must be opened again before it can be written to.

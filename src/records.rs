@@ -326,6 +326,12 @@ impl OwnedMessage {
         })
     }
 
+    /// Has it hold another handle of its partition.
+    pub(crate) fn with_source(mut self, source: &Arc<TopicPartition>) -> OwnedMessage {
+        self.source = Arc::clone(source);
+        self
+    }
+
     /// Gives the topic's name.
     pub fn topic(&self) -> &str {
         self.source.topic().name()

@@ -30,6 +30,9 @@ use crate::partition::live_tails::LiveTails;
 use crate::partition::recovery::Finding;
 use crate::producer::Producer;
 use crate::producer::ProducerBuilder;
+use crate::request::claims::Claims;
+use crate::request::requester_builder::RequesterBuilder;
+use crate::request::responder::ResponderBuilder;
 use crate::storage::disk::Disk;
 use crate::topic::KeepOpen;
 use crate::topic::Topic;
@@ -118,6 +121,8 @@ struct Shared {
     coordinator: Arc<Coordinator>,
     /// Where producers stage records.
     accumulators: Arc<Accumulators>,
+    /// What requesters have to themselves.
+    claims: Arc<Claims>,
     maintenance: Mutex<Option<Maintenance>>,
     durability: Durability,
     checkpoint_interval: Duration,
@@ -212,6 +217,7 @@ impl Store {
                 coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), UNWAITED_WITHIN)),
                 topics,
                 accumulators: Arc::default(),
+                claims: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),
                 durability: Durability::Buffered,
                 checkpoint_interval: CHECKPOINT_INTERVAL,
@@ -316,6 +322,30 @@ impl Store {
     /// Begins to set up a consumer.
     pub fn consumer(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(Arc::clone(&self.shared.coordinator), self.keep_open())
+    }
+
+    /// Begins to set up a requester: requests go to this topic, and their replies come to the one who asked.
+    pub fn requester(&self, requests: &Topic) -> RequesterBuilder {
+        RequesterBuilder::new(
+            Arc::clone(&self.shared.coordinator),
+            self.keep_open(),
+            Arc::clone(&self.shared.claims),
+            self.producer_builder(),
+            self.consumer(),
+            requests,
+        )
+    }
+
+    /// Begins to set up a responder: the requests in this topic are shared among all responders of the group.
+    pub fn responder(&self, requests: &Topic, group: &str) -> ResponderBuilder {
+        ResponderBuilder::new(
+            Arc::clone(&self.shared.coordinator),
+            self.keep_open(),
+            self.producer_builder(),
+            self.consumer(),
+            requests,
+            group,
+        )
     }
 
     /// Lists the groups that have members or anything on record, by id.
@@ -489,6 +519,7 @@ impl StoreBuilder {
                 coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
                 topics,
                 accumulators: Arc::default(),
+                claims: Arc::default(),
                 maintenance: Mutex::new(Some(maintenance)),
                 durability: self.durability,
                 checkpoint_interval: self.checkpoint_interval,

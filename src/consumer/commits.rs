@@ -182,16 +182,19 @@ impl Consumer {
         Ok(membership.group.committed(name, partition.partition()))
     }
 
+    /// As [`commit_offsets`](Self::commit_offsets) of offsets that were read, without waiting until the commit is
+    /// durable.
+    pub(crate) fn commit_unwaited(&mut self, offsets: Vec<(TopicPartition, i64)>) -> Result<()> {
+        let offsets = offsets.into_iter().map(|(partition, offset)| (partition, offset.into()));
+        let commits = commits_of(offsets)?;
+        self.put_on_record(&commits).map(drop)
+    }
+
     fn commit_all(
         &mut self,
         offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
     ) -> Result<()> {
-        let commit = |(partition, noted): (TopicPartition, OffsetAndMetadata)| {
-            let log = partition.open()?;
-            let topic = Arc::clone(&partition.topic().state);
-            Ok(Commit { topic, number: partition.partition(), log, noted })
-        };
-        let commits = offsets.into_iter().map(commit).collect::<Result<Vec<_>>>()?;
+        let commits = commits_of(offsets)?;
         match self.put_on_record(&commits)? {
             Some(written) => written.wait(),
             None => Ok(()),
@@ -279,6 +282,17 @@ impl Consumer {
         let (log, by) = (membership.coordinator.log(), membership.committer());
         membership.group.commit(log, by, commits)
     }
+}
+
+fn commits_of(
+    offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
+) -> Result<Vec<Commit>> {
+    let commit = |(partition, noted): (TopicPartition, OffsetAndMetadata)| {
+        let log = partition.open()?;
+        let topic = Arc::clone(&partition.topic().state);
+        Ok(Commit { topic, number: partition.partition(), log, noted })
+    };
+    offsets.into_iter().map(commit).collect()
 }
 
 /// Gives the offset below which the application has done with everything.

@@ -200,6 +200,24 @@
 //! | `wakeup.rs` | `Wakeup`: what ends a consumer's wait from another thread |
 //! | `records.rs` | `Records`, `Message`: what a poll returns, borrowed |
 //! | `point_read.rs` | `TopicPartition::read`: one record by its offset, without a consumer |
+//! | `request/mod.rs` | request and reply over topics: the path of a request |
+//! | `request/requester.rs` | `Requester`: send a request; what has come of them; how far an identity has come |
+//! | `request/requester_builder.rs` | `RequesterBuilder`: where replies go, who it is, how much may be in flight |
+//! | `request/claims.rs` | which identities and reply partitions the requesters of a store have |
+//! | `request/names.rs` | `ReplyHeaders`: the headers' names, and what their values are |
+//! | `request/correlation.rs` | what requests are called: sixteen bytes that say whose they are |
+//! | `request/pending.rs` | `Pending`: the reply that is not there yet |
+//! | `request/pending_table.rs` | who waits for which reply; bounded |
+//! | `request/inbox.rs` | where replies arrive: read, matched, handed to who waits |
+//! | `request/vigil.rs` | who reads what arrives, when nobody is there only to read |
+//! | `request/turn.rs` | work that one thread does for all who call for it |
+//! | `request/resumed.rs` | `Resumed`: replies to earlier lives of an identity |
+//! | `request/responder.rs` | `Responder`: start, wait until idle, end; what it has done |
+//! | `request/responder_state.rs` | what the threads of a responder share with its handle |
+//! | `request/answering.rs` | a responder's thread: read, handle, append, commit later |
+//! | `request/progress.rs` | how far it has come, and what of it may be committed |
+//! | `request/reply.rs` | `Reply`: what a handler answers |
+//! | `request/pending_model.rs` | tests only: askers, sleepers and appenders in every order that a scheduler thinks of |
 //! | `inspect/mod.rs` | a read-only look at a directory |
 //! | `inspect/check/mod.rs` | verify everything |
 //! | `inspect/check/segment.rs` | verify one segment with its indexes |

@@ -23,6 +23,8 @@ mod points;
 mod producing;
 mod read_only;
 mod reading;
+mod request_faults;
+mod request_reply;
 mod scale;
 mod tidy;
 mod topics;

@@ -53,6 +53,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "wakeup",
             "records",
             "point_read",
+            "request",
             "inspect",
         ],
     ),
