@@ -158,7 +158,7 @@ pub struct Messages<'r> {
 }
 
 impl<'r> Messages<'r> {
-    fn new(parts: &'r [Part]) -> Messages<'r> {
+    pub(crate) fn new(parts: &'r [Part]) -> Messages<'r> {
         Messages {
             parts: parts.iter(),
             part: None,

@@ -23,6 +23,7 @@ use crate::config::Durability;
 use crate::consumer::Consumer;
 use crate::error::Error;
 use crate::error::Result;
+use crate::partition::Partition;
 use crate::producer::Producer;
 use crate::record::Header;
 use crate::record::Record;
@@ -52,6 +53,9 @@ pub(crate) struct Answering<H> {
     keep_open: KeepOpen,
     /// Topics that replies went to.
     known: HashMap<String, Topic>,
+    /// The topic that the latest reply went to, and its partition there.
+    latest: Option<Topic>,
+    log: Option<(u32, Arc<Partition>)>,
     commit_interval: Duration,
     commit_due: Instant,
 }
@@ -97,6 +101,8 @@ where
             topics,
             keep_open,
             known: HashMap::new(),
+            latest: None,
+            log: None,
             commit_interval,
             commit_due: Instant::now(),
         }
@@ -147,7 +153,8 @@ where
 
     /// Gives how long to wait for requests: for ever, unless something waits to be committed.
     fn patience(&self) -> Duration {
-        if self.progress.lock().is_committed() { Duration::MAX } else { self.commit_interval }
+        let is_committed = self.progress.lock().is_committed();
+        if is_committed { Duration::MAX } else { self.commit_interval.max(LOOK_AGAIN_AFTER) }
     }
 
     fn answer(&mut self, records: &Records) -> Result<()> {
@@ -261,6 +268,14 @@ where
         partition: Option<u32>,
         correlation_id: Option<&[u8]>,
     ) -> Result<()> {
+        // Most replies go where the one before went.
+        let is_latest = self
+            .latest
+            .as_ref()
+            .is_some_and(|latest| latest.name() == topic && !latest.state.is_deleted());
+        if !is_latest {
+            self.latest = Some(self.find(topic)?);
+        }
         let mut record = match answer {
             Answer::Reply(reply) => reply.record(request.key()),
             Answer::Error(reason) => {
@@ -273,21 +288,29 @@ where
             record.headers.push(Header { key, value: Some(id) });
         }
         record.partition = partition;
-        let is_known = self.known.get(topic).is_some_and(|known| !known.state.is_deleted());
-        if !is_known {
-            if self.known.len() >= KNOWN_MAX {
-                self.known.clear();
-            }
-            let state = self.topics.find(topic)?;
-            let found = Topic::new(state, Arc::clone(&self.topics), Arc::clone(&self.keep_open));
-            self.known.insert(topic.to_owned(), found);
-        }
-        let target = &self.known[topic];
+        let target = self.latest.as_ref().expect("it was found above");
         let delivery = self.producer.send(target, record)?;
         let (number, end) = delivery.appended_to().expect("a responder's producer has no linger");
-        let log = target.state.open_partition(number)?;
-        self.progress.lock().note_reply(&log, end);
+        let is_same = self.log.as_ref().is_some_and(|log| log.0 == number && is_latest);
+        if !is_same {
+            self.log = Some((number, target.state.open_partition(number)?));
+        }
+        let (_, log) = self.log.as_ref().expect("it was found above");
+        self.progress.lock().note_reply(log, end);
         Ok(())
+    }
+
+    fn find(&mut self, topic: &str) -> Result<Topic> {
+        if let Some(known) = self.known.get(topic).filter(|known| !known.state.is_deleted()) {
+            return Ok(known.clone());
+        }
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        let state = self.topics.find(topic)?;
+        let found = Topic::new(state, Arc::clone(&self.topics), Arc::clone(&self.keep_open));
+        self.known.insert(topic.to_owned(), found.clone());
+        Ok(found)
     }
 
     /// Commits what can be committed without waiting, if it is time; everything if somebody waits for that.
@@ -312,7 +335,10 @@ where
             self.progress.lock().take_durable()
         };
         let Some(stretch) = stretch.filter(|stretch| !stretch.is_empty()) else { return Ok(()) };
-        let committed = self.consumer.commit_unwaited(stretch.offsets());
+        let committed = match is_hurried {
+            true => self.consumer.commit_offsets(stretch.offsets()),
+            false => self.consumer.commit_unwaited(stretch.offsets()),
+        };
         self.got_over(committed, stretch)?;
         self.shared.note_commit();
         Ok(())
@@ -358,6 +384,9 @@ where
         }
     }
 }
+
+/// What waits to become durable is not looked at more often while there is nothing else to do.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
 
 /// So many topics for replies are kept at hand.
 const KNOWN_MAX: usize = 1024;

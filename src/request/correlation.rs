@@ -52,7 +52,7 @@ impl Author {
     /// Gives the id of a request.
     pub(crate) fn id(self, number: u64) -> [u8; ID_LEN] {
         let front = (self.tag >> 12) << 16 | VERSION << 12 | self.tag & 0xfff;
-        let back = VARIANT << 62 | u64::from(self.life) << NUMBER_BITS | number % NUMBER_END;
+        let back = VARIANT << 62 | u64::from(self.life) << NUMBER_BITS | (number % NUMBER_END);
         let mut id = [0; ID_LEN];
         id[..8].copy_from_slice(&front.to_be_bytes());
         id[8..].copy_from_slice(&back.to_be_bytes());

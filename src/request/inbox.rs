@@ -13,6 +13,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
@@ -21,6 +22,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::task::Wake;
 use std::task::Waker;
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -35,9 +37,9 @@ use crate::partition::fetch::Limits;
 use crate::partition::fetch::ReadOutcome;
 use crate::partition::unpacking::Unpacking;
 use crate::partition::watermarks;
+use crate::records::Messages;
 use crate::records::OwnedMessage;
 use crate::records::Part;
-use crate::records::Records;
 use crate::request::correlation::Author;
 use crate::request::correlation::Whose;
 use crate::request::names::ReplyHeaders;
@@ -70,6 +72,8 @@ pub(crate) struct Inbox {
     reader: Mutex<Option<Reader>>,
     /// The first panic of a waker since one was told. Lock rank 8.
     panicked: Mutex<Panicked>,
+    /// There is one. Stored with Release behind it, loaded with Acquire.
+    has_panicked: AtomicBool,
     /// Everything below was dealt with. Stored with Release by who has the turn, loaded with Acquire.
     position: AtomicI64,
     /// Nothing is read any more. Stored with Release, loaded with Acquire.
@@ -169,6 +173,7 @@ impl Inbox {
             vigil: Vigil::new(Waker::from(Arc::new(Postman(inbox.clone())))),
             reader: Mutex::new(Some(reader)),
             panicked: Mutex::new(None),
+            has_panicked: AtomicBool::new(false),
             position: AtomicI64::new(position),
             is_over: AtomicBool::new(false),
             spin: Mutex::new(Spin::new(opening.spin)),
@@ -216,8 +221,16 @@ impl Inbox {
     /// Stays awake for a moment, if that pays and nobody else does; tells whether there is something to read, or the slot
     /// has its outcome.
     pub(crate) fn stay_awake(&self, slot: &ReplySlot) -> bool {
+        let has_come = || slot.outcome().is_some() || self.has_news();
         let Some(mut spin) = self.spin.try_lock() else { return false };
-        spin.until(|| slot.outcome().is_some() || self.has_news())
+        if spin.until(has_come) {
+            return true;
+        }
+        drop(spin);
+        // With more threads than cores the one who answers may be waiting for this one's turn, and then answers more
+        // than one.
+        thread::yield_now();
+        has_come()
     }
 
     fn read(&self, reader: &mut Reader) {
@@ -260,7 +273,7 @@ impl Inbox {
 
     fn hand_out(&self, fetched: Fetched) {
         let part = Part { source: Arc::clone(&self.source), fetched, lease: None };
-        for message in &(Records { parts: vec![part] }) {
+        for message in Messages::new(slice::from_ref(&part)) {
             let envelope = self.names.envelope_of(&message);
             let Some(slot) = self.waiting_for(envelope.correlation_id) else { continue };
             let outcome = match envelope.error {
@@ -322,13 +335,17 @@ impl Inbox {
     fn complete(&self, slot: &ReplySlot, outcome: Outcome<OwnedMessage, Ending>) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| slot.complete(outcome))) {
             self.panicked.lock().get_or_insert(panic);
+            self.has_panicked.store(true, Ordering::Release);
         }
     }
 
     /// A waker's panic goes to a thread that woke, as everywhere.
     fn pass_on_panic(&self) {
+        if !self.has_panicked.load(Ordering::Acquire) {
+            return;
+        }
         let panicked = self.panicked.lock().take();
-        if let Some(panic) = panicked.filter(|_| !std::thread::panicking()) {
+        if let Some(panic) = panicked.filter(|_| !thread::panicking()) {
             resume_unwind(panic);
         }
     }

@@ -19,6 +19,7 @@ use crate::request::inbox::Inbox;
 use crate::request::inbox::ReplySlot;
 use crate::request::pending_table::Key;
 use crate::request::pending_table::Outcome;
+use crate::request::vigil::Watched;
 use crate::topic::TopicPartition;
 
 /// The promise of a reply. Wait for it on a thread, or `.await` it in a task of any runtime.
@@ -132,7 +133,9 @@ impl Pending {
     fn wait_until(&self, deadline: Option<Instant>) -> Option<Result<OwnedMessage>> {
         let Ticket { inbox, slot, .. } = &self.ticket;
         while slot.outcome().is_none() {
-            inbox.empty();
+            if inbox.has_news() {
+                inbox.empty();
+            }
             if slot.outcome().is_none() && !inbox.stay_awake(slot) {
                 let _asleep = Asleep::of(inbox);
                 let outcome = slot.wait_until(deadline);

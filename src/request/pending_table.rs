@@ -9,6 +9,8 @@
 //! **Invariant (bounded).** There are never more entries than the table was made for, and none once it has ended.
 
 use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::hash::Hasher;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::task::Waker;
@@ -48,6 +50,9 @@ pub(crate) enum Key {
     Given(Box<[u8]>),
 }
 
+/// What a request was entered under, and where its waiter hears of it.
+pub(crate) type Entered<T, E> = (Key, Arc<Slot<T, E>>);
+
 /// All that one requester waits for.
 #[derive(Debug)]
 pub(crate) struct PendingTable<T, E> {
@@ -60,11 +65,30 @@ pub(crate) struct PendingTable<T, E> {
 
 #[derive(Debug)]
 struct Entries<T, E> {
-    numbered: HashMap<u64, Arc<Slot<T, E>>>,
+    numbered: HashMap<u64, Arc<Slot<T, E>>, BuildHasherDefault<NumberHasher>>,
     given: HashMap<Box<[u8]>, Arc<Slot<T, E>>>,
     next: u64,
     waiting_for_room: usize,
     end: Option<E>,
+}
+
+/// Spreads numbers that were given out one by one; nobody outside chooses them.
+#[derive(Clone, Copy, Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        // The table looks at the lowest bits and the highest; a product has its best in the middle and above.
+        self.0.rotate_left(32)
+    }
 }
 
 /// Why a request was not entered.
@@ -80,7 +104,7 @@ pub(crate) enum Refusal<E> {
 impl<T, E: Clone> PendingTable<T, E> {
     pub(crate) fn new(count_max: usize) -> PendingTable<T, E> {
         let entries = Entries {
-            numbered: HashMap::new(),
+            numbered: HashMap::default(),
             given: HashMap::new(),
             next: 0,
             waiting_for_room: 0,
@@ -94,7 +118,7 @@ impl<T, E: Clone> PendingTable<T, E> {
         &self,
         given: Option<&[u8]>,
         patience: Duration,
-    ) -> Result<(Key, Arc<Slot<T, E>>), Refusal<E>> {
+    ) -> Result<Entered<T, E>, Refusal<E>> {
         let slot = Arc::new(Slot { outcome: OnceLock::new(), bell: Doorbell::default() });
         #[cfg(test)]
         between_steps();

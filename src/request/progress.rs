@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     latest: Stretch,
     /// What waits to become durable, to be committed as a whole.
     mark: Option<Stretch>,
+    /// Where the latest reply went and ended: most go where the one before went. Not among the others yet.
+    latest_reply: Option<(Arc<Partition>, i64)>,
 }
 
 /// Requests that were dealt with, and where their replies end.
@@ -52,9 +54,22 @@ impl Progress {
     }
 
     /// Notes a reply; called before its request is noted.
+    #[inline]
     pub(crate) fn note_reply(&mut self, log: &Arc<Partition>, end: i64) {
-        let entry = self.latest.replies.entry(Arc::as_ptr(log) as usize);
-        let (_, known) = entry.or_insert_with(|| (Arc::clone(log), end));
+        match &mut self.latest_reply {
+            Some((known, known_end)) if Arc::ptr_eq(known, log) => *known_end = end.max(*known_end),
+            latest => {
+                let before = latest.replace((Arc::clone(log), end));
+                self.settle_reply(before);
+            }
+        }
+    }
+
+    /// Puts a reply among the others.
+    fn settle_reply(&mut self, reply: Option<(Arc<Partition>, i64)>) {
+        let Some((log, end)) = reply else { return };
+        let entry = self.latest.replies.entry(Arc::as_ptr(&log) as usize);
+        let (_, known) = entry.or_insert((log, end));
         *known = end.max(*known);
     }
 
@@ -73,13 +88,17 @@ impl Progress {
     }
 
     /// Gives the replies that were appended since the mark, and where they end.
-    pub(crate) fn latest_replies(&self) -> Vec<(Arc<Partition>, i64)> {
+    pub(crate) fn latest_replies(&mut self) -> Vec<(Arc<Partition>, i64)> {
+        let latest = self.latest_reply.take();
+        self.settle_reply(latest);
         self.latest.replies.values().cloned().collect()
     }
 
     /// Gives what can be committed without waiting for a sync; what came since waits for the next time.
     pub(crate) fn take_durable(&mut self) -> Option<Stretch> {
         if self.mark.is_none() && !self.latest.requests.is_empty() {
+            let latest = self.latest_reply.take();
+            self.settle_reply(latest);
             self.mark = Some(mem::take(&mut self.latest));
         }
         self.mark.take_if(|mark| mark.is_durable())
@@ -87,6 +106,8 @@ impl Progress {
 
     /// Gives everything; the caller waits until it is durable.
     pub(crate) fn take_all(&mut self) -> Stretch {
+        let latest = self.latest_reply.take();
+        self.settle_reply(latest);
         let mut all = self.mark.take().unwrap_or_default();
         let Stretch { requests, replies } = mem::take(&mut self.latest);
         for reached in requests {
@@ -102,10 +123,8 @@ impl Progress {
 
     /// Takes back what could not be committed.
     pub(crate) fn put_back(&mut self, stretch: Stretch) {
-        let newer = mem::take(&mut self.latest);
-        self.latest = stretch;
-        let both = mem::replace(&mut self.mark, None);
-        debug_assert!(both.is_none(), "a stretch is taken when there is no other mark");
+        debug_assert!(self.mark.is_none(), "a stretch is taken when there is no other mark");
+        let newer = mem::replace(&mut self.latest, stretch);
         for reached in newer.requests {
             self.latest.requests.retain(|older| older.partition != reached.partition);
             self.latest.requests.push(reached);
@@ -164,7 +183,7 @@ mod tests {
         let producer = store.producer();
         let partition = requests.partition(0).unwrap();
         let mut progress = Progress::default();
-        let mut deal_with = |progress: &mut Progress| {
+        let deal_with = |progress: &mut Progress| {
             producer.send(&requests, Record::new("q")).unwrap();
             producer.send(&replies, Record::new("a")).unwrap();
             progress.note_reply(&reply_log, reply_log.watermarks().log_end());

@@ -279,7 +279,7 @@ fn with_listeners(consumer: ConsumerBuilder, progress: &Arc<Mutex<Progress>>) ->
 }
 
 impl Responder {
-    /// Blocks until every request that is in the topic now was dealt with by the group, and that is on record; `false`
+    /// Blocks until every request that is in the topic now was dealt with by the group, and that is durably on record; `false`
     /// if the time is up, or no thread of this responder is at work any more.
     ///
     /// # Errors
@@ -294,10 +294,10 @@ impl Responder {
             (number, marks.log_start(), marks.log_end())
         });
         let ends: Vec<(u32, i64, i64)> = ends.collect();
-        self.shared.is_hurried.store(true, Ordering::Release);
+        self.shared.hurrying.fetch_add(1, Ordering::Release);
         self.wake();
         let is_idle = self.wait_for(&ends, deadline);
-        self.shared.is_hurried.store(false, Ordering::Release);
+        self.shared.hurrying.fetch_sub(1, Ordering::Release);
         is_idle
     }
 
@@ -319,7 +319,8 @@ impl Responder {
     }
 
     /// Ends it: what is being answered is answered, what was answered is put on record, the group's other members take
-    /// over. Blocks until then, at most as long as the handler takes for one request, and two syncs.
+    /// over. Blocks until then, at most as long as the handler takes for one request, and two syncs. Gives what it has
+    /// done in all.
     ///
     /// Dropping does the same, but cannot report errors.
     ///
@@ -328,9 +329,10 @@ impl Responder {
     /// * Whatever ended one of its threads before: [`Error::Latched`] where a reply or a commit could not be written,
     ///   whatever keeps the requests from being read. What was not committed is answered again.
     /// * As a commit.
-    pub fn close(mut self) -> Result<()> {
+    pub fn close(mut self) -> Result<ResponderStatus> {
         self.stop();
-        self.shared.ends.lock().first_error.take().map_or(Ok(()), Err)
+        let first_error = self.shared.ends.lock().first_error.take();
+        first_error.map_or_else(|| Ok(self.status()), Err)
     }
 
     fn wait_for(&self, ends: &[(u32, i64, i64)], deadline: Option<Instant>) -> Result<bool> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -19,8 +20,8 @@ pub(crate) struct ResponderState {
     pub(crate) counts: Counts,
     /// Asks the threads to end. Stored with Release, loaded with Acquire.
     pub(crate) is_stopping: AtomicBool,
-    /// Asks the threads to commit at once. The same.
-    pub(crate) is_hurried: AtomicBool,
+    /// How many wait for the threads to commit at once. The same.
+    pub(crate) hurrying: AtomicUsize,
     /// Lock rank 8: one look.
     pub(crate) ends: Mutex<Ends>,
     /// A thread has committed or ended, or is to end.
@@ -62,7 +63,7 @@ impl ResponderState {
         ResponderState {
             counts: Counts::default(),
             is_stopping: AtomicBool::new(false),
-            is_hurried: AtomicBool::new(false),
+            hurrying: AtomicUsize::new(0),
             ends: Mutex::default(),
             has_changed: Condvar::new(),
         }
@@ -73,7 +74,7 @@ impl ResponderState {
     }
 
     pub(crate) fn is_hurried(&self) -> bool {
-        self.is_hurried.load(Ordering::Acquire)
+        self.hurrying.load(Ordering::Acquire) > 0
     }
 
     /// Tells those who wait for it that a thread has committed.
