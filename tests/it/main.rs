@@ -2,6 +2,7 @@
 
 mod cli;
 mod cli_groups;
+mod cli_requests;
 mod compacting;
 mod compressing;
 mod consuming;
@@ -25,6 +26,7 @@ mod read_only;
 mod reading;
 mod request_faults;
 mod request_reply;
+mod request_restart;
 mod scale;
 mod tidy;
 mod topics;

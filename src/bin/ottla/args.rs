@@ -65,6 +65,24 @@ pub(crate) enum Command {
     /// See how far consumer groups are, and set them elsewhere
     #[command(subcommand)]
     Group(GroupCommand),
+    /// Send the lines of stdin as requests, and print their replies
+    ///
+    /// Replies are printed in the order of the requests, one a line: how long it took in ms, a tab, the value. A request
+    /// that failed, or was not answered in time, is told on stderr, and the exit code is 1.
+    ///
+    /// One process at a time writes to a directory. This one does so while it sends, and waits for its turn as long as
+    /// for a reply; then it only reads, so that `ottla reply` can answer. Lines that are there at the same time are sent
+    /// together. While an application holds the directory, the application must do both.
+    Request(RequestArgs),
+    /// Have a command answer the requests in a topic
+    ///
+    /// For each request the command is run: the request's value is its stdin, its stdout, without a last newline, is the
+    /// reply. If it fails the one who asked gets an error. A request counts as answered once its reply is on stable
+    /// storage: what ends this command has the request answered again, and loses none.
+    ///
+    /// Waits for more until it is interrupted, and then finishes what it has begun. It holds the directory for writing
+    /// while there are requests to answer, and only looks while there are none.
+    Reply(ReplyArgs),
     /// Print offsets of a topic's partitions, as topic:partition:offset
     ///
     /// One line for each partition; the offset is -1 where no record matches.
@@ -238,6 +256,39 @@ pub(crate) struct ConsumeArgs {
     /// Print one JSON object a line
     #[arg(short = 'J', long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct RequestArgs {
+    /// An existing topic; replies go to the topic TOPIC.replies, which is made if need be
+    pub(crate) topic: String,
+    /// How long to wait for each reply
+    #[arg(long, default_value_t = 5000, value_name = "MS")]
+    timeout: u32,
+}
+
+impl RequestArgs {
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_millis(u64::from(self.timeout))
+    }
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct ReplyArgs {
+    /// An existing topic
+    pub(crate) topic: String,
+    /// The group that shares the requests
+    #[arg(short, long, value_name = "GROUP")]
+    pub(crate) group: String,
+    /// Stop once every request is answered
+    #[arg(short = 'e', long = "exit")]
+    pub(crate) exit: bool,
+    /// How many commands may run at the same time, each for another partition
+    #[arg(short = 'j', long, default_value_t = 1, value_name = "N")]
+    pub(crate) threads: usize,
+    /// The command and its arguments, behind `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Options)]

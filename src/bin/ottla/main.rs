@@ -17,6 +17,8 @@ mod member;
 mod offsets;
 mod perf;
 mod produce;
+mod reply;
+mod request;
 mod signals;
 mod table;
 mod terminal;
@@ -52,6 +54,8 @@ fn run(args: &Args) -> Result<(), Failure> {
         Command::Produce(produce) => produce::run(args.directory()?, produce),
         Command::Consume(consume) => consume::run(args.directory()?, consume),
         Command::Group(command) => group::run(args.directory()?, command),
+        Command::Request(request) => request::run(args.directory()?, request),
+        Command::Reply(reply) => reply::run(args.directory()?, reply),
         Command::Offsets(offsets) => offsets::run(args.directory()?, offsets),
         Command::Compact(compact) => compact::run(args.directory()?, compact),
         Command::Dump(dump) => inspect::dump(dump),
