@@ -286,6 +286,18 @@
 //! partition/sync.rs      and made durable by one sync for all who commit
 //! ```
 //!
+//! A request and its reply:
+//!
+//! ```text
+//! request/requester.rs      the request is entered in the table, then sent like any record, with three headers
+//! request/answering.rs      a responder's thread, a member of a group, reads it and calls the handler,
+//! request/responder.rs      with nothing but its own thread's locks; appends the reply where the headers say
+//! request/inbox.rs          the reply is read: by one who waits for any reply and is awake, or, if all sleep,
+//! request/vigil.rs          by the thread whose append rang the bell
+//! request/pending_table.rs  who waits for it is taken out of the table, and woken
+//! request/progress.rs       later: what was answered durably is committed
+//! ```
+//!
 //! A single record by its offset:
 //!
 //! ```text
@@ -351,6 +363,7 @@
 //! | `ottla-cleaner` | one for each store that was open for writing when it had a compacted topic | with the maintenance thread, which ends the compaction at hand |
 //! | `ottla-compact` | one while `__consumer_offsets` is being compacted | when it is |
 //! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |
+//! | `ottla-respond-0` and on | as many as each responder was told | when it is closed or dropped, or the store is closed |
 //! | `ottla-partitions-1` to `-7` | while many partitions are opened, made or closed | with that call |
 //!
 //! The background thread holds the registry weakly. A chore that panics is caught, and shows in
@@ -366,6 +379,14 @@
 //! anew on its own thread and rings those members that have something to do; these do it within their polls. A
 //! member that waits is woken by the same bell as for records. What one may have to do though nobody rings (commit by
 //! itself, put out another that does not poll) bounds its wait.
+//!
+//! A requester has no thread. One who waits for a reply reads what has come, for itself and for all others, stays awake
+//! for a moment if that was of use lately, and then sleeps. While anybody sleeps, or a task waits, the bell in front of the
+//! reply partition is armed, and what it wakes is not a thread but the reading itself: the thread that appended the reply,
+//! or made it durable, reads it and wakes whom it concerns. So there are as many wake-ups as over a channel, none is
+//! spent on one who only hands on, and nobody looks at anything while nothing comes. The price is that a responder
+//! spends a little of its time on the readings of sleepers. The alternative, a thread for each requester, costs a wake-up
+//! more for each reply, some microseconds, and a thread.
 //!
 //! A producer that stages has an agenda: which of its stages is to be looked at, and when. It tells the background
 //! thread the earliest time, and tells it again only if an earlier one comes up, which with a constant linger is
@@ -413,6 +434,10 @@
 //! | 6 | `LiveTails::logs` | when a tail is opened: one look at a few logs; nothing is closed under it |
 //! | 7 | `Runway::front` | one look; pieces of zeros are written without it, and an append may wait for one |
 //! | 8 | `HandedOut::hands` | one entry, one look |
+//! | 8 | `PendingTable::entries` | one entry taken in or out; who waits for room sleeps without it |
+//! | 8 | `Inbox::reader`, `Inbox::panicked`, `ResponderState::ends`, a responder's `Progress` | one look, one entry; who reads replies has taken the reader out |
+//! | 9 | `Claims::taken` | one look, one entry |
+//! | 9 | `Inbox::spin` | never waited for; a moment of one who is awake for a reply |
 //! | 8 | `StageContext::failures`, a staged batch's tasks, `Topics::findings` | one look, one entry |
 //! | 9 | `BufferPool`, a topic's settings and partitions, a producer's stages of further topics | one look, one replacement |
 //!
@@ -468,6 +493,12 @@
 //! | never ahead | `coordinator/group.rs` | a commit is appended only after everything below it is durable |
 //! | kept until done | `consumer/member.rs` | a partition is let go of only when the application has done with it |
 //! | finished | `handed_out.rs` | below what is finished, no record is in anybody's hands |
+//! | done after | `request/turn.rs` | behind every call all of the work is done at least once by somebody |
+//! | armed | `request/vigil.rs` | while somebody sleeps and nobody reads, the bell is armed and was looked past |
+//! | once | `request/pending_table.rs` | every request leaves the table once, and who took it out tells the one who waits |
+//! | bounded | `request/pending_table.rs` | no more are in flight than was said, and none once the table has ended |
+//! | holds nothing open | `request/inbox.rs` | a thread of the store's own is never the last to hold the store |
+//! | answered first | `request/progress.rs` | an offset is committed only once all replies below it are durable |
 //! | roll back, roll on | `topics/mod.rs` | an unfinished creation is undone, an unfinished deletion finished |
 //! | one cause, one problem | `inspect/check/mod.rs` | what follows from reported damage is not reported again |
 //!
@@ -488,6 +519,8 @@
 //! | groups: random joins, leaves, deaths, slow members and topics against a model | `tests/it/groups_model.rs`; the same |
 //! | groups whose process is really killed, over many lives | `tests/it/groups_killed.rs`; prints its seed; `OTTLA_KILLS` sets how often |
 //! | the hand-over: every state of a small group; threads in thousands of orders | `coordinator/all_orders.rs`, `coordinator/hand_over.rs`; `OTTLA_SCHEDULES` sets how many |
+//! | requests: every way to ask, every fault; kills between each pair of steps | `tests/it/request_reply.rs`, `tests/it/request_faults.rs`, `tests/it/request_restart.rs` |
+//! | the table of requests, sleepers and readers in thousands of orders | `request/pending_model.rs`; fixed seeds, `OTTLA_SCHEDULES` sets how many |
 //! | what groups have on record: Kafka's, an independent decoder, every byte flipped, papers nobody understands | `tests/it/groups_papers.rs` |
 //! | directories that Kafka wrote | `tests/golden/`, `tests/it/golden.rs` |
 //! | an independent codec | `tests/it/differential.rs` |

@@ -17,6 +17,10 @@
 //!   function, noticed as they come and go. Commits by position, message or offset, by hand or by themselves; durable,
 //!   and never ahead of the records below them. Groups are listed, described with their lag, reset and deleted; all of
 //!   it lies in `__consumer_offsets`, in Kafka's formats. `ConsumerBuilder::set` takes Kafka's consumer properties.
+//! * **Request and reply.** A requester sends requests and gets each reply to the one who asked, on threads or in tasks,
+//!   with as many in flight as it is allowed; a responder's group shares them, answers with a handler, and commits only
+//!   what is answered durably. Spring's headers, under these or other names. A handler's error or panic is the asker's
+//!   error. With an identity a requester resumes after a restart. `ottla request` and `ottla reply` do both from a shell.
 //! * **Compression**: gzip, LZ4, Snappy, Zstandard; a feature each, chosen by producer or topic, with Kafka's levels. Whole
 //!   batches are compressed before any lock is taken, and stored as they are if that saves nothing. Snappy is read in
 //!   both of its framings. Unpacking is bounded, its buffers are used again, and what is not compressed is still not

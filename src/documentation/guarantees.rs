@@ -133,6 +133,43 @@
 //! let mut other = store.consumer().subscribe("workers", &topic)?;
 //! let again = other.poll(Duration::ZERO)?;
 //! assert_eq!(again.iter().next().and_then(|message| message.value()), Some(&b"b"[..]));
+//! # What a request can rely on
+//!
+//! A request and its reply are records like others: what is said above of records holds for both legs.
+//!
+//! * **Every request is dealt with at least once.** Its offset is committed only after its reply was appended and is
+//!   durable, at whatever level; so neither a kill nor a power cut loses an answer. What was answered and not committed
+//!   before a crash is answered again: at most what came within the responder's `commit_interval`, and what was not
+//!   durable. A handler should bear being called twice for the same request.
+//!   (`whichever_two_steps_a_kill_comes_between_every_request_is_answered_and_found_by_who_asked`,
+//!   `kills_at_any_moment_lose_no_request_and_no_answer`,
+//!   `nothing_is_committed_before_its_replies_are_durable_and_then_as_far_as_they_are`,
+//!   `a_responder_that_is_dropped_in_the_middle_of_a_batch_commits_what_it_answered_and_no_more`)
+//! * **A reply reaches the one who asked, once, and nobody else.** The first counts; what comes later is counted as late.
+//!   No reply is missed however soon it comes: where replies begin is settled before anything is sent, and a request is
+//!   entered before it is.
+//!   (`every_reply_reaches_the_one_who_asked_and_nobody_else_from_many_threads`,
+//!   `a_requester_is_ready_before_its_first_request_however_soon_the_reply_comes`,
+//!   `in_whatever_order_askers_and_appenders_step_everyone_hears_once_and_nobody_sleeps_for_ever`)
+//! * **Under [`Durability::Synced`](crate::Durability::Synced)** a request is handled once it is durable, and a wait for its
+//!   reply returns once both are (`synced_requests_and_replies_are_on_stable_storage_when_the_wait_returns`). The
+//!   level is the responder's for the first half and the requester's for the second.
+//! * **A time-out says nothing** of whether the request was dealt with, or will be. The request stays in the log and is
+//!   answered; its reply is counted and dropped (`how_long_to_wait_is_the_callers_and_what_comes_later_is_counted`).
+//! * **Nobody waits for what cannot come.** The deletion of either topic, the end of the requester and that of the store
+//!   are told to everyone who waits (`whoever_waits_is_told_when_a_topic_is_deleted`,
+//!   `whoever_waits_is_told_when_the_requester_or_the_store_ends`). A handler's error or panic is told to the one who
+//!   asked, and the responder lives on
+//!   (`an_error_or_a_panic_of_the_handler_is_told_to_the_one_who_asked_and_the_responder_lives_on`). A responder that is
+//!   gone for good is not told of: its requests wait for the next.
+//! * **After a restart** a requester with the same identity is given the replies to its earlier lives, at least once, from
+//!   where it last committed on (`what_was_not_answered_is_answered_after_a_restart_and_picked_up_by_who_comes_back`).
+//!   Without an identity, or if it does not ask for them, they stay in the log, unread.
+//!
+//! What ends a responder's thread: a log that is latched or cannot be opened. A full disk does not, it tries again; nor
+//! does damage, which it passes over and counts. [`Responder::status`](crate::Responder::status) tells how many threads are
+//! at work, [`close`](crate::Responder::close) why one is not.
+//!
 //! # Ok::<(), ottla::Error>(())
 //! ```
 //!

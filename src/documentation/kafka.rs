@@ -65,6 +65,22 @@
 //! | `kafka-consumer-groups` | `ottla group`; `--execute` is the default, `--dry-run` is not |
 //! | `kafka-console-consumer --group` | `ottla consume -g`: commits what stdout has taken |
 //!
+//! # Request and reply
+//!
+//! Kafka itself has none; Spring's names and headers are understood.
+//!
+//! | Spring | here |
+//! | --- | --- |
+//! | `ReplyingKafkaTemplate` | [`Store::requester`](crate::Store::requester) → [`Requester`](crate::Requester) |
+//! | `sendAndReceive(record, timeout)` → `RequestReplyFuture` | [`request`](crate::Requester::request) → [`Pending`](crate::Pending): `wait()`, `wait_timeout()` or `.await`. There is no time-out but the caller's |
+//! | `RequestReplyFuture.getSendFuture()` | [`Pending::delivery`](crate::Pending::delivery) |
+//! | `waitForAssignment` | not needed: a requester is ready when it is built |
+//! | `setSharedReplyTopic`, a group for each instance | each requester takes a partition of its own, and passes over others' replies where it cannot |
+//! | `kafka_correlationId`, `kafka_replyTopic`, `kafka_replyPartition` | the same, or other names: [`ReplyHeaders`](crate::ReplyHeaders) |
+//! | `ReplyErrorChecker` | the header `ottla_replyError` makes a reply [`Error::RequestFailed`](crate::Error::RequestFailed) |
+//! | `@KafkaListener` with `@SendTo` | [`Store::responder`](crate::Store::responder) → [`Responder`](crate::Responder). A request without a correlation id is answered without one, one without a reply topic is not answered |
+//! | `AggregatingReplyingKafkaTemplate` | none |
+//!
 //! # Administration
 //!
 //! | Kafka | here |
