@@ -95,11 +95,35 @@ impl Appender {
         };
         let appended = partition
             .append(batch, door, self.sync_within)
+            .or_else(|error| self.relieved(error, partition, batch, door))
             .map_err(|error| topic.refuse_if_deleted().err().map_or(error, Box::new))?;
         if waits_for_sync {
             self.touch(partition, appended.offsets.end);
         }
         Ok(appended)
+    }
+
+    /// Appends a batch for which the store had no room, once there is some.
+    #[cold]
+    fn relieved(
+        &self,
+        refusal: Box<Error>,
+        partition: &Arc<Partition>,
+        batch: &mut EncodedBatch<'_>,
+        door: Door,
+    ) -> Result<Appended, Box<Error>> {
+        let mut refusal = refusal;
+        for _ in 0..RELIEFS_MAX {
+            if !matches!(*refusal, Error::StoreFull { .. }) {
+                break;
+            }
+            partition.relieve(batch.len()).map_err(Box::new)?;
+            match partition.append(batch, door, self.sync_within) {
+                Err(again) => refusal = again,
+                appended => return appended,
+            }
+        }
+        Err(refusal)
     }
 
     /// Waits until everything that was appended is as durable as the level promises.
@@ -156,6 +180,9 @@ thread_local! {
     /// The tables of the codecs that the thread has used.
     static PACKER: Cell<Option<Box<Packer>>> = const { Cell::new(None) };
 }
+
+/// How often room is made for one batch: others may take what was made.
+const RELIEFS_MAX: u32 = 8;
 
 /// From this size on, one `write` is faster than faulting the pages in one by one, where nobody has done so.
 const STORE_LEN_MAX: usize = 4 << 10;

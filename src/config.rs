@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::compaction_config::CompactionConfig;
 use crate::error::Error;
 use crate::error::Result;
+use crate::retention_config::RetentionPolicy;
 
 /// When a [`Delivery`](crate::Delivery) completes, and what the record then survives.
 ///
@@ -213,6 +214,16 @@ impl TopicConfig {
         self.with("segment.ms", ms.to_string())
     }
 
+    /// Sets how long records are kept at least, in milliseconds (`retention.ms`); −1 is for ever.
+    pub fn retention_ms(self, ms: i64) -> TopicConfig {
+        self.with("retention.ms", ms.to_string())
+    }
+
+    /// Sets how many bytes of each partition are kept at least (`retention.bytes`); −1 is any number.
+    pub fn retention_bytes(self, bytes: i64) -> TopicConfig {
+        self.with("retention.bytes", bytes.to_string())
+    }
+
     /// Sets the largest batch accepted, in bytes as encoded (`max.message.bytes`).
     pub fn max_message_bytes(self, bytes: u32) -> TopicConfig {
         self.with("max.message.bytes", bytes.to_string())
@@ -370,6 +381,7 @@ pub(crate) struct LogConfig {
     pub(crate) key_required: bool,
     /// `None` unless `cleanup.policy` has `compact` in it.
     pub(crate) compaction: Option<CompactionConfig>,
+    pub(crate) retention: RetentionPolicy,
 }
 
 impl LogConfig {
@@ -394,6 +406,11 @@ impl LogConfig {
             packing: Packing::of(|name| text(name).unwrap_or_default()),
             key_required: compaction.is_some(),
             compaction,
+            retention: RetentionPolicy {
+                deletes: text("cleanup.policy")?.split(',').any(|policy| policy.trim() == "delete"),
+                retention_ms: overrides.number("retention.ms")?,
+                retention_bytes: overrides.number("retention.bytes")?,
+            },
         })
     }
 }
@@ -485,40 +502,6 @@ impl Property {
     }
 }
 
-/// Tells whether a property is of a family that is about the network alone. They may be secrets, so they are not kept.
-pub(crate) fn is_about_a_connection(key: &str) -> bool {
-    ["ssl.", "sasl."].iter().any(|family| key.starts_with(family))
-}
-
-/// Finds a client's property by its name and checks the value.
-pub(crate) fn checked(
-    properties: &'static [Property],
-    of: &'static str,
-    key: &str,
-    value: &str,
-) -> Result<&'static Property> {
-    let property = properties
-        .iter()
-        .find(|property| property.name == key)
-        .ok_or_else(|| Error::UnknownConfig { key: key.to_owned(), of })?;
-    property.check(value)?;
-    property.check_available(value)?;
-    Ok(property)
-}
-
-/// Lists a client's properties: their values as set or by default, and whether they do something.
-pub(crate) fn entries(
-    properties: &'static [Property],
-    set: &BTreeMap<&'static str, String>,
-) -> Vec<ConfigEntry> {
-    let entry = |property: &Property| {
-        let set = set.get(property.name);
-        let value = set.map_or(property.default, String::as_str);
-        property.entry(value.to_owned(), set.is_none())
-    };
-    properties.iter().map(entry).collect()
-}
-
 pub(crate) const fn in_force(
     name: &'static str,
     default: &'static str,
@@ -582,8 +565,8 @@ static PROPERTIES: &[Property] = &[
     no_network("remote.log.copy.disable", "false", ValueRange::Flag),
     no_network("remote.log.delete.on.disable", "false", ValueRange::Flag),
     no_network("remote.storage.enable", "false", ValueRange::Flag),
-    kept("retention.bytes", "-1", ValueRange::Number(-1, i64::MAX)),
-    kept("retention.ms", "604800000", ValueRange::Number(-1, i64::MAX)),
+    in_force("retention.bytes", "-1", ValueRange::Number(-1, i64::MAX)),
+    in_force("retention.ms", "604800000", ValueRange::Number(-1, i64::MAX)),
     in_force("segment.bytes", "67108864", ValueRange::Number(1024, INT_MAX)),
     in_force("segment.index.bytes", "10485760", ValueRange::Number(24, INT_MAX)),
     kept("segment.jitter.ms", "0", ValueRange::Number(0, i64::MAX)),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::config;
+use crate::client_config;
 use crate::config::ConfigEntry;
 use crate::config::Property;
 use crate::config::ValueRange;
@@ -53,11 +53,11 @@ pub(crate) enum AutoOffsetReset {
 impl ConsumerConfig {
     /// Takes a property by Kafka's name and says what it asks for.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<ConsumerSetting> {
-        if config::is_about_a_connection(key) {
+        if client_config::is_about_a_connection(key) {
             return Ok(ConsumerSetting::Nothing);
         }
         let value = value.trim();
-        let property = config::checked(PROPERTIES, "a consumer", key, value)?;
+        let property = client_config::checked(PROPERTIES, "a consumer", key, value)?;
         let number = || -> Result<u64> {
             value.parse().map_err(|_| property.refuse(value, "it is out of range".into()))
         };
@@ -94,7 +94,7 @@ impl ConsumerConfig {
 
     /// Lists every property of a consumer: its value, and whether it does something.
     pub(crate) fn entries(&self) -> Vec<ConfigEntry> {
-        config::entries(PROPERTIES, &self.set)
+        client_config::entries(PROPERTIES, &self.set)
     }
 }
 

@@ -123,6 +123,9 @@ pub struct GroupPartitionDescription {
     /// How many offsets lie between the first record that the group has yet to read and the end: 0 if there is no
     /// such record, whatever else lies behind what was committed. `None` if nothing was committed.
     pub lag: Option<i64>,
+    /// How many offsets were deleted before the group had read them: those between what it committed and the log's
+    /// start. `None` if nothing was committed. A member that begins there gets its reset policy.
+    pub deleted_unread: Option<i64>,
     /// The timestamp of the first record that the group has yet to read, in milliseconds since 1970.
     pub oldest_unread_ms: Option<i64>,
     /// The member that reads it.
@@ -498,6 +501,7 @@ impl ConsumerGroup {
         let (start, end) = (marks.log_start(), marks.log_end());
         (partition.log_start, partition.log_end) = (Some(start), Some(end));
         let Some(noted) = &partition.committed else { return Ok(()) };
+        partition.deleted_unread = Some(start.saturating_sub(noted.offset()).max(0));
         let mut cursor = Cursor::at(noted.offset().clamp(start, end));
         let limits = Limits { bytes: 0, records: 1 };
         match open.read(&mut cursor, limits, end, Checks::All, &mut Unpacking::default()) {
@@ -507,7 +511,11 @@ impl ConsumerGroup {
                 partition.lag = Some(end.saturating_sub(offset));
                 partition.oldest_unread_ms = first.map(|(_, timestamp_ms)| timestamp_ms);
             }
-            Ok(ReadOutcome::AtEnd | ReadOutcome::OutOfRange) => partition.lag = Some(0),
+            Ok(ReadOutcome::AtEnd) => partition.lag = Some(0),
+            // What lies below was deleted meanwhile.
+            Ok(ReadOutcome::OutOfRange) => {
+                partition.lag = Some(end.saturating_sub(marks.log_start()).max(0));
+            }
             // It cannot be read, and so it will be for the group: how far it is behind is known all the same.
             Err(Error::Corrupt { .. } | Error::UnsupportedCompression { .. }) => {
                 partition.lag = Some(end.saturating_sub(cursor.position));
@@ -528,6 +536,7 @@ impl GroupPartitionDescription {
             log_start: None,
             log_end: None,
             lag: None,
+            deleted_unread: None,
             oldest_unread_ms: None,
             member_id: None,
         }

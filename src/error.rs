@@ -9,6 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error_texts::blocked_text;
+use crate::error_texts::codec_text;
+use crate::error_texts::holder_text;
+use crate::error_texts::resume_text;
+
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -43,6 +48,17 @@ pub enum Error {
         action: &'static str,
         /// The file that could not grow.
         path: PathBuf,
+    },
+
+    /// The store has as many bytes as it may have ([`StoreBuilder::bytes_max`](crate::StoreBuilder::bytes_max)), and
+    /// its policy refuses more, or nothing is left that may go. Nothing was appended; once something was deleted it
+    /// may be tried again.
+    #[error("the store is full: {used} of {limit} bytes are taken")]
+    StoreFull {
+        /// The bytes that its logs take, and that were set aside for those being appended to.
+        used: u64,
+        /// The bytes it may take.
+        limit: u64,
     },
 
     /// Another process, or another `Store` of this one, holds the directory for writing.
@@ -254,6 +270,15 @@ pub enum Error {
         end: i64,
     },
 
+    /// What was asked for is not done to a topic of this kind; nothing was changed.
+    #[error("topic `{topic}` does not allow it: {reason}")]
+    PolicyViolation {
+        /// The topic.
+        topic: String,
+        /// The rule.
+        reason: &'static str,
+    },
+
     /// The partition is not assigned to this consumer.
     #[error("{topic}-{partition} is not assigned to this consumer")]
     NotAssigned {
@@ -427,6 +452,7 @@ impl Error {
         matches!(
             self,
             Error::OutOfSpace { .. }
+                | Error::StoreFull { .. }
                 | Error::Locked { .. }
                 | Error::BufferFull { .. }
                 | Error::TooManyRequests { .. }
@@ -482,6 +508,7 @@ impl Error {
             Error::TopicExists { .. } => 36,
             Error::InvalidPartitions { .. } => 37,
             Error::InvalidConfig { .. } | Error::UnknownConfig { .. } => 40,
+            Error::PolicyViolation { .. } => 44,
             Error::Io { .. }
             | Error::OutOfSpace { .. }
             | Error::Latched { .. }
@@ -492,6 +519,7 @@ impl Error {
             Error::UnsupportedCompression { .. } => 76,
             Error::GroupSubscribed { .. } => 86,
             Error::InvalidRecord { .. } => 87,
+            Error::StoreFull { .. } => 89,
             Error::TopicDeleted { .. } => 100,
             Error::InstanceInUse { .. } => 111,
             _ => return None,
@@ -517,6 +545,7 @@ impl Error {
             }
             Error::TopicDeleted { name } => Error::TopicDeleted { name: name.clone() },
             Error::Closed => Error::Closed,
+            Error::StoreFull { used, limit } => Error::StoreFull { used: *used, limit: *limit },
             Error::RecordTooLarge { len, limit, key } => {
                 Error::RecordTooLarge { len: *len, limit: *limit, key }
             }
@@ -563,30 +592,6 @@ fn is_passing(error: &io::Error) -> bool {
 /// Tells of too many open files, in the process or in the system: the standard library has no kind for it.
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
-}
-
-fn blocked_text(blocked: Duration) -> String {
-    match blocked {
-        Duration::ZERO => String::new(),
-        _ => format!(", and was so for {} ms (max.block.ms)", blocked.as_millis()),
-    }
-}
-
-fn holder_text(holder: Option<u32>) -> String {
-    holder.map_or_else(String::new, |pid| format!(" (process {pid})"))
-}
-
-fn codec_text(codec: &str) -> String {
-    match codec {
-        "gzip" | "lz4" | "snappy" | "zstd" => {
-            format!(", and this build of ottla does not have the feature `{codec}`")
-        }
-        _ => ", which ottla does not know".to_owned(),
-    }
-}
-
-fn resume_text(resume: Option<i64>) -> String {
-    resume.map_or_else(String::new, |offset| format!("; reading can go on at offset {offset}"))
 }
 
 // An error travels by value through every append: it stays within two cache lines.

@@ -9,6 +9,7 @@
 //! * **Linger**: batches that a producer stages are sealed and appended when their time is up.
 //! * **Roll**: a segment older than `segment.ms` is closed, though nothing is being appended.
 //! * **Clean**: a [`Cleaner`] is told when there may be something to compact.
+//! * **Retain**: [`Retainer`] looks at all partitions once an interval, and at one that has filled a segment.
 //!
 //! The thread sleeps until something asks or is due; it holds the registry weakly, so that it never keeps
 //! a store open.
@@ -35,6 +36,9 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::partition::Attention;
 use crate::partition::Partition;
+use crate::retainer::Look;
+use crate::retainer::Retainer;
+use crate::retention_config::BudgetPolicy;
 use crate::sync_workers::Done;
 use crate::sync_workers::SyncWorkers;
 use crate::sync_workers::Task;
@@ -54,6 +58,7 @@ impl Maintenance {
         attention: Receiver<Attention>,
         checkpoint_interval: Duration,
         cleaner: CleanerConfig,
+        retention_interval: Duration,
     ) -> Result<Maintenance> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (workers, done) = SyncWorkers::new();
@@ -75,6 +80,9 @@ impl Maintenance {
             has_sealed: false,
             workers,
             done,
+            retention_interval,
+            retain_at: Instant::now() + retention_interval.min(RETENTION_DELAY),
+            retainer: Retainer::new(Arc::downgrade(topics)),
         };
         let thread = thread::Builder::new()
             .name("ottla-maintenance".into())
@@ -123,6 +131,10 @@ struct Round {
     has_sealed: bool,
     workers: SyncWorkers,
     done: Receiver<Done>,
+    retention_interval: Duration,
+    /// When to look at all partitions next.
+    retain_at: Instant,
+    retainer: Retainer,
 }
 
 /// What ends the thread's sleep.
@@ -202,6 +214,7 @@ impl Round {
                 self.sync_what_is_due(&topics);
                 self.record_what_is_durable(&topics);
                 self.roll_what_is_due(&topics);
+                self.retain_if_due(&topics);
             });
             if catch_unwind(chores).is_err() {
                 topics.note_panic();
@@ -237,7 +250,17 @@ impl Round {
             let wait_ms = due_ms.saturating_sub(now_ms).clamp(0, ROLL_WAIT_MS_MAX - 1) + 1;
             Some(Duration::from_millis(wait_ms as u64))
         });
-        [sync, call, record, roll].into_iter().flatten().min()
+        let retain = Some(self.retain_at.saturating_duration_since(now));
+        [sync, call, record, roll, retain].into_iter().flatten().min()
+    }
+
+    /// Sees to it that old segments go: by the store's policy, or, where that is not to drop them, by retention's.
+    fn make_room(&mut self, topics: &Topics) {
+        match topics.budget().limit().map(|limit| limit.policy) {
+            Some(BudgetPolicy::DropOldest) => self.retainer.ask(topics, Look::ForRoom),
+            // Whoever is refused may try again at once, and again.
+            _ => self.retain_at = self.retain_at.min(Instant::now() + ROOM_INTERVAL),
+        }
     }
 
     fn take_up(&mut self, topics: &Arc<Topics>, asked: Attention) {
@@ -248,6 +271,7 @@ impl Round {
             Attention::Warm(stretch) => stretch.warm(),
             Attention::Call { whom, at } => self.schedule_call(whom, at),
             Attention::Clean => self.cleaner.wake(topics),
+            Attention::Room => self.make_room(topics),
         }
     }
 
@@ -301,6 +325,9 @@ impl Round {
                     if partition.upgrade().is_some_and(|open| open.is_compacted()) {
                         self.cleaner.wake(topics);
                     }
+                    if partition.upgrade().is_some_and(|open| open.policy().retention_bytes >= 0) {
+                        self.retainer.ask(topics, Look::At(Weak::clone(&partition)));
+                    }
                 }
                 if task == Task::Sync {
                     // Looked at when its time has come, which is found out by looking once.
@@ -322,7 +349,7 @@ impl Round {
     /// Looks for what another process appended, and looks again soon while somebody waits.
     fn watch(&mut self, topics: &Topics, open: &Arc<Partition>) {
         // A file that is being replaced, or a partition that is being deleted: seen next time.
-        let looked = open.look_again(|| topics.refresh_durable_ends());
+        let looked = open.look_again(|| topics.refresh_checkpoints());
         match looked {
             Ok(false) => {}
             Ok(true) => {
@@ -361,6 +388,14 @@ impl Round {
         if self.has_sealed { interval.min(SEALED_RECORD_INTERVAL) } else { interval }
     }
 
+    fn retain_if_due(&mut self, topics: &Topics) {
+        let now = Instant::now();
+        if self.retain_at <= now {
+            self.retain_at = now + self.retention_interval;
+            self.retainer.ask(topics, Look::All);
+        }
+    }
+
     fn roll_what_is_due(&mut self, topics: &Topics) {
         let now_ms = topics.clock().now_ms();
         for partition in self.rolls.take_due(|due_ms| *due_ms < now_ms) {
@@ -389,4 +424,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(5);
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// How often recovery points are put on record at most while segments fill up quickly.
 const SEALED_RECORD_INTERVAL: Duration = Duration::from_millis(50);
+/// How often retention is applied at most because the store is full.
+const ROOM_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon all partitions are looked at behind an open; Kafka's initial delay.
+const RETENTION_DELAY: Duration = Duration::from_secs(30);
 const ROLL_WAIT_MS_MAX: i64 = 60_000;

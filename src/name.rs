@@ -64,6 +64,16 @@ impl TopicName {
         let folded = |c: u8| if c == b'.' { b'_' } else { c };
         self != other && self.as_str().bytes().map(folded).eq(other.as_str().bytes().map(folded))
     }
+
+    /// See [`is_internal`].
+    pub(crate) fn is_internal(&self) -> bool {
+        is_internal(self.as_str())
+    }
+}
+
+/// Tells whether a topic is one in which Kafka's coordinators keep their papers.
+pub(crate) fn is_internal(name: &str) -> bool {
+    matches!(name, "__consumer_offsets" | "__transaction_state")
 }
 
 impl PartialEq for TopicName {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::client_config;
 use crate::config;
 use crate::config::COMPRESSION;
 use crate::config::ConfigEntry;
@@ -73,11 +74,11 @@ impl ProducerConfig {
 
     /// Sets a property by Kafka's name and in Kafka's spelling.
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<()> {
-        if config::is_about_a_connection(key) {
+        if client_config::is_about_a_connection(key) {
             return Ok(());
         }
         let value = value.trim();
-        let property = config::checked(PROPERTIES, "a producer", key, value)?;
+        let property = client_config::checked(PROPERTIES, "a producer", key, value)?;
         let number = || -> Result<u64> {
             value.parse().map_err(|_| property.refuse(value, "it is out of range".into()))
         };
@@ -117,7 +118,7 @@ impl ProducerConfig {
 
     /// Lists every property of a producer: its value, and whether it does something.
     pub(crate) fn entries(&self) -> Vec<ConfigEntry> {
-        config::entries(PROPERTIES, &self.set)
+        client_config::entries(PROPERTIES, &self.set)
     }
 }
 

@@ -25,20 +25,26 @@ use crate::coordinator;
 use crate::coordinator::Coordinator;
 use crate::error::Error;
 use crate::error::Result;
+use crate::health::Health;
 use crate::maintenance::Maintenance;
+use crate::name;
+use crate::partition::budget::Limit;
 use crate::partition::live_tails::LiveTails;
-use crate::partition::recovery::Finding;
+use crate::partition::removing::Patience;
 use crate::producer::Producer;
 use crate::producer::ProducerBuilder;
 use crate::request::claims::Claims;
 use crate::request::requester_builder::RequesterBuilder;
 use crate::request::responder::ResponderBuilder;
+use crate::retention_config::BudgetPolicy;
+use crate::storage::disk;
 use crate::storage::disk::Disk;
 use crate::topic::KeepOpen;
 use crate::topic::Topic;
 use crate::topic_state::TopicState;
 use crate::topics::Topics;
 use crate::topics::cleaning_limits::CleaningLimits;
+use crate::topics::retaining::Retained;
 
 /// An open data directory. Cloning it is cheap; all clones, and every handle made from them, keep it open.
 ///
@@ -84,6 +90,8 @@ pub struct StoreBuilder {
     create: bool,
     durability: Durability,
     checkpoint_interval: Duration,
+    retention_interval: Duration,
+    limit: Option<Limit>,
     /// A synced record that nobody waits for is on stable storage about so much later.
     unwaited_within: Duration,
     cleaner: CleanerConfig,
@@ -92,27 +100,6 @@ pub struct StoreBuilder {
     clock: Clock,
     #[cfg(test)]
     live_tails_max: Option<usize>,
-}
-
-/// What a store has to tell about its state.
-///
-/// ```
-/// let store = ottla::Store::temporary()?;
-/// assert!(store.health().is_good());
-/// # Ok::<(), ottla::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Health {
-    /// What recovery did and found when the store was opened, and what has failed since.
-    pub findings: Vec<Finding>,
-}
-
-impl Health {
-    /// Tells whether there is nothing to report but torn tails that were cut, as after any crash.
-    pub fn is_good(&self) -> bool {
-        self.findings.iter().all(|finding| matches!(finding, Finding::Cut { .. }))
-    }
 }
 
 /// What all handles of one open directory share.
@@ -156,6 +143,8 @@ impl Store {
             create: true,
             durability: Durability::Synced,
             checkpoint_interval: CHECKPOINT_INTERVAL,
+            retention_interval: RETENTION_INTERVAL,
+            limit: None,
             unwaited_within: UNWAITED_WITHIN,
             cleaner: CleanerConfig::default(),
             cleaning: CleaningLimits::default(),
@@ -206,12 +195,13 @@ impl Store {
     /// ```
     pub fn open_read_only(root: impl AsRef<Path>) -> Result<Store> {
         let builder = Store::builder(root);
-        let root = absolute(&builder.root)?;
-        refuse_if_not_directory(&root)?;
+        let root = disk::absolute(&builder.root)?;
+        disk::refuse_if_not_directory(&root)?;
         let (attention, asked) = crossbeam_channel::unbounded();
         let topics = Topics::open_read_only(&root, builder.disk, builder.clock, attention)?;
         let topics = Arc::new(topics);
-        let maintenance = Maintenance::start(&topics, asked, CHECKPOINT_INTERVAL, builder.cleaner)?;
+        let (record, retain) = (CHECKPOINT_INTERVAL, RETENTION_INTERVAL);
+        let maintenance = Maintenance::start(&topics, asked, record, builder.cleaner, retain)?;
         Ok(Store {
             shared: Arc::new(Shared {
                 coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), UNWAITED_WITHIN)),
@@ -392,9 +382,30 @@ impl Store {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Tells what recovery did when the store was opened, and what has failed since.
+    /// Applies retention now, as the background does once an interval
+    /// ([`retention_check_interval`](StoreBuilder::retention_check_interval)): `retention.ms`, `retention.bytes`. Says
+    /// what went.
+    ///
+    /// The rules are Kafka's, with one difference: the age of a segment is the time since its greatest record timestamp
+    /// *or* since its file was changed last, whichever is shorter; and a wall clock that leaps ahead by more than an hour
+    /// is believed only after it has been ahead for an hour ([`Health::clock_ahead_ms`]). Blocks while what goes is sealed, is put on record
+    /// and removed, and while a compaction of a partition is under way.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::ReadOnly`], [`Error::Closed`]: nothing went.
+    /// * [`Error::Io`], [`Error::OutOfSpace`], and others: the first that went wrong; other partitions were seen to
+    ///   nevertheless, and what is left goes with the next attempt.
+    pub fn apply_retention(&self) -> Result<Retained> {
+        let topics = &self.shared.topics;
+        topics.refuse_writing("apply retention")?;
+        topics.retain(&topics.all_open(), Patience::Wait)
+    }
+
+    /// Tells what recovery did when the store was opened, what has failed since, what the store takes, what retention
+    /// lets go of next, and which groups it has overtaken. Looks at the files of every partition.
     pub fn health(&self) -> Health {
-        Health { findings: self.shared.topics.findings() }
+        Health::of(&self.shared.topics, &self.shared.coordinator)
     }
 
     /// Closes the directory: what is staged appended, everything durable, files as Kafka leaves them, the next
@@ -491,17 +502,38 @@ impl StoreBuilder {
         self
     }
 
+    /// Sets how often all partitions are looked at for what retention lets go (`log.retention.check.interval.ms`);
+    /// default five minutes, the first time after thirty seconds at the latest. A partition that has filled a segment
+    /// is looked at at once, for `retention.bytes`. At least a millisecond.
+    pub fn retention_check_interval(mut self, interval: Duration) -> StoreBuilder {
+        self.retention_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Bounds the bytes that all logs of the store take on the disk together, and says what happens to an append that
+    /// would exceed them; by default they are not bounded. There is nothing like it in Kafka.
+    ///
+    /// Counted are the batches of all partitions, and the space set aside ahead of those that are appended to; indexes
+    /// come on top, some 0.3 percent, and what readers hold of segments that were let go
+    /// ([`PartitionDescription::held_len`](crate::PartitionDescription::held_len)). Internal topics are neither counted
+    /// nor refused. A store that has more when it is opened is brought below the bound by the first appends, or refuses
+    /// them.
+    pub fn bytes_max(mut self, bytes: u64, policy: BudgetPolicy) -> StoreBuilder {
+        self.limit = Some(Limit { bytes_max: bytes, policy });
+        self
+    }
+
     /// Opens the directory for writing.
     ///
     /// # Errors
     ///
-    /// * As [`Store::open`].
+    /// * As [`Store::open`]; [`Error::InvalidArgument`] if [`bytes_max`](Self::bytes_max) is below 64 KiB.
     pub fn open(self) -> Result<Store> {
-        let root = absolute(&self.root)?;
+        let root = disk::absolute(&self.root)?;
         if self.create && !self.disk.exists(&root)? {
             self.disk.create_directories(&root)?;
         }
-        refuse_if_not_directory(&root)?;
+        disk::refuse_if_not_directory(&root)?;
         let (attention, asked) = crossbeam_channel::unbounded();
         #[cfg_attr(not(test), expect(unused_mut))]
         let mut live_tails = LiveTails::default();
@@ -509,11 +541,18 @@ impl StoreBuilder {
         if let Some(count_max) = self.live_tails_max {
             live_tails = LiveTails::new(count_max);
         }
-        let topics =
-            Topics::open(&root, self.disk, self.clock, attention, live_tails, self.cleaning)?;
+        if self.limit.is_some_and(|limit| limit.bytes_max < BYTES_MAX_MIN) {
+            let reason = "a store needs 64 KiB at least";
+            return Err(Error::InvalidArgument { argument: "bytes_max", reason });
+        }
+        let (limits, disk, clock) = ((self.cleaning, self.limit), self.disk, self.clock);
+        let topics = Topics::open(&root, disk, clock, attention, live_tails, limits)?;
         let topics = Arc::new(topics);
-        let interval = self.checkpoint_interval;
-        let maintenance = Maintenance::start(&topics, asked, interval, self.cleaner)?;
+        topics.serve_budget();
+        // From here on a leap of the clock is noticed.
+        topics.retention_ms();
+        let (record, retain) = (self.checkpoint_interval, self.retention_interval);
+        let maintenance = Maintenance::start(&topics, asked, record, self.cleaner, retain)?;
         Ok(Store {
             shared: Arc::new(Shared {
                 coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
@@ -574,7 +613,7 @@ impl Drop for Shared {
 }
 
 fn refuse_internal(name: &str) -> Result<()> {
-    if coordinator::is_internal(name) {
+    if name::is_internal(name) {
         let reason = "groups and transactions keep their papers in it".to_owned();
         return Err(Error::InvalidTopic { name: name.to_owned(), reason });
     }
@@ -583,18 +622,7 @@ fn refuse_internal(name: &str) -> Result<()> {
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 const UNWAITED_WITHIN: Duration = Duration::from_millis(10);
-
-fn refuse_if_not_directory(root: &Path) -> Result<()> {
-    let reason = match fs::metadata(root) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => "it is not a directory",
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => "it does not exist",
-        Err(error) => return Err(Error::io("open", root, error)),
-    };
-    Err(Error::NotADataDirectory { path: root.to_path_buf(), reason })
-}
-
-/// The directory is named once and for all: the process may change its working directory later.
-fn absolute(root: &Path) -> Result<PathBuf> {
-    std::path::absolute(root).map_err(|e| Error::io("find", root, e))
-}
+/// Less is not worth a segment.
+const BYTES_MAX_MIN: u64 = 64 << 10;
+/// Kafka's default.
+const RETENTION_INTERVAL: Duration = Duration::from_secs(300);

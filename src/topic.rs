@@ -16,6 +16,7 @@ use crate::partition::Partition;
 use crate::partition::compaction_progress::CompactionCounts;
 use crate::partition::compaction_progress::CompactionProgress;
 use crate::partition::recovery::Finding;
+use crate::partition::retention::RetentionOutlook;
 use crate::storage::catalog::TopicId;
 use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
@@ -92,6 +93,16 @@ pub struct PartitionDescription {
     pub segment_count: usize,
     /// The bytes of all batches.
     pub len: u64,
+    /// The bytes of deleted segments whose space is not free because somebody holds records of them.
+    pub held_len: u64,
+    /// The bytes that the files of its directory take on the disk: batches, indexes, and space reserved ahead.
+    pub allocated_len: u64,
+    /// The time of the first record, in milliseconds since 1970, as its batch says; `None` if there is none with a time.
+    pub oldest_ms: Option<i64>,
+    /// The greatest time of a record, in milliseconds since 1970.
+    pub newest_ms: Option<i64>,
+    /// What retention lets go of next.
+    pub retention: RetentionOutlook,
     /// Why the partition takes no appends, or cannot be read at all.
     pub failure: Option<String>,
 }
@@ -158,19 +169,26 @@ impl Topic {
     pub fn describe(&self) -> Result<TopicDescription> {
         self.state.refuse_if_deleted()?;
         let partitions = self.state.partitions.read().clone();
+        let (now_ms, _) = self.topics.retention_ms();
         let describe = |(number, slot): (usize, &Slot)| -> Result<PartitionDescription> {
             let partition = number as u32;
             match slot {
                 Slot::Open(open) => {
-                    open.refresh()?;
+                    self.topics.refresh(open)?;
                     let marks = open.watermarks();
+                    let usage = open.look_at_usage(now_ms)?;
                     Ok(PartitionDescription {
                         partition,
                         log_start: marks.log_start(),
                         durable_end: marks.durable_end(),
                         log_end: marks.log_end(),
-                        segment_count: open.segment_count(),
-                        len: open.len()?,
+                        segment_count: usage.segments,
+                        len: usage.len,
+                        held_len: open.held_len(),
+                        allocated_len: open.allocated_len()?,
+                        oldest_ms: usage.oldest_ms,
+                        newest_ms: usage.newest_ms,
+                        retention: usage.outlook,
                         failure: open.latch_reason().map(ToString::to_string),
                     })
                 }
@@ -181,6 +199,11 @@ impl Topic {
                     durable_end: 0,
                     segment_count: 0,
                     len: 0,
+                    held_len: 0,
+                    allocated_len: 0,
+                    oldest_ms: None,
+                    newest_ms: None,
+                    retention: RetentionOutlook::default(),
                     failure: Some(reason.to_string()),
                 }),
             }
@@ -335,7 +358,7 @@ impl TopicPartition {
     /// * [`Error::TopicDeleted`], [`Error::Unavailable`].
     pub fn watermarks(&self) -> Result<(i64, i64)> {
         let open = self.open()?;
-        open.refresh()?;
+        self.topic.topics.refresh(&open)?;
         Ok((open.watermarks().log_start(), open.watermarks().log_end()))
     }
 
@@ -359,6 +382,44 @@ impl TopicPartition {
     /// * As [`Topic::compact`].
     pub fn compact_watched(&self, progress: &CompactionProgress) -> Result<CompactionReport> {
         self.topic.compact_these(self.partition..self.partition + 1, progress)
+    }
+
+    /// Deletes the records below offset `before`, −1 standing for the end of the log (Kafka's `DeleteRecords`), and
+    /// gives the first offset that can be read then. Nothing happens to a log that begins at or behind `before`.
+    ///
+    /// Once this returns, nobody reads them any more, and no crash or power cut brings them back. Whole segments below
+    /// `before` are removed from the disk; of the one that it lies in, the space comes free with the rest of it.
+    /// Records that somebody has in hand stay readable, and hold the space of their segment on the disk until they are
+    /// dropped ([`PartitionDescription::held_len`]). A consumer that stands below gets its
+    /// [`OffsetReset`](crate::OffsetReset).
+    ///
+    /// Blocks until what is deleted was on stable storage, and for a sync of the record of it.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::OffsetOutOfRange`] if `before` lies behind the log's end or is negative otherwise.
+    /// * [`Error::PolicyViolation`] if the topic is compacted, and not `compact,delete`.
+    /// * [`Error::ReadOnly`], [`Error::TopicDeleted`], [`Error::Unavailable`], [`Error::Latched`],
+    ///   [`Error::OutOfSpace`], [`Error::Io`]: likewise, nothing was deleted. Files that cannot be removed are no error:
+    ///   [`Store::health`](crate::Store::health) tells of them, and they are removed later.
+    ///
+    /// ```
+    /// use ottla::{Error, Record, Store, TopicConfig};
+    ///
+    /// let store = Store::temporary()?;
+    /// let topic = store.create_topic("t", TopicConfig::new())?;
+    /// for value in ["a", "b", "c"] {
+    ///     store.producer().send(&topic, Record::new(value))?;
+    /// }
+    /// let partition = topic.partition(0)?;
+    /// assert_eq!(partition.delete_records(2)?, 2);
+    /// assert_eq!(partition.watermarks()?, (2, 3));
+    /// assert!(matches!(partition.delete_records(4), Err(Error::OffsetOutOfRange { .. })));
+    /// assert_eq!(partition.delete_records(-1)?, 3);
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn delete_records(&self, before: i64) -> Result<i64> {
+        self.topic.topics.delete_records(&self.topic.state, self.partition, before)
     }
 
     /// Gives the log to a read of a single record, and what its message holds; found once for each handle.

@@ -365,7 +365,7 @@ impl Consumer {
             return Err(Error::TopicDeleted { name });
         }
         if self.settings.isolation == Isolation::Durable && assigned.open.is_followed() {
-            self.topics.refresh_durable_ends()?;
+            self.topics.refresh_checkpoints()?;
         }
         loop {
             let assigned = &mut self.assigned[index];

@@ -87,7 +87,7 @@ pub(crate) struct Committed {
 }
 
 /// All that one group has committed.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Offsets {
     entries: BTreeMap<(TopicName, u32), Committed>,
 }

@@ -32,6 +32,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::coordinator::assignor::Assignor;
+use crate::coordinator::committed::Offsets;
 use crate::coordinator::group::Group;
 use crate::coordinator::group::Shared;
 use crate::coordinator::group_state::MemberKey;
@@ -128,6 +129,26 @@ impl Coordinator {
         Ok(all)
     }
 
+    /// Gives what groups have committed, for those who only look: nothing is taken up, so nothing will be put on record.
+    ///
+    /// # Errors
+    ///
+    /// * Whatever keeps the papers from being read.
+    pub(crate) fn committed_offsets(&self) -> Result<Vec<(Arc<str>, Offsets)>> {
+        self.topics.refuse_if_closed()?;
+        // What a reader beside the writer has seen may not be so any more.
+        let is_writer = self.topics.refuse_writing("commit").is_ok();
+        if let Some(groups) = self.groups.lock().as_ref().filter(|_| is_writer) {
+            let offsets = |(id, group): (&Arc<str>, &Arc<Group>)| {
+                (Arc::clone(id), group.look(|shared| shared.offsets.clone()))
+            };
+            return Ok(groups.iter().map(offsets).collect());
+        }
+        let Some(topic) = self.log.topic()? else { return Ok(Vec::new()) };
+        let loaded = load::load(&topic)?;
+        Ok(loaded.groups.into_iter().map(|(id, group)| (id, group.offsets)).collect())
+    }
+
     /// Takes a member into a group, making the group if need be.
     ///
     /// # Errors
@@ -211,7 +232,7 @@ impl Coordinator {
             // Read behind the version: it may say more than the version does, never less.
             let topics = self.topics.listed();
             let topics = topics.iter().map(|topic| {
-                let internal = is_internal(topic.name.as_str());
+                let internal = topic.name.is_internal();
                 let known = GroupTopic {
                     name: topic.name.clone(),
                     id: topic.id,
@@ -304,11 +325,6 @@ fn is_something(group: &Group) -> bool {
         let has_had_members = shared.state.generation() > 0 || shared.on_record.is_some();
         has_had_members || !shared.state.is_empty() || !shared.offsets.is_empty()
     }) && !group.is_gone()
-}
-
-/// Tells whether a topic is one in which Kafka's coordinators keep their papers.
-pub(crate) fn is_internal(name: &str) -> bool {
-    matches!(name, offsets_log::NAME | "__transaction_state")
 }
 
 pub(crate) fn check_group_id(id: &str) -> Result<()> {

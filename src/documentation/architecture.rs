@@ -15,13 +15,17 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `error.rs` | `Error`, `Result`: what went wrong and what the caller can do |
+//! | `error_texts.rs` | what errors say where something may be known and may be not |
 //! | `config.rs` | every knob with unit, default, effect; Kafka's property names |
 //! | `compaction_config.rs` | whether, when and how a topic is compacted |
+//! | `retention_config.rs` | how long records are kept |
+//! | `client_config.rs` | what the knobs of producers and consumers have in common |
 //! | `producer_config.rs` | a producer's knobs, by Kafka's names too |
 //! | `consumer_config.rs` | a consumer's knobs by Kafka's names |
 //! | `record.rs` | `Record`, `Header`: what a producer hands in, borrowed |
 //! | `name.rs` | `TopicName`: valid once built |
 //! | `clock.rs` | `Clock`: the only reader of the wall clock |
+//! | `steady_clock.rs` | `SteadyClock`: a wall clock that is not believed at once when it leaps ahead |
 //! | `due.rs` | `Due`: whom the background thread calls without knowing what it is |
 //!
 //! **Bytes**: pure functions between values and bytes. This floor does not know that files exist.
@@ -59,6 +63,8 @@
 //! | `storage/file_name.rs` | every file name, spelled and parsed |
 //! | `storage/gaps.rs` | `Gaps`: where offsets may be missing; the mark that says so before they are |
 //! | `storage/swap.rs` | how a segment that compaction wrote takes the place of others |
+//! | `storage/extent.rs` | how long a segment is, and how old |
+//! | `storage/removal.rs` | how the files of segments go whose records were deleted |
 //! | `storage/segment_files.rs` | the files of one segment: where they are, made, removed |
 //! | `storage/segment.rs` | one segment: read at an offset, look up a time |
 //! | `storage/point.rs` | one record of a segment, found by its offset |
@@ -95,6 +101,11 @@
 //! | `partition/sync.rs` | `SyncGate`: group commit |
 //! | `partition/recovery.rs` | facts → decision → repaired directory |
 //! | `partition/leftovers.rs` | finishes what a crash interrupted among the files of a partition's directory |
+//! | `partition/retention.rs` | which segments may go, by Kafka's rules: a pure function |
+//! | `partition/retention_crash.rs` | tests only: deletions that fail, die or lose power at every effect; a model |
+//! | `partition/retaining.rs` | what retention knows of one log, and how far it lets go of it |
+//! | `partition/removed.rs` | what is left of the segments that were taken out of a log |
+//! | `partition/removing.rs` | how the beginning of a log is let go of |
 //! | `partition/compaction.rs` | of every key the latest record stays |
 //! | `partition/compaction_plan.rs` | what a compaction is to do, and which segments become one |
 //! | `partition/compaction_survey.rs` | what it finds before it changes anything |
@@ -102,6 +113,8 @@
 //! | `partition/compaction_progress.rs` | how far it is; whether it may go on, and how fast |
 //! | `partition/cleanable.rs` | how much of a log there is to compact, and when there will be more |
 //! | `partition/throttle.rs` | how many bytes a second compaction may read and write |
+//! | `partition/budget.rs` | what all logs of a store may take on the disk |
+//! | `partition/charging.rs` | what one log takes of it |
 //! | `partition/compacting.rs` | whose turn it is to compact, and whether it may still be done |
 //! | `partition/key_hash.rs` | 128 bits that stand for a key |
 //! | `partition/latest_offsets.rs` | key → offset of its latest record, in bounded memory |
@@ -121,13 +134,17 @@
 //! | --- | --- |
 //! | `topic.rs` | `Topic`, `TopicPartition`: what users hold of a topic |
 //! | `topic_state.rs` | what everyone who holds a topic shares |
+//! | `topics/altering.rs` | what changes of a topic that is there |
 //! | `topics/at_once.rs` | many partitions opened, made or closed at the same time |
 //! | `topics/mod.rs` | `Topics`, the registry of a directory: create, open, alter, delete, close |
 //! | `topics/cleaning.rs` | compaction of topics, and how far each partition was compacted |
 //! | `topics/cleaning_limits.rs` | what all compactions of one store share |
 //! | `topics/recording.rs` | how far partitions are durable, put on record |
 //! | `topics/findings.rs` | what was found and what has failed |
+//! | `topics/log_starts.rs` | where logs begin whose beginning was deleted; `delete_records` |
 //! | `topics/loading.rs` | from what lies in a directory to the registry's list |
+//! | `topics/room.rs` | room in a directory that may not take more than so many bytes |
+//! | `topics/retaining.rs` | retention over all logs of a directory |
 //! | `topics/surroundings.rs` | what a directory says of itself when it is opened |
 //!
 //! **Coordinator**: who may do what. It keeps its papers in topics; this floor does not know that files exist.
@@ -165,14 +182,16 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `maintenance.rs` | a closed list of chores: sync, seal, linger, checkpoint, warm, watch, roll; wakes the cleaner |
+//! | `maintenance.rs` | a closed list of chores: sync, seal, linger, checkpoint, warm, watch, roll, retain; wakes the cleaner |
 //! | `cleaner.rs` | the thread that compacts topics when nobody asks: which, and when to look again |
+//! | `retainer.rs` | the thread that applies retention in the background |
 //! | `sync_workers.rs` | the threads that make partitions durable in the background, several at a time |
 //!
 //! **Handles**: what users hold.
 //!
 //! | file | holds |
 //! | --- | --- |
+//! | `health.rs` | what a store has to tell about its state |
 //! | `store.rs` | `Store`, `StoreBuilder`, `Health`: open, find, close |
 //! | `producer.rs` | `Producer`: send, send a batch, flush |
 //! | `appender.rs` | from an encoded batch to the log at a producer's level; what a flush waits for |
@@ -329,6 +348,21 @@
 //! Rung 3, the first opening of a segment for appending, and closing work on files, and do so without the lock: the
 //! writer is marked busy, appends wait, readers do not.
 //!
+//! # Deletion
+//!
+//! ```text
+//! partition/retention.rs      which segments may go: a pure function of their lengths and ages
+//! partition/retaining.rs      lengths and ages, from files or from memory; rolls if all is to go
+//! topics/room.rs              or: the largest logs' oldest segments, because the store may not take more
+//! topics/log_starts.rs        on record where logs will begin: one replaced file for all of them
+//! partition/watermarks.rs     readers see it
+//! partition/segments.rs       the segments leave the list; who opens one of them late gets the first that is left
+//! storage/removal.rs          the files are renamed, then removed
+//! ```
+//!
+//! What a crash leaves of files below a start that is on record the next open removes before recovery looks, so it does
+//! not matter in which order their names went.
+//!
 //! # Compaction
 //!
 //! ```text
@@ -362,6 +396,7 @@
 //! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
 //! | `ottla-cleaner` | one for each store that was open for writing when it had a compacted topic | with the maintenance thread, which ends the compaction at hand |
 //! | `ottla-compact` | one while `__consumer_offsets` is being compacted | when it is |
+//! | `ottla-retention` | one, once there is something to look at | with the maintenance thread |
 //! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |
 //! | `ottla-respond-0` and on | as many as each responder was told | when it is closed or dropped, or the store is closed |
 //! | `ottla-partitions-1` to `-7` | while many partitions are opened, made or closed | with that call |
@@ -409,6 +444,7 @@
 //! | rank | lock | held for |
 //! | --- | --- | --- |
 //! | 1 | `Topics::changes` | one change to the list of topics, its syncs included; the close |
+//! | 1 | `Topics::makes_room` | what has to go because the store is full: planned, put on record, removed |
 //! | 1, within it | the catalog, the recovery points, the cleaner's offsets | one replacement of their file, its syncs included |
 //! | 1, within it | `Topics::list` | one look, one replacement |
 //! | 1 | `Accumulators::registered`, `PerPartition::making` | one entry, one stage |
@@ -419,7 +455,7 @@
 //! | 2 | `Group::shared` | one step of a group's state, one look |
 //! | 3 | `Coordinator::universe` | one look; the listing of the topics when they have changed |
 //! | 3 | `StageContext::agenda` | one entry |
-//! | 3 | the turn of `Compacting` | one compaction, syncs included; a close or a deletion ends it and waits for that |
+//! | 3 | the turn of `Compacting` | one compaction, or one removal of segments, syncs included; a close or a deletion ends it and waits for that |
 //! | 3, within it | the turn of `Unsealed` | the sealing of segments, syncs included; only those take it who wait for durability, close, or roll with too much unsealed |
 //! | 3, within it | the record of `Cleaning` | one look, one entry and its file |
 //! | 4 | `Throttle::paid_at` | one look |
@@ -427,6 +463,8 @@
 //! | 5 | the queue of `Unsealed` | one look |
 //! | 5 | `Segments::list` | one clone, one replacement |
 //! | 5 | a cold segment's own lock | one look; opening and mapping the file, once |
+//! | 5 | `Removed` | one look at what is left of removed segments |
+//! | 6 | `Charged` | one grant of space, one change to what a log is charged; with the writer's lock held or without |
 //! | 6 | `OpenSegments` | when a segment was opened: one addition, one search for another to let go |
 //! | 6 | `Doorbells` | one clone of the list of bells, one change to it; bells ring without it |
 //! | 7 | `SyncGate` | one look; a sync runs without it |
@@ -438,7 +476,7 @@
 //! | 8 | `Inbox::reader`, `Inbox::panicked`, `ResponderState::ends`, a responder's `Progress` | one look, one entry; who reads replies has taken the reader out |
 //! | 9 | `Claims::taken` | one look, one entry |
 //! | 9 | `Inbox::spin` | never waited for; a moment of one who is awake for a reply |
-//! | 8 | `StageContext::failures`, a staged batch's tasks, `Topics::findings` | one look, one entry |
+//! | 8 | `StageContext::failures`, a staged batch's tasks, `Topics::findings`, `Topics::steady_clock` | one look, one entry |
 //! | 9 | `BufferPool`, a topic's settings and partitions, a producer's stages of further topics | one look, one replacement |
 //!
 //! Nobody who reads waits for a lock that is held during a sync, unless the system has no descriptor or mapping left
@@ -471,6 +509,7 @@
 //! | verified | `format/decode.rs` | records are handed out only of a batch whose structure was checked; safety does not rest on it |
 //! | marked | `storage/marks.rs` | a batch with marks passed every check at exactly its position, through this opening of the segment |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
+//! | deleted stays deleted | `partition/removing.rs` | a log's new start is durable before anybody sees it, and what is below was durable |
 //! | latest stays | `partition/compaction.rs` | what compaction leaves out was superseded, or may go |
 //! | one swap | `storage/swap.rs` | an open can tell an unfinished swap from a whole one |
 //! | gaps foretold | `storage/gaps.rs` | that offsets may be missing is durable before one is |
@@ -513,6 +552,8 @@
 //! | groups in power cuts: commits in every way there is, members, rolls, compaction, a topic made anew | `coordinator/power.rs`; the same variables, and `OTTLA_LIVES` |
 //! | compaction: death, failure and power cuts at every effect; a model; threads | `partition/compaction_crash.rs`, `partition/compaction_model.rs`; the same variables |
 //! | compaction of topics: when, what is left, limits, restarts against a map, another decoder | `tests/it/compacting.rs` |
+//! | deletion: death, failure and power cuts at every effect; a model | `partition/retention_crash.rs`; the same variables |
+//! | a fixed space for minutes: disk, memory, descriptors, mappings | `tests/it/soak.rs`, ignored unless asked for |
 //! | what users see, through the public face only | `tests/it/`, a module for each subject |
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |

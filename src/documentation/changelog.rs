@@ -40,6 +40,13 @@
 //!   `max.compaction.lag.ms`, `delete.retention.ms`; throttled, with a bounded key map. A crash or a failure at any moment
 //!   loses nothing. [`Topic::compact`](crate::Topic::compact) and `ottla compact` do it now, with progress. Compressed
 //!   batches keep their codec; markers go when nothing is left of their transactions.
+//! * **Retention.** `retention.ms` and `retention.bytes` by Kafka's rules, in the background and by
+//!   [`Store::apply_retention`](crate::Store::apply_retention);
+//!   [`TopicPartition::delete_records`](crate::TopicPartition::delete_records); a bound for the whole store with
+//!   [`StoreBuilder::bytes_max`](crate::StoreBuilder::bytes_max), which drops the oldest segments or refuses appends
+//!   with a retriable error. Crash-safe at every effect. [`Topic::describe`](crate::Topic::describe),
+//!   [`Store::health`](crate::Store::health) and `ottla du` tell bytes, ages, what goes next, and which groups were
+//!   overtaken.
 //! * **Inspection.** [`inspect::check`](crate::inspect::check) verifies a directory, and every kind of file can be
 //!   dumped.
 //! * **The command** `ottla`, with the feature `cli`.
@@ -48,7 +55,6 @@
 //!
 //! * idempotent producers and transactions. Those that Kafka wrote are read as `read_uncommitted` reads them:
 //!   markers are passed over, records of aborted transactions are returned;
-//! * retention: nothing is deleted but by [`Store::delete_topic`](crate::Store::delete_topic);
 //! * replication;
 //! * a way to read without mapping files, or to turn a SIGBUS into an error;
 //! * a tool that repairs damage.

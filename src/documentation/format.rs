@@ -107,7 +107,7 @@
 //! | file | entry | written |
 //! | --- | --- | --- |
 //! | `recovery-point-offset-checkpoint` | topic, partition, offset below which everything was durable | at most once each checkpoint interval, after a recovery, at close |
-//! | `log-start-offset-checkpoint` | topic, partition, first offset, where it is not the first segment's | at close |
+//! | `log-start-offset-checkpoint` | topic, partition, first offset, where it is not the first segment's | before a log's beginning is deleted, at close |
 //! | `replication-offset-checkpoint` | topic, partition, high watermark: the log end | at close |
 //! | `cleaner-offset-checkpoint` | topic, partition, offset below which keys were compared: the next compaction begins there | after a compaction |
 //! | `leader-epoch-checkpoint` | epoch, first offset of it | before the first append to a new log, and after each unclean opening |

@@ -91,6 +91,10 @@
 //! | `incrementalAlterConfigs` | [`Topic::alter`](crate::Topic::alter), [`Topic::alter_all`](crate::Topic::alter_all) |
 //! | `createPartitions` | [`Topic::add_partitions`](crate::Topic::add_partitions) |
 //! | the log cleaner, on demand | [`Topic::compact`](crate::Topic::compact), `ottla compact` |
+//! | `deleteRecords`, `kafka-delete-records` | [`TopicPartition::delete_records`](crate::TopicPartition::delete_records), `ottla delete-records` |
+//! | `kafka-log-dirs` | `ottla du` |
+//! | `log.retention.check.interval.ms` | [`retention_check_interval`](crate::StoreBuilder::retention_check_interval); [`apply_retention`](crate::Store::apply_retention) does it now |
+//! | none | [`bytes_max`](crate::StoreBuilder::bytes_max): a bound for all partitions together |
 //! | `kafka-dump-log` | `ottla dump`, [`inspect`](crate::inspect) |
 //! | `kafka-get-offsets` | `ottla offsets` |
 //! | `kafka-console-producer`, `kafka-console-consumer` | `ottla produce`, `ottla consume` |
@@ -103,19 +107,19 @@
 //!
 //! | in force | kept, not acted upon by this version | without meaning here |
 //! | --- | --- | --- |
-//! | `cleanup.policy`: `compact` | `cleanup.policy`: `delete` | `follower.replication.throttled.replicas` |
-//! | `max.message.bytes` | `compression.lz4.level` | `leader.replication.throttled.replicas` |
+//! | `cleanup.policy` | `compression.lz4.level` | `follower.replication.throttled.replicas` |
+//! | `max.message.bytes` | | `leader.replication.throttled.replicas` |
 //! | `message.timestamp.after.max.ms` | `segment.jitter.ms` | `local.retention.bytes` |
 //! | `message.timestamp.before.max.ms` | `errors.deadletterqueue.group.enable` | `local.retention.ms` |
 //! | `message.timestamp.type` | `file.delete.delay.ms` | `message.downconversion.enable` |
 //! | `segment.bytes` | `flush.messages`, `flush.ms` | `message.format.version` |
 //! | `segment.index.bytes`, `index.interval.bytes` | `min.insync.replicas` | `remote.log.copy.disable` |
 //! | `segment.ms`, `compression.type`, `compression.gzip.level`, `compression.zstd.level` | `preallocate` | `remote.log.delete.on.disable` |
-//! | `min.cleanable.dirty.ratio`, `min.compaction.lag.ms`, `max.compaction.lag.ms`, `delete.retention.ms` | `retention.bytes`, `retention.ms`, `unclean.leader.election.enable` | `remote.storage.enable` |
+//! | `min.cleanable.dirty.ratio`, `min.compaction.lag.ms`, `max.compaction.lag.ms`, `delete.retention.ms`, `retention.bytes`, `retention.ms` | `unclean.leader.election.enable` | `remote.storage.enable` |
 //!
 //! Of the broker's properties these have a place in [`StoreBuilder`](crate::StoreBuilder): `log.cleaner.enable`,
-//! `log.cleaner.backoff.ms`, `log.cleaner.io.max.bytes.per.second`, `log.cleaner.dedupe.buffer.size`. One thread cleans
-//! (`log.cleaner.threads`).
+//! `log.cleaner.backoff.ms`, `log.cleaner.io.max.bytes.per.second`, `log.cleaner.dedupe.buffer.size`,
+//! `log.retention.check.interval.ms`. One thread cleans (`log.cleaner.threads`).
 //!
 //! ```
 //! use ottla::{ConfigEffect, Store, TopicConfig};
@@ -125,13 +129,16 @@
 //! let description = store.create_topic("orders", config)?.describe()?;
 //! let effect = |name| description.config(name).map(|entry| entry.effect);
 //! assert_eq!(effect("segment.ms"), Some(ConfigEffect::InForce));
-//! assert_eq!(effect("retention.ms"), Some(ConfigEffect::KeptOnly)); // nothing is deleted
+//! assert_eq!(effect("flush.messages"), Some(ConfigEffect::KeptOnly)); // durability is the producer's
 //! assert_eq!(effect("remote.storage.enable"), Some(ConfigEffect::NoNetwork));
 //! # Ok::<(), ottla::Error>(())
 //! ```
 //!
 //! # Different on purpose
 //!
+//! * Retention by time goes by a segment's greatest timestamp or the date of its file, whichever is later. Kafka deletes
+//!   what was sent with old timestamps minutes after it was written. A deleted segment's files go at once, and if all of
+//!   a log is deleted, so does its last segment.
 //! * A delivery completes after an `fdatasync`. Kafka's acknowledgement means that other machines have the record
 //!   in memory; there are no other machines here.
 //! * A send appends before it returns, and has an offset at once. There is no buffer between, unless a linger is set.

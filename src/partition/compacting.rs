@@ -39,6 +39,22 @@ impl Compacting {
         }
     }
 
+    /// As [`begin`](Self::begin), but does not wait: `None` while somebody else has the turn.
+    pub(super) fn try_begin(
+        &self,
+        directory: &Path,
+    ) -> Result<Option<MutexGuard<'_, Option<Arc<str>>>>> {
+        let Some(turn) = self.turn.try_lock() else { return Ok(None) };
+        self.go_on()?;
+        match &*turn {
+            Some(reason) => {
+                let (path, reason) = (directory.to_path_buf(), Arc::clone(reason));
+                Err(Error::Unavailable { path, reason })
+            }
+            None => Ok(Some(turn)),
+        }
+    }
+
     /// Asked again and again by the one who compacts.
     pub(super) fn go_on(&self) -> Result<()> {
         if self.is_over.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }

@@ -171,7 +171,13 @@ impl Partition {
         }
         let bound = bound.min(end);
         while cursor.position < bound {
-            let Some((mut place, open)) = self.place_of(cursor)? else {
+            let found = self.place_of(cursor)?;
+            // The log's beginning may have been deleted behind the look above; what was found then lies behind it.
+            if cursor.position < self.watermarks().log_start() {
+                cursor.place = None;
+                return Ok(ReadOutcome::OutOfRange);
+            }
+            let Some((mut place, open)) = found else {
                 // What was below the bound before the search, and was not found, compaction took out.
                 cursor.position = cursor.position.max(bound.min(self.gaps_below()));
                 return Ok(ReadOutcome::AtEnd);

@@ -6,6 +6,9 @@
 //! `pread`: beyond the end of the whole batches the writer may cut its file at any time, and a mapped read
 //! there would be a signal.
 //!
+//! The writer may delete the beginning of its log: the first segments are gone then, and what they held is not looked
+//! for any more.
+//!
 //! The writer may also compact. Files below the last one are then replaced by others of the same name, or are gone;
 //! readers keep what they have open. Whoever opens a file anew takes nothing for granted that was learnt of an
 //! earlier one, and whoever finds one missing, or an offset, lists the segments again. The mark below which offsets
@@ -113,7 +116,11 @@ impl Follow {
                 continue;
             }
             let inode = context.disk.inode(&context.log_path(last))?;
-            if inode == Some(self.file.inode()?) || self.is_gone(context)? {
+            if self.is_gone(context)? {
+                return Ok(self.log_end);
+            }
+            if inode == Some(self.file.inode()?) {
+                self.look_for_deletion(context, segments)?;
                 return Ok(self.log_end);
             }
             // It is not the last any more: it was compacted.
@@ -142,6 +149,23 @@ impl Follow {
         Ok(is_changed)
     }
 
+    /// Looks whether the writer has deleted the first segments; if so, they leave the list.
+    fn look_for_deletion(&mut self, context: &SegmentContext, segments: &Segments) -> Result<()> {
+        let first = self.base_offsets.first().copied().unwrap_or_default();
+        if context.disk.inode(&context.log_path(first))?.is_some() {
+            return Ok(());
+        }
+        let seen = look(context)?;
+        if seen.base_offsets.last() != self.base_offsets.last() {
+            // It rolled meanwhile, or compacted: seen next time.
+            return Ok(());
+        }
+        // A file that took the name of the last one was looked for before.
+        self.base_offsets = seen.base_offsets;
+        self.log_start = self.log_start.max(self.base_offsets[0]);
+        self.show(segments)
+    }
+
     /// Finds the segments and the end of the log as if it were seen for the first time.
     fn start_over(
         &mut self,
@@ -151,6 +175,7 @@ impl Follow {
     ) -> Result<()> {
         self.log_end = seen.last();
         self.end = 0;
+        self.log_start = self.log_start.max(seen.base_offsets[0]);
         self.base_offsets = seen.base_offsets;
         self.file = seen.file;
         self.walk(context)?;

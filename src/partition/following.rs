@@ -20,8 +20,21 @@ impl Partition {
             return Ok(());
         }
         let end = follow.advance(&self.context, &self.segments)?;
-        self.shown.watermarks.publish(end.max(self.shown.watermarks.log_end()));
+        self.show_followed(end, follow.log_start());
         Ok(())
+    }
+
+    /// Shows readers where another process's log begins and ends.
+    fn show_followed(&self, log_end: i64, log_start: i64) {
+        let marks = &self.shown.watermarks;
+        marks.publish(log_end.max(marks.log_end()));
+        marks.raise_log_start(log_start.min(marks.log_end()));
+    }
+
+    /// Notes where another process said that its log begins.
+    pub(crate) fn note_start_elsewhere(&self, log_start: i64) {
+        let marks = &self.shown.watermarks;
+        marks.raise_log_start(log_start.min(marks.log_end()));
     }
 
     /// Asks the keeper to look soon for what another process appended; nobody else would ring.
@@ -31,21 +44,23 @@ impl Partition {
         }
     }
 
-    /// Looks for what another process appended, for the keeper. Rings if there is something; otherwise
+    /// Looks for what another process appended or deleted, for the keeper. Rings if there is something; otherwise
     /// says whether somebody still waits for it.
     pub(crate) fn look_again(
         &self,
-        refresh_durable_end: impl FnOnce() -> Result<()>,
+        refresh_checkpoints: impl FnOnce() -> Result<()>,
     ) -> Result<bool> {
         self.asked_within_ms.store(u64::MAX, Ordering::SeqCst);
-        let before = (self.shown.watermarks.log_end(), self.shown.watermarks.durable_end());
-        refresh_durable_end()?;
+        let marks = &self.shown.watermarks;
+        let ends = || (marks.log_start(), marks.log_end(), marks.durable_end());
+        let before = ends();
+        refresh_checkpoints()?;
         self.refresh()?;
         if self.is_deleted() {
             self.shown.doorbells.ring_for_the_last_time();
             return Ok(false);
         }
-        if before != (self.shown.watermarks.log_end(), self.shown.watermarks.durable_end()) {
+        if before != ends() {
             self.shown.doorbells.ring();
         }
         Ok(self.shown.doorbells.is_armed())
@@ -100,8 +115,7 @@ impl Partition {
         }
         let was_compacted = follow.look_for_compaction(&self.context, &self.segments)?;
         if was_compacted {
-            let end = follow.log_end().max(self.shown.watermarks.log_end());
-            self.shown.watermarks.publish(end);
+            self.show_followed(follow.log_end(), follow.log_start());
         }
         Ok(was_compacted)
     }

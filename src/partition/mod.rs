@@ -6,6 +6,8 @@
 //! **Invariant (latched).** After a write or a sync whose outcome is unknown nothing is appended any more
 //! and nobody is told that anything is durable, until the partition is opened again. Reads go on.
 
+pub(crate) mod budget;
+pub(crate) mod charging;
 pub(crate) mod cleanable;
 pub(crate) mod compacting;
 pub(crate) mod compaction;
@@ -35,6 +37,12 @@ pub(crate) mod point;
 mod power;
 pub(crate) mod producer_snapshot;
 pub(crate) mod recovery;
+pub(crate) mod removed;
+pub(crate) mod removing;
+pub(crate) mod retaining;
+pub(crate) mod retention;
+#[cfg(test)]
+mod retention_crash;
 pub(crate) mod rolling;
 pub(crate) mod sealing;
 pub(crate) mod segments;
@@ -69,6 +77,8 @@ use crate::due::Due;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::EncodedBatch;
+use crate::partition::budget::Budget;
+use crate::partition::budget::Charged;
 use crate::partition::compacting::Compacting;
 use crate::partition::follow::Follow;
 use crate::partition::leader_epochs::LeaderEpochs;
@@ -77,7 +87,7 @@ use crate::partition::open_segments::OpenSegments;
 use crate::partition::producer_snapshot::LogSeen;
 use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
-use crate::partition::segments::Segment;
+use crate::partition::removed::Removed;
 use crate::partition::segments::Segments;
 use crate::partition::shown::Shown;
 use crate::partition::sync::SyncGate;
@@ -92,6 +102,8 @@ use crate::storage::gaps;
 use crate::storage::map::AppendError;
 use crate::storage::map::ColdStretch;
 use crate::storage::map::Door;
+use crate::storage::removal;
+use crate::storage::removal::Order;
 use crate::storage::segment_files;
 use crate::storage::segment_files::SegmentContext;
 
@@ -112,6 +124,10 @@ pub(crate) struct Partition {
     /// Segments that were followed by another and are not sealed yet.
     unsealed: Unsealed,
     compacting: Compacting,
+    removed: Removed,
+    /// What all logs of the store may take, and this one's part of it.
+    budget: Arc<Budget>,
+    charged: Charged,
     /// Set once; see the invariant (latched).
     latch: OnceLock<Arc<str>>,
     /// Whom to tell that a sync is due.
@@ -130,6 +146,8 @@ pub(crate) enum Attention {
     Seal { partition: Weak<Partition> },
     /// To have a stretch of its tail warmed before it appends there.
     Warm(ColdStretch),
+    /// To have room made: the store has nearly as many bytes as it may have.
+    Room,
     /// To be called at a time: a producer that stages records, not a partition.
     Call { whom: Weak<dyn Due>, at: Instant },
     /// To have topics compacted: there may be something to do.
@@ -157,6 +175,7 @@ pub(crate) struct Opening {
     pub(crate) open_segments: Arc<OpenSegments>,
     /// Which tails are open in the store.
     pub(crate) live_tails: Arc<LiveTails>,
+    pub(crate) budget: Arc<Budget>,
 }
 
 impl Partition {
@@ -181,6 +200,9 @@ impl Partition {
         let circumstances = Circumstances { recovery_point, ..circumstances };
         let listing = leftovers::tidy(&context)?;
         let mut base_offsets = listing.base_offsets;
+        // Behind a crash, or a checkpoint that Kafka wrote: what is below the start is deleted, in part or not yet.
+        let kept = base_offsets.partition_point(|base| *base <= log_start).saturating_sub(1);
+        let deleted: Vec<i64> = base_offsets.drain(..kept).collect();
         if base_offsets.is_empty() {
             segment_files::create_files(&context, log_start)?;
             context.disk.sync_directory(&context.directory)?;
@@ -196,8 +218,26 @@ impl Partition {
             }
             Err(other) => return Err(other),
         };
-        let recovered =
+        let mut recovered =
             recovery::recover(&context, &mut base_offsets, &circumstances, &mut epochs)?;
+        let mut log_start = log_start;
+        if log_start <= recovered.log_end {
+            if let Err(error) = removal::remove(&context, &deleted, Order::Any) {
+                let path = context.directory.to_path_buf();
+                let reason = format!("removing deleted segments: {error}");
+                findings.push(Finding::Nuisance { path, reason });
+            }
+        } else if recovered.latch.is_none() {
+            // Nothing goes on the word of a checkpoint that cannot be true.
+            let path = context.directory.to_path_buf();
+            let reason =
+                format!("it cannot begin at {log_start}, it ends at {}", recovered.log_end);
+            findings.push(Finding::Nuisance { path, reason });
+            log_start = 0;
+            base_offsets.splice(..0, deleted);
+            recovered =
+                recovery::recover(&context, &mut base_offsets, &circumstances, &mut epochs)?;
+        }
         findings.extend(recovered.findings);
         let log_end = recovered.log_end;
         let log_start = log_start.max(base_offsets[0]).min(log_end);
@@ -239,12 +279,16 @@ impl Partition {
             gate,
             unsealed: Unsealed::default(),
             compacting: Compacting::default(),
+            removed: Removed::default(),
+            budget: opening.budget,
+            charged: Charged::default(),
             latch,
             attention: opening.attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
             context,
             clock,
         };
+        partition.recharge()?;
         Ok((Arc::new(partition), findings))
     }
 
@@ -274,6 +318,9 @@ impl Partition {
             gate: SyncGate::new(log_end),
             unsealed: Unsealed::default(),
             compacting: Compacting::default(),
+            removed: Removed::default(),
+            budget: opening.budget,
+            charged: Charged::default(),
             latch: OnceLock::new(),
             attention: opening.attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
@@ -352,6 +399,7 @@ impl Partition {
                 Readiness::Busy => self.idle.wait(writer),
                 Readiness::Cold => self.change_tail(writer, |p, _| p.warm(), None)?,
                 Readiness::Full => self.change_tail(writer, Self::rolled, None)?,
+                Readiness::Ungranted => self.grant(writer, batch.len())?,
             }
         }
     }
@@ -416,6 +464,7 @@ impl Partition {
         let live = writer.live.take();
         writer.parked = None;
         drop(writer);
+        self.charged.clear(&self.budget);
         self.live_tails.forget(&self.as_parkable());
         // The directory's name may soon be another topic's, and whoever holds a handle may hold it for long:
         // nothing is written there any more, and nothing is held of it but what somebody reads.
@@ -451,35 +500,9 @@ impl Partition {
         self.latch.get()
     }
 
+    #[cfg(test)]
     pub(crate) fn segment_count(&self) -> usize {
         self.segments.count()
-    }
-
-    /// Gives the bytes of all batches, as the files' lengths say.
-    pub(crate) fn len(&self) -> Result<u64> {
-        self.despite_compaction(|| self.len_at_once())
-    }
-
-    fn len_at_once(&self) -> Result<u64> {
-        loop {
-            let segments = self.segments.snapshot();
-            match segments.iter().map(|segment| self.len_of(segment)).sum() {
-                // Compaction took the file away meanwhile.
-                Err::<u64, Error>(error)
-                    if error.is_not_found()
-                        && !Arc::ptr_eq(&segments, &self.segments.snapshot()) => {}
-                len => return len,
-            }
-        }
-    }
-
-    fn len_of(&self, segment: &Segment) -> Result<u64> {
-        // While compaction renames the file, the segment is open.
-        let open = || segment.live_open().cloned().or_else(|| segment.if_open());
-        match segment.shown_end().or_else(|| Some(open()?.end())) {
-            Some(end) => Ok(end),
-            None => self.context.disk.len(&self.context.log_path(segment.base_offset())),
-        }
     }
 
     pub(crate) fn segments(&self) -> &Segments {

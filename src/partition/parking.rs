@@ -83,7 +83,8 @@ impl Partition {
         self.segments.cool_last(parked.end);
         self.writer.lock().parked = Some(Box::new(parked));
         // Here, the descriptor and, unless somebody reads there, the mapping are closed.
-        (None, Ok(()))
+        drop(live);
+        (None, self.recharge())
     }
 
     /// Makes all of the log durable and gives back the space behind its end.

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::partition::segments::Segments;
 use crate::storage::file_name::OffsetFile;
+use crate::storage::file_name::TEMPORARY_SUFFIX;
 use crate::storage::segment_files::SegmentContext;
 
 /// Gives the bytes of the newest producer snapshot at or below the log's end. Where there is none, no
@@ -38,10 +39,13 @@ pub(crate) fn newest(
     Ok(is_whole.then(|| bytes.into()))
 }
 
-/// Writes the snapshot of a log that ends here. The caller makes its name durable.
+/// Writes the snapshot of a log that ends here. The caller makes its name durable. A crash leaves no part of one under
+/// its name: it would stay as long as its segment, and nobody would know the producers any more.
 pub(crate) fn write(context: &SegmentContext, end: i64, snapshot: &[u8]) -> Result<()> {
-    let path = OffsetFile::ProducerSnapshot.path(&context.directory, end);
-    context.disk.write_synced(&path, snapshot)
+    let kind = OffsetFile::ProducerSnapshot;
+    let temporary = kind.suffixed(&context.directory, end, TEMPORARY_SUFFIX);
+    context.disk.write_synced(&temporary, snapshot)?;
+    context.disk.rename(&temporary, &kind.path(&context.directory, end))
 }
 
 /// Removes the snapshots that nobody needs any more: Kafka keeps one for each segment and one for the log's

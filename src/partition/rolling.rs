@@ -190,7 +190,9 @@ impl Partition {
             self.segments.push_live(open, file);
             self.ask_to_seal();
         }
-        (Some(begun), Ok(()))
+        // The old segment gives back what it was granted and did not need.
+        let charged = self.recharge();
+        (Some(begun), charged)
     }
 
     /// Makes the files of a segment that begins at `next`, and its tail.
@@ -272,6 +274,11 @@ impl Partition {
         indexes: Indexes,
         place: Place,
     ) -> LiveTail {
+        let mut tail = tail;
+        if self.is_charged() {
+            // The first append asks.
+            tail.grant(tail.end());
+        }
         let is_index_full = indexes.is_full(self.writer.lock().config.segment_index_bytes);
         let noting = indexes.noting();
         let (mapping, end) = (Arc::clone(tail.mapping()), tail.end());

@@ -164,6 +164,8 @@ impl Partition {
 
     /// Takes a segment that `next` is about to follow, and asks for it to be sealed.
     pub(super) fn leave_to_be_sealed(&self, live: LiveTail, next: i64) {
+        // From here on nobody asks the writer how young it is.
+        live.open.indexes_of_live().write().catch_up(&live.noting);
         self.unsealed.queue.lock().followed.push_back(Followed { live, next });
     }
 

@@ -9,11 +9,13 @@
 //! that its segment shows: the last segment, while nobody has it open for appending, says how much of its file
 //! it is. Who opens it late, when somebody appends again, must not take the file's length for the segment's.
 //!
-//! Compaction puts another file under the name of a segment, and takes others away.
+//! Compaction puts another file under the name of a segment, and takes others away; the first segments go when what is
+//! in them is deleted.
 //!
 //! **Invariant (one file).** A [`Segment`] stands for one file, though names come to stand for others: it is *pinned*,
 //! open and with its indexes in memory, from before its name is taken until the list has its successor, and
-//! *replaced* from then on. Whoever opens a replaced segment gets the one that now holds its offsets. So what was
+//! *replaced* from then on. Whoever opens a replaced segment gets the one that now holds its offsets, or, if they were
+//! deleted, the first one; that the log's start was raised before, it can see. So what was
 //! learnt of a position in an opening of one edition holds in every other of that edition, and in no other.
 
 use std::io;
@@ -31,6 +33,7 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::partition::open_segments::OpenSegments;
 use crate::storage::disk::DiskFile;
+use crate::storage::extent;
 use crate::storage::segment::OpenSegment;
 use crate::storage::segment_files::SegmentContext;
 
@@ -59,6 +62,10 @@ pub(crate) struct Segment {
     /// Locked while the segment is being opened, so that this is done once; ranks with `Segments::list`, which
     /// is not held then.
     cold: Mutex<Cold>,
+    /// It was taken off the list. Set before, and read under, the lock of `Segments::held`; then it is not held.
+    is_taken: AtomicBool,
+    /// What is known of a file that does not change any more.
+    known: extent::Known,
 }
 
 /// What is known of a segment that another process writes, and may replace at any time.
@@ -136,7 +143,11 @@ impl Segments {
             Opened::Before(open) => Ok(open),
             Opened::Anew(open) => {
                 // Relaxed: both sides hold the lock of `held`.
-                self.held.hold(&open, || !self.is_retired.load(Ordering::Relaxed));
+                let is_wanted = || {
+                    !self.is_retired.load(Ordering::Relaxed)
+                        && !segment.is_taken.load(Ordering::Relaxed)
+                };
+                self.held.hold(&open, is_wanted);
                 Ok(open)
             }
             // The list has its successor; that one may be replaced before it is opened, but not for ever.
@@ -182,6 +193,31 @@ impl Segments {
         self.held.let_go_of_these(&let_go);
     }
 
+    /// Takes the segments off the list that begin below `base_offset`, where one begins: the log's start has been
+    /// raised, and their files are about to go. Gives them with what is open of them.
+    pub(crate) fn take_below(&self, base_offset: i64) -> Vec<(i64, Option<Arc<OpenSegment>>)> {
+        let taken = self.change(|list| {
+            let count = list.partition_point(|segment| segment.base_offset < base_offset);
+            let is_boundary = list.get(count).is_some_and(|kept| kept.base_offset == base_offset);
+            list.drain(..if is_boundary { count } else { 0 }).collect::<Vec<_>>()
+        });
+        let taken: Vec<_> = taken
+            .into_iter()
+            .map(|segment| {
+                let mut cold = segment.cold.lock();
+                // Whoever has an older list opens what is now the first; see the invariant (one file).
+                cold.is_replaced = true;
+                segment.is_taken.store(true, Ordering::Relaxed);
+                (segment.base_offset, cold.open.upgrade())
+            })
+            .collect();
+        let open: Vec<_> = taken.iter().filter_map(|(_, open)| open.clone()).collect();
+        if !open.is_empty() {
+            self.held.let_go_of_these(&open);
+        }
+        taken
+    }
+
     /// Lets go of what the store holds open though nobody reads it; `false` if there is nothing.
     pub(crate) fn let_go_of_idle(&self) -> bool {
         self.held.let_go()
@@ -205,6 +241,7 @@ impl Segments {
         drop(let_go);
     }
 
+    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.list.read().len()
     }
@@ -327,6 +364,8 @@ impl Segment {
             shown_end: None,
             edition: 0,
             cold: Mutex::default(),
+            is_taken: AtomicBool::new(false),
+            known: extent::Known::new(),
         }
     }
 
@@ -355,6 +394,15 @@ impl Segment {
 
     pub(crate) fn edition(&self) -> u64 {
         self.edition
+    }
+
+    /// Tells whether the segment's file stays what it is for as long as this stands for it.
+    pub(crate) fn is_still(&self) -> bool {
+        self.live.is_none() && self.foreign.is_none()
+    }
+
+    pub(crate) fn known(&self) -> &extent::Known {
+        &self.known
     }
 
     /// Gives the readers' side of a cold segment if somebody holds it.

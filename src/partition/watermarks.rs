@@ -62,6 +62,14 @@ impl Watermarks {
         self.log_end.store(end, Ordering::Release);
     }
 
+    /// Lets the log begin at `start`, unless it begins further on already: what lies below is deleted. The caller
+    /// has put that on record, or it is in the names of the files.
+    pub(crate) fn raise_log_start(&self, start: i64) {
+        assert!(start <= self.log_end(), "log_start <= log_end");
+        // Release: who finds the segments below gone, finds this, too.
+        self.log_start.fetch_max(start, Ordering::AcqRel);
+    }
+
     /// Notes that everything below `end` is on stable storage.
     pub(crate) fn note_durable(&self, end: i64) {
         assert!(end <= self.log_end(), "durable_end <= log_end");

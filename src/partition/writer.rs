@@ -6,7 +6,7 @@
 //! | --- | --- | --- |
 //! | 1 | take the lock, *then* ask whether the partition is latched | nothing happened |
 //! | 2 | check size and offset space | nothing happened; the caller's error |
-//! | 3 | roll when full: create the new segment's files; the old one is sealed in the background | nothing visible; may be tried again |
+//! | 3 | roll when full: create the new segment's files; the old one is sealed in the background. Where the store has a budget, be granted space | nothing visible; may be tried again |
 //! | 4 | write the bytes behind the log end | nothing visible; clean or latched, as the [`Tail`] says |
 //! | 5 | index entries (memory) | rebuilt from the log anyway |
 //! | 6 | publish the log end: one release store | cannot fail |
@@ -111,6 +111,8 @@ pub(crate) enum Readiness {
     Cold,
     /// The last segment is full.
     Full,
+    /// The last segment was not granted so much space.
+    Ungranted,
 }
 
 impl Writer {
@@ -139,6 +141,7 @@ impl Writer {
         // A batch that no segment could hold is one that this segment is full for.
         log_end < i64::MAX - i64::from(batch.record_count())
             && !live.is_full_for(batch, log_end, &self.config)
+            && live.is_granted(batch)
             && !live.is_over_age(batch.max_timestamp_ms(), clock, &self.config)
     }
 
@@ -171,7 +174,11 @@ impl Writer {
         };
         let is_full = live.is_full_for(batch, log_end, &self.config)
             || live.is_over_age(batch.max_timestamp_ms(), clock, &self.config);
-        Ok(if is_full { Readiness::Full } else { Readiness::Ready })
+        Ok(match is_full {
+            true => Readiness::Full,
+            false if live.is_granted(batch) => Readiness::Ready,
+            false => Readiness::Ungranted,
+        })
     }
 
     /// Puts `batch` behind `log_end`: rungs 4 and 5. Nobody sees it until the caller publishes.
@@ -211,6 +218,11 @@ impl LiveTail {
             || last_offset - self.open.base_offset() > i64::from(i32::MAX)
             || self.is_index_full
             || self.state.is_over
+    }
+
+    #[inline]
+    fn is_granted(&self, batch: &EncodedBatch<'_>) -> bool {
+        self.tail.end() + batch.len() as u64 <= self.tail.granted()
     }
 
     /// Kafka's rule: the age is the span between the first batch's timestamp and the incoming one's, or,

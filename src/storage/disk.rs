@@ -238,6 +238,28 @@ impl Disk {
         Ok(fs::symlink_metadata(path).map_err(|e| Error::io("examine", path, e))?.len())
     }
 
+    /// Gives the length of a file, and when it says that it was changed last, in milliseconds since 1970.
+    pub(crate) fn len_and_modified(&self, path: &Path) -> Result<(u64, i64)> {
+        let metadata = fs::symlink_metadata(path).map_err(|e| Error::io("examine", path, e))?;
+        let modified_ms = metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000;
+        Ok((metadata.len(), modified_ms))
+    }
+
+    /// Gives the bytes that the files in a directory take on the disk.
+    pub(crate) fn allocated_len(&self, directory: &Path) -> Result<u64> {
+        let mut len = 0;
+        for entry in self.entries(directory)?.into_iter().filter(|entry| !entry.is_directory) {
+            let path = directory.join(entry.name);
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) => len += metadata.blocks() * BLOCK_LEN,
+                // It went meanwhile.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(Error::io("examine", &path, e)),
+            }
+        }
+        Ok(len)
+    }
+
     pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
         match fs::symlink_metadata(path) {
             Ok(_) => Ok(true),
@@ -451,6 +473,8 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// A mebibyte for each call.
 const ZERO_SLICES_MAX: u64 = 16;
 
+/// What `stat` counts in, whatever the file system does.
+const BLOCK_LEN: u64 = 512;
 /// What is stored may be anybody's secret: the owner alone reads it.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -462,6 +486,21 @@ pub(crate) fn descriptor_count_max() -> Option<u64> {
 
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(crate) fn refuse_if_not_directory(root: &Path) -> Result<()> {
+    let reason = match fs::metadata(root) {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => "it is not a directory",
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "it does not exist",
+        Err(error) => return Err(Error::io("open", root, error)),
+    };
+    Err(Error::NotADataDirectory { path: root.to_path_buf(), reason })
+}
+
+/// The directory is named once and for all: the process may change its working directory later.
+pub(crate) fn absolute(root: &Path) -> Result<PathBuf> {
+    std::path::absolute(root).map_err(|e| Error::io("find", root, e))
 }
 
 #[cfg(target_os = "linux")]

@@ -50,6 +50,12 @@ impl Noting {
     }
 }
 
+impl Noting {
+    pub(crate) fn largest_timestamp_ms(&self) -> i64 {
+        self.latest.timestamp_ms
+    }
+}
+
 impl Indexes {
     pub(crate) fn new(base_offset: i64, interval: u32) -> Indexes {
         Indexes {

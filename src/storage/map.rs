@@ -71,6 +71,8 @@ pub(crate) struct Tail {
     /// Space that is reserved, and the file's length; at least `end`.
     reserved: u64,
     capacity: u64,
+    /// Space may be reserved up to here.
+    granted: u64,
     /// How much the next reservation asks for.
     step: u64,
     /// The last reservation ahead of need failed.
@@ -354,6 +356,7 @@ impl Tail {
             end,
             reserved: end,
             capacity,
+            granted: capacity,
             step,
             is_tight: false,
             ready: end,
@@ -429,6 +432,16 @@ impl Tail {
         self.end
     }
 
+    /// Lets space be reserved up to here, and no further; an append stays below.
+    pub(crate) fn grant(&mut self, upto: u64) {
+        self.granted = upto.min(self.capacity);
+    }
+
+    #[inline]
+    pub(crate) fn granted(&self) -> u64 {
+        self.granted
+    }
+
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -501,7 +514,7 @@ impl Tail {
     #[inline]
     fn reserve(&mut self, upto: u64) -> Result<()> {
         let is_needed = upto > self.reserved;
-        let is_near = upto + self.step / 2 > self.reserved && self.reserved < self.capacity;
+        let is_near = upto + self.step / 2 > self.reserved && self.reserved < self.granted;
         if !is_needed && (!is_near || self.is_tight) {
             return Ok(());
         }
@@ -511,7 +524,7 @@ impl Tail {
     #[cold]
     fn reserve_more(&mut self, upto: u64) -> Result<()> {
         let is_needed = upto > self.reserved;
-        let wanted = upto.max(self.reserved + self.step).min(self.capacity);
+        let wanted = upto.max(self.reserved + self.step).min(self.granted.max(upto));
         let reserved = match self.runway.file.reserve(self.reserved, wanted) {
             Ok(()) => {
                 self.step = (self.step * 2).min(STEP_MAX);

@@ -10,6 +10,7 @@ pub(crate) mod catalog;
 pub(crate) mod checkpoint;
 mod damage;
 pub(crate) mod disk;
+pub(crate) mod extent;
 #[cfg(test)]
 pub(crate) mod faults;
 pub(crate) mod file_name;
@@ -21,6 +22,7 @@ pub(crate) mod marks;
 pub(crate) mod offset_index;
 pub(crate) mod parked_indexes;
 pub(crate) mod point;
+pub(crate) mod removal;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod segment_files;

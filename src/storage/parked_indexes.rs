@@ -51,6 +51,10 @@ impl ParkedIndexes {
         self.rest.len_in_memory() > REST_LEN_MAX
     }
 
+    pub(crate) fn largest_timestamp_ms(&self) -> i64 {
+        self.rest.latest.timestamp_ms
+    }
+
     pub(crate) fn written(&self) -> Written {
         self.written
     }

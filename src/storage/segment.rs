@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::Weak;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -154,6 +155,11 @@ impl OpenSegment {
         self.inode
     }
 
+    /// Gives the greatest timestamp of the records that the indexes know of; −1 if none carries one.
+    pub(crate) fn largest_timestamp_ms(&self) -> Result<i64> {
+        Ok(self.indexes()?.read().largest_timestamp_ms())
+    }
+
     /// Loads what is otherwise loaded from the segment's files when it is needed.
     pub(crate) fn load(&self) -> Result<()> {
         self.indexes().map(drop)
@@ -185,6 +191,11 @@ impl OpenSegment {
         if let Some(mapping) = &self.mapping {
             mapping.unmap_pages();
         }
+    }
+
+    /// Gives what tells whether anybody reads the segment; `None` where nothing can be read.
+    pub(crate) fn mapping(&self) -> Option<Weak<Mapping>> {
+        self.mapping.as_ref().map(Arc::downgrade)
     }
 
     pub(crate) fn mapped_len(&self) -> usize {

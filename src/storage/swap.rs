@@ -239,7 +239,7 @@ pub(crate) fn sweep(context: &SegmentContext) -> Result<()> {
 }
 
 /// In Kafka's order. The log comes first: where it has got its name, its indexes follow.
-const SEGMENT_FILES: [OffsetFile; 4] =
+pub(crate) const SEGMENT_FILES: [OffsetFile; 4] =
     [OffsetFile::Log, OffsetFile::OffsetIndex, OffsetFile::TimeIndex, OffsetFile::TransactionIndex];
 
 const BUFFER_LEN: usize = 1 << 20;

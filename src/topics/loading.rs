@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::name::TopicName;
 use crate::partition::Opening;
 use crate::partition::Partition;
+use crate::partition::budget::Budget;
 use crate::partition::recovery::Circumstances;
 use crate::partition::recovery::Finding;
 use crate::storage::catalog;
@@ -192,6 +193,11 @@ impl Topics {
             attention: Some(self.attention.clone()),
             open_segments: Arc::clone(&self.open_segments),
             live_tails: Arc::clone(&self.live_tails),
+            // What coordinators put on record is small, compacted, and not refused.
+            budget: match name.is_internal() {
+                true => Arc::new(Budget::new(None)),
+                false => Arc::clone(&self.budget),
+            },
         };
         match &self.writing {
             Some(_) => Partition::open(opening),
@@ -251,6 +257,8 @@ impl Topics {
             for (number, partition) in state.open_partitions() {
                 let point = surroundings.recovery_points.of(&name, number).unwrap_or(0);
                 partition.note_durable_elsewhere(point);
+                partition
+                    .note_start_elsewhere(surroundings.log_starts.of(&name, number).unwrap_or(0));
             }
             seen.insert(name, state);
         }
@@ -268,12 +276,13 @@ impl Topics {
         Ok(())
     }
 
-    /// Takes up the recovery points that another process put on record.
-    pub(crate) fn refresh_durable_ends(&self) -> Result<()> {
-        let path = self.root.join(file_name::RECOVERY_POINTS);
-        let points = OffsetCheckpoint::read(&self.disk, &path)?;
+    /// Takes up the recovery points, and where logs begin, that another process put on record.
+    pub(crate) fn refresh_checkpoints(&self) -> Result<()> {
+        let read = |name| OffsetCheckpoint::read(&self.disk, &self.root.join(name));
+        let (points, starts) = (read(file_name::RECOVERY_POINTS)?, read(file_name::LOG_STARTS)?);
         for (topic, number, partition) in self.all_open() {
             partition.note_durable_elsewhere(points.of(&topic, number).unwrap_or(0));
+            partition.note_start_elsewhere(starts.of(&topic, number).unwrap_or(0));
         }
         Ok(())
     }

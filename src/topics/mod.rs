@@ -6,12 +6,16 @@
 //! **Invariant (roll back, roll on).** A creation that had not returned is undone by the next open, a
 //! deletion that had begun is finished by it.
 
+mod altering;
 mod at_once;
 pub(crate) mod cleaning;
 pub(crate) mod cleaning_limits;
 pub(crate) mod findings;
 pub(crate) mod loading;
+pub(crate) mod log_starts;
 mod recording;
+pub(crate) mod retaining;
+mod room;
 pub(crate) mod surroundings;
 
 use std::collections::BTreeMap;
@@ -24,6 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
@@ -37,10 +42,13 @@ use crate::error::Result;
 use crate::name::TopicName;
 use crate::partition::Attention;
 use crate::partition::Partition;
+use crate::partition::budget::Budget;
+use crate::partition::budget::Limit;
 use crate::partition::live_tails::LiveTails;
 use crate::partition::open_segments::OpenSegments;
 use crate::partition::recovery::Finding;
 use crate::partition::watermarks::Doorbells;
+use crate::steady_clock::SteadyClock;
 use crate::storage::catalog;
 use crate::storage::catalog::Catalog;
 use crate::storage::catalog::CatalogEntry;
@@ -75,6 +83,13 @@ pub(crate) struct Topics {
     open_segments: Arc<OpenSegments>,
     /// The partitions that are open for appending.
     live_tails: Arc<LiveTails>,
+    /// What all partitions together may take, but for internal topics.
+    budget: Arc<Budget>,
+    /// What retention goes by; looked at in one step each time, lock rank 9.
+    steady_clock: Mutex<SteadyClock>,
+    opened_at: Instant,
+    /// Held while room is made, syncs included; lock rank 1.
+    makes_room: Mutex<()>,
     is_closed: AtomicBool,
     /// Rung when the store is closed, for those who wait for no partition.
     closing: Doorbells,
@@ -90,6 +105,8 @@ struct Writing {
     catalog: Mutex<Catalog>,
     recovery_points: Mutex<OffsetCheckpoint>,
     cleaning: Cleaning,
+    /// Where logs begin whose beginning was deleted.
+    log_starts: Mutex<OffsetCheckpoint>,
 }
 
 impl Topics {
@@ -100,7 +117,7 @@ impl Topics {
         clock: Clock,
         attention: Sender<Attention>,
         live_tails: LiveTails,
-        limits: CleaningLimits,
+        (limits, limit): (CleaningLimits, Option<Limit>),
     ) -> Result<Topics> {
         let (lock, last_boot) = DirectoryLock::acquire(&disk, root)?;
         let marker = root.join(file_name::CLEAN_SHUTDOWN);
@@ -123,12 +140,17 @@ impl Topics {
                 catalog: Mutex::new(catalog),
                 recovery_points: Mutex::new(surroundings.recovery_points.clone()),
                 cleaning: Cleaning::new(surroundings.cleaned.clone(), limits),
+                log_starts: Mutex::new(surroundings.log_starts.clone()),
             }),
             changes: Mutex::new(()),
             list: RwLock::default(),
             findings: Mutex::new(findings),
             open_segments: Arc::default(),
             live_tails: Arc::new(live_tails),
+            budget: Arc::new(Budget::new(limit)),
+            makes_room: Mutex::default(),
+            steady_clock: Mutex::default(),
+            opened_at: Instant::now(),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
             version: AtomicU64::new(1),
@@ -161,6 +183,10 @@ impl Topics {
             findings: Mutex::default(),
             open_segments: Arc::default(),
             live_tails: Arc::default(),
+            budget: Arc::new(Budget::new(None)),
+            makes_room: Mutex::default(),
+            steady_clock: Mutex::default(),
+            opened_at: Instant::now(),
             is_closed: AtomicBool::new(false),
             closing: Doorbells::default(),
             version: AtomicU64::new(1),
@@ -244,62 +270,6 @@ impl Topics {
         self.finish_deletion(writing, &name)
     }
 
-    pub(crate) fn alter(
-        &self,
-        state: &Arc<TopicState>,
-        changes: &[(&str, Option<&str>)],
-    ) -> Result<()> {
-        let writing = self.writing_for("alter a topic")?;
-        let _change = self.changes.lock();
-        self.refuse_if_closed()?;
-        state.refuse_if_deleted()?;
-        let mut overrides = state.settings.read().overrides.clone();
-        for (key, value) in changes {
-            overrides.alter(key, *value)?;
-        }
-        let log = Arc::new(LogConfig::resolve(&overrides)?);
-        self.change_catalog(writing, |catalog| {
-            let entry = catalog.topics.get_mut(&state.name).expect("every open topic is listed");
-            entry.overrides = overrides.clone();
-        })?;
-        state.replace_settings(Settings { overrides, log: Arc::clone(&log) });
-        for (_, partition) in state.open_partitions() {
-            partition.reconfigure(Arc::clone(&log));
-        }
-        self.ask(Attention::Clean);
-        Ok(())
-    }
-
-    pub(crate) fn add_partitions(&self, state: &Arc<TopicState>, count: u32) -> Result<()> {
-        let writing = self.writing_for("add partitions")?;
-        let _change = self.changes.lock();
-        self.refuse_if_closed()?;
-        state.refuse_if_deleted()?;
-        let present = state.partition_count();
-        if count <= present || count > i32::MAX as u32 {
-            let reason = "the number of partitions can only grow";
-            let topic = state.name.to_string();
-            return Err(Error::InvalidPartitions { topic, requested: count, reason });
-        }
-        let set = |present: u32, target: u32| {
-            self.change_catalog(writing, |catalog| {
-                let entry =
-                    catalog.topics.get_mut(&state.name).expect("every open topic is listed");
-                entry.partition_count = present;
-                entry.partition_count_target = target;
-            })
-        };
-        set(present, count)?;
-        let fresh = self
-            .create_partitions(&state.name, state.id, present..count, &state.log_config())
-            .and_then(|slots| set(count, count).map(|()| slots))
-            .inspect_err(|_| self.undo_creation(writing, &state.name, present..count))?;
-        let present = state.partitions.read().clone();
-        state.replace_partitions(present.iter().cloned().chain(fresh).collect());
-        self.announce_change();
-        Ok(())
-    }
-
     /// Finds an open topic.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<TopicState>> {
         let found = || {
@@ -376,17 +346,7 @@ impl Topics {
         }
         let root = &self.root;
         self.note_recovery_points(&open)?;
-        let mut starts = OffsetCheckpoint::default();
-        let mut high_watermarks = OffsetCheckpoint::default();
-        for (topic, number, partition) in &open {
-            let marks = partition.watermarks();
-            high_watermarks.set(topic, *number, marks.log_end());
-            if marks.log_start() > partition.segments().first().base_offset() {
-                starts.set(topic, *number, marks.log_start());
-            }
-        }
-        starts.write(&self.disk, &root.join(file_name::LOG_STARTS))?;
-        high_watermarks.write(&self.disk, &root.join(file_name::HIGH_WATERMARKS))?;
+        self.note_starts_and_ends(self.writing()?, &open)?;
         let is_whole = |topic: &Arc<TopicState>| {
             topic.partitions.read().iter().all(|slot| matches!(slot, Slot::Open(_)))
         };
@@ -524,6 +484,7 @@ impl Topics {
         points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))?;
         drop(points);
         self.forget_cleaned(writing, name)?;
+        self.forget_log_starts(writing, name)?;
         self.change_catalog(writing, |catalog| {
             catalog.topics.remove(name);
         })

@@ -1,11 +1,13 @@
 //! The library as its users see it: one test binary, one module for each subject.
 
+mod budget;
 mod cli;
 mod cli_groups;
 mod cli_requests;
 mod compacting;
 mod compressing;
 mod consuming;
+mod deleting;
 mod differential;
 mod disk_full;
 mod errors;
@@ -27,6 +29,7 @@ mod reading;
 mod request_faults;
 mod request_reply;
 mod request_restart;
+mod retention;
 mod scale;
 mod tidy;
 mod topics;

@@ -276,7 +276,14 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
                 (i64::MAX, 0)
             }
         };
-        let segments = segments_of(&entries);
+        let mut segments = segments_of(&entries);
+        // What lies below the start is deleted, perhaps in part: the next open removes the rest.
+        let start = surroundings.log_starts.of(topic, number).unwrap_or(0);
+        let deleted = segments.partition_point(|(_, base_offset)| *base_offset <= start);
+        for (_, base_offset) in segments.drain(..deleted.saturating_sub(1)) {
+            let path = OffsetFile::Log.path(&directory, base_offset);
+            self.note(path, "is deleted; the next open removes it");
+        }
         let mut log = Log {
             gaps_below: surroundings.cleaned.of(topic, number).unwrap_or(0).max(gaps_below),
             recovery_point: surroundings
@@ -334,9 +341,9 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
                     format!("offset {offset} of {topic}-{number} lies behind the log's end, {end}"),
                 );
             } else if name == file_name::LOG_STARTS && offset < log_start {
-                self.problem(
+                // A crash leaves it so: segments go sooner than Kafka puts that on record.
+                self.note(
                     path,
-                    None,
                     format!(
                         "offset {offset} of {topic}-{number} lies below the first segment, {log_start}"
                     ),
