@@ -383,7 +383,17 @@ fn topics_are_created_altered_grown_and_removed() {
     shell.ok(&["topic", "create", "a"]);
     assert_eq!(shell.text(&["topic", "ls"]), "a\nb\n");
     assert_eq!(shell.text(&["topic", "ls", "-l"]), "a\t1\t0\nb\t2\t0\n");
-    shell.ok(&["topic", "alter", "b", "-c", "retention.ms=5", "--unset", "segment.ms"]);
+    shell.ok(&[
+        "topic",
+        "alter",
+        "b",
+        "-c",
+        "retention.ms=5",
+        "-c",
+        "flush.messages=7",
+        "--unset",
+        "segment.ms",
+    ]);
     shell.ok(&["topic", "add-partitions", "b", "3"]);
     let description = shell.text(&["topic", "describe", "b"]);
     let settings: Vec<Vec<&str>> = description
@@ -394,7 +404,8 @@ fn topics_are_created_altered_grown_and_removed() {
     assert_eq!(
         settings,
         [
-            ["retention.ms=5", "set", "kept, but not acted upon by this version"],
+            ["flush.messages=7", "set", "kept, but not acted upon by this version"],
+            ["retention.ms=5", "set", "in force"],
             ["segment.bytes=4096", "set", "in force"],
         ]
     );
@@ -1000,4 +1011,40 @@ fn measurements_say_the_same_to_people_and_need_no_directory() {
         .unwrap();
     assert_eq!(failed.status.code(), Some(1));
     assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn du_tells_what_partitions_take_and_what_goes_next() {
+    let shell = Shell::new();
+    shell.ok(&["topic", "create", "t", "-p", "2", "-c", "segment.bytes=1024"]);
+    shell.produce(&["-p", "1"], "a line of twenty byte\n".repeat(100).as_bytes());
+    shell.ok(&["topic", "alter", "t", "-c", "retention.bytes=1000"]);
+    let text = shell.text(&["du", "-J", "t"]);
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&lines[0]["bytes"], &lines[0]["oldest_ms"]), (&0.into(), &serde_json::Value::Null));
+    let number = |name: &str| lines[1][name].as_u64().unwrap();
+    assert!(number("bytes") > 2000 && number("disk_bytes") > number("bytes"), "{text}");
+    assert!(number("segments") > 1 && number("newest_ms") >= number("oldest_ms"), "{text}");
+    assert!(number("due_bytes") > 0 && number("due_segments") > 0, "{text}");
+    let table = shell.text(&["du"]);
+    let rows: Vec<&str> = table.lines().collect();
+    assert!(rows[0].starts_with("PARTITION") && rows[1].starts_with("t-0"), "{table}");
+    assert!(rows[3].starts_with("total"), "{table}");
+    let unknown = shell.run(&["du", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(1));
+}
+
+#[test]
+fn the_beginning_of_a_partition_is_deleted_by_hand() {
+    let shell = Shell::with_topic(1);
+    shell.produce(&[], b"a\nb\nc\n");
+    assert_eq!(shell.text(&["delete-records", "t", "--before", "2"]), "t:0:2\n");
+    assert_eq!(shell.text(&["consume", "t"]), "c\n");
+    assert_eq!(shell.text(&["delete-records", "t", "--before", "end"]), "t:0:3\n");
+    assert_eq!(shell.text(&["consume", "t"]), "");
+    let beyond = shell.run(&["delete-records", "t", "--before", "4"]);
+    assert_eq!(beyond.status.code(), Some(1));
+    assert_eq!(shell.run(&["delete-records", "t", "--before", "-5"]).status.code(), Some(2));
 }

@@ -319,7 +319,7 @@ fn a_group_is_described_in_kafkas_columns_and_in_json() {
         described,
         json!({"group": "g", "state": "Empty", "assignor": null, "members": [], "partitions": [{
             "topic": "t", "partition": 0, "current_offset": 1, "metadata": "",
-            "log_start_offset": 0, "log_end_offset": 3, "lag": 2, "oldest_unread_ms": 20,
+            "log_start_offset": 0, "log_end_offset": 3, "lag": 2, "deleted_unread": 0, "oldest_unread_ms": 20,
             "member_id": null
         }]})
     );

@@ -99,6 +99,17 @@ pub(crate) enum Command {
     /// As Kafka prints it with --deep-iteration and --print-data-log, so that the two can be compared. Files
     /// of a directory come in the order of their names.
     Dump(DumpArgs),
+    /// Print what each partition takes on the disk, how old it is, and what retention lets go of next
+    ///
+    /// DISK counts everything in the partition's directory, indexes and reserved space included, BYTES the batches. AGE
+    /// is that of the oldest record, LAST that of the newest. DUE is what retention would let go of now, NEXT when, or
+    /// behind how many bytes more, it lets go of the segment behind that. Looks only; an application may be at work.
+    Du(DuArgs),
+    /// Delete the records of a partition below an offset
+    ///
+    /// Prints the first offset that is left. Whole segments below it are removed from the disk. It holds the directory
+    /// for writing, so no application may have it open meanwhile.
+    DeleteRecords(DeleteRecordsArgs),
     /// Verify everything in the data directory
     ///
     /// Every checksum of every batch, the order of offsets, indexes, snapshots, checkpoints. Prints one line
@@ -322,6 +333,38 @@ pub(crate) struct CompactArgs {
     pub(crate) key_buffer_bytes: Option<usize>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct DuArgs {
+    /// Only this topic
+    pub(crate) topic: Option<String>,
+    /// Print one JSON object a line, for each partition
+    #[arg(short = 'J', long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Options)]
+pub(crate) struct DeleteRecordsArgs {
+    /// An existing topic
+    pub(crate) topic: String,
+    /// The number of the partition
+    #[arg(short, long, default_value_t = 0, value_name = "N")]
+    pub(crate) partition: u32,
+    /// The first offset to keep; `end` deletes everything
+    #[arg(long, value_name = "OFFSET", value_parser = first_kept)]
+    pub(crate) before: i64,
+}
+
+/// Kafka's number for the end is -1, which looks like an option.
+fn first_kept(text: &str) -> Result<i64, String> {
+    match text {
+        "end" => Ok(-1),
+        number => match number.parse::<i64>() {
+            Ok(offset) if offset >= 0 => Ok(offset),
+            _ => Err("an offset, or `end`, is needed".into()),
+        },
+    }
 }
 
 #[derive(Debug, Options)]

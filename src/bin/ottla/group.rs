@@ -357,6 +357,7 @@ fn described(description: &GroupDescription) -> Value {
             "log_start_offset": partition.log_start,
             "log_end_offset": partition.log_end,
             "lag": partition.lag,
+            "deleted_unread": partition.deleted_unread,
             "oldest_unread_ms": partition.oldest_unread_ms,
             "time_lag_ms": time_lag_ms(partition, now_ms),
             "member_id": partition.member_id,

@@ -8,6 +8,7 @@ mod args;
 mod calendar;
 mod compact;
 mod consume;
+mod du;
 mod failure;
 mod group;
 mod group_args;
@@ -60,6 +61,8 @@ fn run(args: &Args) -> Result<(), Failure> {
         Command::Compact(compact) => compact::run(args.directory()?, compact),
         Command::Dump(dump) => inspect::dump(dump),
         Command::Check => inspect::check(args.directory()?),
+        Command::DeleteRecords(records) => topic::delete_records(args.directory()?, records),
+        Command::Du(du) => du::run(args.directory()?, du),
         Command::Perf(perf) => perf::run(args.directory.as_deref(), perf),
     }
 }

@@ -8,6 +8,7 @@ use ottla::Store;
 use ottla::TopicConfig;
 use ottla::TopicDescription;
 
+use crate::args::DeleteRecordsArgs;
 use crate::args::TopicCommand;
 use crate::failure::Failure;
 use crate::table;
@@ -57,6 +58,19 @@ pub(crate) fn run(root: &Path, command: &TopicCommand) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Deletes the beginning of a partition.
+pub(crate) fn delete_records(root: &Path, records: &DeleteRecordsArgs) -> Result<(), Failure> {
+    let store = open(root)?;
+    let partition = store.topic(&records.topic)?.partition(records.partition)?;
+    let start = partition.delete_records(records.before)?;
+    drop(partition);
+    store.close()?;
+    let mut out = terminal::output();
+    writeln!(out, "{}:{}:{start}", records.topic, records.partition)?;
+    out.flush()?;
+    Ok(())
 }
 
 /// Opens a data directory that exists, for writing.
