@@ -31,6 +31,7 @@ mod request_reply;
 mod request_restart;
 mod retention;
 mod scale;
+mod soak;
 mod tidy;
 mod topics;
 mod waiting;
