@@ -269,6 +269,48 @@
 //! Scanning starts at the recovery point, so damage further in front is met by whoever reads it, or by
 //! [`inspect::check`](crate::inspect::check), which reads everything.
 //!
+//! # Deletion
+//!
+//! Records go from the beginning of a log, by [`delete_records`](crate::TopicPartition::delete_records), by
+//! `retention.ms` and `retention.bytes`, or because the store may not take more
+//! ([`bytes_max`](crate::StoreBuilder::bytes_max)). In each case it is put on record first, durably, where the log
+//! begins; then readers see it; then whole segments below are removed. What is deleted was durable before, so no offset is
+//! given out twice. A failure, a death of the process or a power cut at any effect leaves the log with its old beginning
+//! or the new one, and never an older one than somebody has seen
+//! (`wherever_a_deletion_dies_the_log_is_whole_and_what_was_deleted_stays_so`,
+//! `whichever_effect_of_a_deletion_fails_the_log_goes_on_and_the_next_attempt_finishes`,
+//! `no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not`,
+//! `the_log_is_what_the_model_says_however_it_is_deleted_from`). Where the disk is so full that the record cannot be
+//! written, retention makes room without it, the oldest segment first
+//! (`a_full_disk_does_not_keep_retention_from_making_room`).
+//!
+//! * *Readers.* Whoever stands below the new beginning gets its [`OffsetReset`](crate::OffsetReset) with the next poll; with
+//!   [`OffsetReset::Error`](crate::OffsetReset::Error) no record is skipped unawares
+//!   (`nobody_skips_what_was_deleted_unawares_while_it_is_being_deleted`). Records in hand stay as they are.
+//! * *Space.* The files of a segment have no name any more when the deletion returns: `.deleted` files are not kept for
+//!   `file.delete.delay.ms`. Their space is free unless somebody holds records of them or has them mapped at that moment;
+//!   then it comes free with the last of these, for bytes under a mapping can neither be cut nor punched out.
+//!   [`PartitionDescription::held_len`](crate::PartitionDescription::held_len) says how many bytes that is
+//!   (`the_space_on_the_disk_comes_free_though_a_slow_reader_holds_records`).
+//! * *Rules.* Kafka's: whole segments, from the oldest; a partition keeps at least `retention.bytes`, and less than a segment
+//!   more; the segment that is appended to ages like the others. One thing differs: the age of a segment is the time since its
+//!   greatest timestamp *or* since its file was changed last, whichever is shorter
+//!   (`neither_records_of_long_ago_nor_a_file_of_long_ago_alone_make_a_segment_old`). So records with times of long ago are
+//!   kept for `retention.ms` from when they were written, and a directory that was copied without its files' dates is
+//!   kept for `retention.ms` from then. A record with a time to come keeps its segment, and those behind it, until then;
+//!   `message.timestamp.after.max.ms` bounds that.
+//! * *Clocks.* A wall clock that leaps ahead by more than an hour while the store is open does not make anything old before
+//!   it has been ahead for an hour (`a_leap_ahead_counts_once_it_has_lasted`);
+//!   [`Health::clock_ahead_ms`](crate::Health::clock_ahead_ms) tells. One that was wrong already when the store was opened
+//!   cannot be told from one that is right.
+//! * *Groups.* What a group committed stays on record. How much of what it had yet to read was deleted is told by
+//!   [`ConsumerGroup::describe`](crate::ConsumerGroup::describe) and [`Store::health`](crate::Store::health)
+//!   (`what_a_group_had_yet_to_read_of_what_was_deleted_is_told`).
+//! * *Bound.* With [`bytes_max`](crate::StoreBuilder::bytes_max) space is granted before it is reserved, so batches and
+//!   reserved space stay within the bound whatever the number of threads
+//!   (`with_drop_oldest_the_oldest_segments_go_and_nobody_is_refused`,
+//!   `with_back_pressure_appends_are_refused_until_there_is_room`).
+//!
 //! # Compaction
 //!
 //! A topic whose `cleanup.policy` has `compact` in it is compacted in the background, and when
@@ -357,7 +399,7 @@
 //!
 //! The wall clock is read for timestamps and for the age of segments, never for waiting or ordering. With
 //! `LogAppendTime` timestamps do not decrease within a partition, even if the clock is set back. If the clock jumps,
-//! a segment may be closed earlier or later; nothing is lost.
+//! a segment may be closed earlier or later. What that means for retention stands [above](#deletion).
 //!
 //! # Files
 //!

@@ -157,6 +157,41 @@
 //! Segments that are only read stay mapped, at most 1,024 of them for each store, those read last. Many partitions are
 //! opened, created and closed several at a time.
 //!
+//! # Retention
+//!
+//! * `retention.bytes` and `retention.ms` let whole segments go, so a partition takes up to a segment more than
+//!   `retention.bytes`: with a tight disk, set `segment.bytes` to a tenth of it or less. For the active segment to be
+//!   closed by age though nothing is appended, `segment.ms` is to be a part of `retention.ms`; otherwise records stay until
+//!   the last of the segment's is old enough.
+//! * [`retention_check_interval`](crate::StoreBuilder::retention_check_interval) (five minutes) is how late records may go by
+//!   age. By size they go when a segment is full. A look costs some system calls for each segment that was not looked
+//!   at before, and one for each partition that is appended to; what is to go is put on record with one sync for all
+//!   partitions together. It happens on a thread of its own; no append waits for it.
+//! * [`bytes_max`](crate::StoreBuilder::bytes_max) bounds the store. `DropOldest` begins to let segments go when a sixteenth
+//!   of the bound is left, so that appends seldom meet it; the largest partition loses first. Space is granted to a
+//!   partition in steps of a 4,096th of the bound, 4 KiB to 1 MiB. Under a bound, space is reserved in steps no larger than
+//!   that.
+//! * Who holds [`Records`](crate::Records) for long holds the space of their segments on the disk.
+//!
+//! ```
+//! use std::time::Duration;
+//! use ottla::{BudgetPolicy, Store, TopicConfig};
+//!
+//! let store = Store::builder_temporary()
+//!     .bytes_max(256 << 20, BudgetPolicy::DropOldest)
+//!     .retention_check_interval(Duration::from_secs(60))
+//!     .open()?;
+//! let config = TopicConfig::new()
+//!     .segment_bytes(4 << 20)
+//!     .segment_ms(3_600_000)
+//!     .retention_ms(24 * 3_600_000)
+//!     .retention_bytes(64 << 20);
+//! let topic = store.create_topic("readings", config)?;
+//! assert_eq!(topic.describe()?.partitions[0].retention.due_segments, 0);
+//! assert_eq!(store.health().budget_bytes, Some(256 << 20));
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
 //! # Measured and kept, measured and left
 //!
 //! On two shared virtual cores with ext4, `ottla perf produce`, one thread, buffered, runs interleaved, medians; ratios
