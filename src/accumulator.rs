@@ -20,6 +20,7 @@ use crate::buffer_pool::BufferPool;
 use crate::delivery::Delivery;
 use crate::error::Error;
 use crate::error::Result;
+use crate::name;
 use crate::partitioner;
 use crate::per_partition::PerPartition;
 use crate::producer_config::Staging;
@@ -185,6 +186,7 @@ impl Accumulator {
     #[cold]
     fn find_or_make(&self, topic: &Arc<TopicState>, number: u32) -> Result<Arc<Stage>> {
         let make = || {
+            name::refuse_internal(topic.name.as_str())?;
             let partition = topic.open_partition(number)?;
             self.context.refuse_if_closed()?;
             Ok(Stage::new(Arc::clone(&self.context), topic, &partition, number))

@@ -196,6 +196,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A topic in which groups or transactions keep their papers: nobody makes, deletes or writes to it by hand.
+    #[error("topic `{name}` is internal: groups and transactions keep their papers in it")]
+    InternalTopic {
+        /// The topic.
+        name: String,
+    },
+
     /// A partition count that Kafka would refuse; nothing was changed.
     #[error("{requested} partitions cannot be had for topic `{topic}`: {reason}")]
     InvalidPartitions {
@@ -500,7 +507,7 @@ impl Error {
             Error::RecordTooLarge { key: "segment.bytes", .. } => 18,
             Error::RecordTooLarge { .. } => 10,
             Error::MetadataTooLarge { .. } => 12,
-            Error::InvalidTopic { .. } => 17,
+            Error::InvalidTopic { .. } | Error::InternalTopic { .. } => 17,
             Error::CommitRefused { .. } => 22,
             Error::InconsistentAssignor { .. } => 23,
             Error::NoGroup | Error::InvalidGroup { .. } => 24,

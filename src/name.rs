@@ -76,6 +76,18 @@ pub(crate) fn is_internal(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state")
 }
 
+/// Refuses what only coordinators do.
+///
+/// # Errors
+///
+/// * [`Error::InternalTopic`].
+pub(crate) fn refuse_internal(name: &str) -> Result<()> {
+    match is_internal(name) {
+        true => Err(Error::InternalTopic { name: name.to_owned() }),
+        false => Ok(()),
+    }
+}
+
 impl PartialEq for TopicName {
     fn eq(&self, other: &TopicName) -> bool {
         self.as_str() == other.as_str()

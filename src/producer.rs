@@ -26,6 +26,7 @@ use crate::delivery::Route;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::encode::BatchBuilder;
+use crate::name;
 use crate::partitioner;
 use crate::per_partition::PerPartition;
 use crate::producer_config::ProducerConfig;
@@ -333,6 +334,7 @@ impl Producer {
     /// * [`Error::InvalidRecord`] if the topic is compacted and the key is null.
     /// * [`Error::UnknownPartition`] if the record names one that the topic does not have.
     /// * [`Error::OutOfSpace`]: may succeed once there is space again.
+    /// * [`Error::InternalTopic`] if groups or transactions keep their papers in it.
     /// * [`Error::TopicDeleted`], [`Error::ReadOnly`], [`Error::Closed`], [`Error::Unavailable`].
     /// * [`Error::Latched`] after a failed write or sync, now or earlier: reopen the store.
     /// * If the producer stages: [`Error::BufferFull`] if no memory came free in time. What concerns the disk is
@@ -509,6 +511,7 @@ impl Producer {
     #[cold]
     fn find_or_make_route(&self, topic: &Topic, number: u32) -> Result<Arc<Route>> {
         let make = || {
+            name::refuse_internal(topic.name())?;
             Ok(Route {
                 topic: Arc::clone(&topic.state),
                 partition: topic.state.open_partition(number)?,

@@ -230,10 +230,11 @@ impl Store {
     ///
     /// * [`Error::InvalidTopic`] if Kafka would refuse the name, or another topic's differs from it only
     ///   in `.` and `_`.
+    /// * [`Error::InternalTopic`] if groups or transactions keep their papers under that name.
     /// * [`Error::TopicExists`], [`Error::InvalidPartitions`], [`Error::InvalidConfig`].
     /// * [`Error::ReadOnly`], [`Error::Closed`], [`Error::OutOfSpace`], [`Error::Io`].
     pub fn create_topic(&self, name: &str, config: TopicConfig) -> Result<Topic> {
-        refuse_internal(name)?;
+        name::refuse_internal(name)?;
         let state = self.shared.topics.create(name, config)?;
         Ok(self.handle(state))
     }
@@ -275,7 +276,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// * [`Error::UnknownTopic`], [`Error::ReadOnly`], [`Error::Closed`]: nothing was deleted.
+    /// * [`Error::UnknownTopic`], [`Error::InternalTopic`], [`Error::ReadOnly`], [`Error::Closed`]: nothing was deleted.
+    /// * [`Error::Unavailable`] if what groups committed of it may lie where nothing can be read; [`Error::Latched`] if
+    ///   it could not be made durable that they have forgotten it. The topic is there.
     /// * [`Error::Io`], [`Error::OutOfSpace`]: if the topic is not listed any more, the next open finishes
     ///   the deletion.
     ///
@@ -288,7 +291,7 @@ impl Store {
     /// # Ok::<(), ottla::Error>(())
     /// ```
     pub fn delete_topic(&self, name: &str) -> Result<()> {
-        refuse_internal(name)?;
+        name::refuse_internal(name)?;
         self.shared.coordinator.delete_topic(name)
     }
 
@@ -610,14 +613,6 @@ impl Drop for Shared {
             drop(fs::remove_dir_all(self.topics.root()));
         }
     }
-}
-
-fn refuse_internal(name: &str) -> Result<()> {
-    if name::is_internal(name) {
-        let reason = "groups and transactions keep their papers in it".to_owned();
-        return Err(Error::InvalidTopic { name: name.to_owned(), reason });
-    }
-    Ok(())
 }
 
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);

@@ -16,7 +16,8 @@
 //!   within their polls; Kafka's five assignors or one's own, static members, listeners; topics by name, pattern or
 //!   function, noticed as they come and go. Commits by position, message or offset, by hand or by themselves; durable,
 //!   and never ahead of the records below them. Groups are listed, described with their lag, reset and deleted; all of
-//!   it lies in `__consumer_offsets`, in Kafka's formats. `ConsumerBuilder::set` takes Kafka's consumer properties.
+//!   it lies in `__consumer_offsets`, in Kafka's formats, which nobody writes to by hand. `ConsumerBuilder::set` takes
+//!   Kafka's consumer properties.
 //! * **Request and reply.** A requester sends requests and gets each reply to the one who asked, on threads or in tasks,
 //!   with as many in flight as it is allowed; a responder's group shares them, answers with a handler, and commits only
 //!   what is answered durably. Spring's headers, under these or other names. A handler's error or panic is the asker's

@@ -24,8 +24,10 @@ use kafka_protocol::records::RecordBatchDecoder;
 use kafka_protocol::records::RecordBatchEncoder;
 use kafka_protocol::records::RecordEncodeOptions;
 use kafka_protocol::records::TimestampType;
+use ottla::Error;
 use ottla::GroupStatus;
 use ottla::OffsetAndMetadata;
+use ottla::OffsetReset;
 use ottla::Record;
 use ottla::Store;
 use ottla::TopicConfig;
@@ -283,9 +285,13 @@ fn a_flipped_byte_costs_nobody_but_the_group_whose_paper_it_hits() {
 }
 
 /// A key and a value.
-type Paper = (Option<Vec<u8>>, Option<Vec<u8>>);
+pub(crate) type Paper = (Option<Vec<u8>>, Option<Vec<u8>>);
 
-fn their_batch(offset: i64, papers: &[Paper]) -> Bytes {
+pub(crate) fn their_batch(offset: i64, papers: &[Paper]) -> Bytes {
+    their_batch_packed(offset, papers, Compression::None)
+}
+
+fn their_batch_packed(offset: i64, papers: &[Paper], compression: Compression) -> Bytes {
     let record = |(offset, (key, value)): (i64, &Paper)| Theirs {
         transactional: false,
         control: false,
@@ -302,7 +308,7 @@ fn their_batch(offset: i64, papers: &[Paper]) -> Bytes {
         headers: Default::default(),
     };
     let records: Vec<Theirs> = (offset..).zip(papers).map(record).collect();
-    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    let options = RecordEncodeOptions { version: 2, compression };
     let mut bytes = BytesMut::new();
     RecordBatchEncoder::encode(&mut bytes, &records, &options).unwrap();
     bytes.freeze()
@@ -395,4 +401,107 @@ fn papers_that_cannot_be_understood_are_passed_over_and_told() {
         consumer.commit_offsets([(&partition, 0)]).unwrap();
         store.close().unwrap();
     }
+}
+
+/// Kafka compresses what its coordinators write if it is told to (`offsets.topic.compression.codec`).
+#[test]
+fn papers_that_are_compressed_are_read_and_checked_like_others() {
+    let codecs: Vec<Compression> = [
+        (cfg!(feature = "gzip"), Compression::Gzip),
+        (cfg!(feature = "lz4"), Compression::Lz4),
+        (cfg!(feature = "snappy"), Compression::Snappy),
+        (cfg!(feature = "zstd"), Compression::Zstd),
+        (true, Compression::None),
+    ]
+    .into_iter()
+    .filter_map(|(is_built, codec)| is_built.then_some(codec))
+    .collect();
+    let directory = scratch();
+    let data = directory.path();
+    fs::create_dir(data.join("__consumer_offsets-0")).unwrap();
+    let mut log = Vec::new();
+    let mut offset = 0;
+    for (number, codec) in codecs.iter().enumerate() {
+        let group = format!("group-{number}");
+        // The later one counts, and so does what takes one off.
+        let papers: Vec<Paper> = [1, 2]
+            .map(|at| (Some(offset_key(group.as_bytes(), 0)), Some(offset_value(at))))
+            .into_iter()
+            .chain([(Some(offset_key(group.as_bytes(), 1)), Some(offset_value(7)))])
+            .chain([(Some(offset_key(group.as_bytes(), 1)), None)])
+            .collect();
+        log.extend_from_slice(&their_batch_packed(offset, &papers, *codec));
+        offset += papers.len() as i64;
+    }
+    fs::write(data.join(LOG), &log).unwrap();
+    let check = || {
+        let report = ottla::inspect::check(data).unwrap();
+        assert!(report.is_good(), "{:?}", report.problems);
+        assert!(report.counts.records >= 4 * codecs.len() as u64, "{:?}", report.counts);
+    };
+    for life in 0..2 {
+        let store = Store::open(data).unwrap();
+        let topic = store.topic_or_create("t", TopicConfig::new().partitions(2)).unwrap();
+        for number in 0..codecs.len() {
+            let group = format!("group-{number}");
+            assert_eq!(offsets(&store, &group), [("t".to_owned(), 0, 2)], "{group}, life {life}");
+        }
+        assert!(store.health().is_good(), "{:?}", store.health());
+        let partition = topic.partition(0).unwrap();
+        let name = format!("of life {life}");
+        store.group(&name).unwrap().alter_offsets([(partition, 0)]).unwrap();
+        store.close().unwrap();
+        check();
+    }
+}
+
+/// Line 14 of the conformance list: a committed offset that is out of range applies the reset policy, and `none` raises.
+#[test]
+fn what_is_on_record_out_of_range_follows_the_reset_policy() {
+    let directory = scratch();
+    let data = directory.path();
+    fs::create_dir(data.join("__consumer_offsets-0")).unwrap();
+    let papers = [(Some(offset_key(b"g", 0)), Some(offset_value(99)))];
+    fs::write(data.join(LOG), their_batch(0, &papers)).unwrap();
+    let store = Store::open(data).unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    let partition = topic.partition(0).unwrap();
+    store.producer().send_batch(&partition, ["a", "b", "c"].map(Record::new)).unwrap();
+    assert_eq!(offsets(&store, "g"), [("t".to_owned(), 0, 99)]);
+    for (reset, position) in [(OffsetReset::Earliest, 0), (OffsetReset::Latest, 3)] {
+        let mut member = store.consumer().reset(reset).subscribe("g", &topic).unwrap();
+        assert_eq!(member.poll(NOW).unwrap().count() as i64, 3 - position, "{reset:?}");
+        assert_eq!(member.position(&partition).unwrap(), 3, "{reset:?}");
+        assert_eq!(offsets(&store, "g"), [("t".to_owned(), 0, 99)], "a reset is no commit");
+    }
+    let mut member = store.consumer().reset(OffsetReset::Error).subscribe("g", &topic).unwrap();
+    for _ in 0..2 {
+        let error = member.poll(NOW).unwrap_err();
+        assert!(matches!(error, Error::OffsetOutOfRange { offset: 99, end: 3, .. }), "{error}");
+    }
+    member.seek(&partition, 1).unwrap();
+    assert_eq!(member.poll(NOW).unwrap().count(), 2);
+    member.commit().unwrap();
+    assert_eq!(offsets(&store, "g"), [("t".to_owned(), 0, 3)]);
+}
+
+#[test]
+fn a_reader_of_a_damaged_first_batch_sees_the_groups_behind_it() {
+    let root = scratch();
+    let data = with_three_groups(root.path());
+    let mut bytes = fs::read(data.join(LOG)).unwrap();
+    bytes[70] ^= 1;
+    fs::write(data.join(LOG), &bytes).unwrap();
+    let reader = Store::open_read_only(&data).unwrap();
+    for _ in 0..2 {
+        assert_eq!(offsets(&reader, "group-2"), [("t".to_owned(), 0, 2)]);
+        assert_eq!(offsets(&reader, "group-3"), [("t".to_owned(), 0, 3)]);
+        let hit = reader.group("group-1").unwrap().describe();
+        assert!(matches!(hit, Err(Error::UnknownGroup { .. })), "{hit:?}");
+        assert_eq!(reader.groups().unwrap().len(), 2);
+        // However often it looks, it is told once.
+        let findings = reader.health().findings;
+        assert_eq!(findings.len(), 1, "{findings:?}");
+    }
+    assert!(fs::read(data.join(LOG)).unwrap() == bytes, "a reader changes nothing");
 }
