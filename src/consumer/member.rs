@@ -35,6 +35,7 @@ use crate::handed_out::HandedOut;
 use crate::partition::Partition;
 use crate::partition::fetch::Cursor;
 use crate::topic::TopicPartition;
+use crate::topic_state::TopicState;
 
 impl Consumer {
     /// Reads topics as a member of the group, instead of what was read before.
@@ -53,26 +54,38 @@ impl Consumer {
             return self.unsubscribe();
         }
         let subscription = Arc::new(subscription);
+        if membership.joined.is_none() {
+            membership.subscription = None;
+            self.assign(std::iter::empty::<TopicPartition>())?;
+        }
+        // Planned before anybody joins: a subscription that fails leaves no trace of a group that there was not.
+        let fixed = self.plan_start(&subscription).and_then(|begins| {
+            self.enter(subscription)?;
+            self.fix_start(&begins)
+        });
+        if fixed.is_err() {
+            // The first error is what the caller is told.
+            drop(self.end_membership(Ending::Orderly));
+        }
+        fixed
+    }
+
+    /// Joins, or has the group know that its member wants other topics.
+    fn enter(&mut self, subscription: Arc<Subscription>) -> Result<()> {
+        let membership = self.membership.as_mut().ok_or(Error::NoGroup)?;
         if let Some(joined) = &mut membership.joined {
             membership.subscription = Some(Arc::clone(&subscription));
             // Put out meanwhile: it joins again with the next poll.
             if membership.group.resubscribe(joined.key, subscription) {
                 membership.coordinator.settle(&membership.group);
             }
-        } else {
-            membership.subscription = None;
-            self.assign(std::iter::empty::<TopicPartition>())?;
-            self.join(&subscription)?;
-            if let Some(membership) = &mut self.membership {
-                membership.subscription = Some(subscription);
-            }
+            return Ok(());
         }
-        let fixed = self.fix_start();
-        if fixed.is_err() {
-            // The first error is what the caller is told.
-            drop(self.end_membership(Ending::Orderly));
+        self.join(&subscription)?;
+        if let Some(membership) = &mut self.membership {
+            membership.subscription = Some(subscription);
         }
-        fixed
+        Ok(())
     }
 
     /// Leaves the group; nothing is read any more. What was dealt with is committed if the consumer commits by
@@ -141,24 +154,21 @@ impl Consumer {
         Ok(())
     }
 
-    /// Puts on record where the group begins in topics of which it knows nothing, so that it is fixed by the
-    /// subscription and not by who polls when. All is found out before anything is put on record.
-    fn fix_start(&mut self) -> Result<()> {
-        let membership = self.membership.as_ref().ok_or(Error::NoGroup)?;
-        let Some(joined) = &membership.joined else { return Ok(()) };
+    /// Finds out where the group begins in those topics of a subscription of which it knows nothing.
+    fn plan_start(&self, subscription: &Subscription) -> Result<Vec<Beginning>> {
         // The log's start stays what it is by itself.
         if self.settings.start == Start::Earliest {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let (group, coordinator) = (&membership.group, &membership.coordinator);
-        let wanted = group.look(|shared| {
-            let member = shared.state.member(joined.key);
-            member.map_or_else(Vec::new, |member| shared.state.wanted_by(member))
-        });
+        let coordinator = &self.membership.as_ref().ok_or(Error::NoGroup)?.coordinator;
+        coordinator.topics().refuse_writing("join a group")?;
+        let group = coordinator.group(self.group_id().ok_or(Error::NoGroup)?)?;
+        let universe = coordinator.universe();
         let mut begins = Vec::new();
-        for topic in wanted {
+        for index in universe.wanted_by(subscription) {
+            let topic = &universe.topics[index].0.name;
             let Ok(state) = coordinator.topics().find(topic.as_str()) else { continue };
-            if group.look(|shared| shared.offsets.knows(&topic)) {
+            if group.look(|shared| shared.offsets.knows(topic)) {
                 continue;
             }
             if self.settings.start == Start::Committed {
@@ -178,9 +188,16 @@ impl Consumer {
             let commits = state.open_partitions().into_iter().map(begin);
             begins.push((Arc::clone(&state), commits.collect::<Result<Vec<_>>>()?));
         }
+        Ok(begins)
+    }
+
+    /// Puts on record where the group begins, so that it is fixed by the subscription and not by who polls when.
+    fn fix_start(&self, begins: &[Beginning]) -> Result<()> {
+        let membership = self.membership.as_ref().ok_or(Error::NoGroup)?;
         let mut written = Vec::new();
         for (state, commits) in begins {
-            match group.commit_first(coordinator.log(), &state, &commits) {
+            let log = membership.coordinator.log();
+            match membership.group.commit_first(log, state, commits) {
                 Ok(first) => written.extend(first),
                 Err(Error::TopicDeleted { .. }) => {}
                 Err(other) => return Err(other),
@@ -464,6 +481,9 @@ impl Consumer {
         self.next = 0;
     }
 }
+
+/// A topic of which a group knows nothing, and where it begins in each of its partitions.
+type Beginning = (Arc<TopicState>, Vec<Commit>);
 
 /// Marks the member again if the application's function unwinds: what was to be done is not.
 struct MarkAtEnd(Arc<Signal>);

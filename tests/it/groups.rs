@@ -354,7 +354,8 @@ fn where_a_new_group_begins_is_fixed_by_the_subscription() {
     assert_eq!(last.subscribe("last", &topic).unwrap().poll(NOW).unwrap().count(), 3);
     let nowhere = store.consumer().start(Start::Committed).subscribe("none", &topic);
     assert!(matches!(nowhere, Err(Error::NoOffset { .. })));
-    assert!(store.group("none").unwrap().describe().unwrap().members.is_empty());
+    let none = store.group("none").unwrap().describe();
+    assert!(matches!(none, Err(Error::UnknownGroup { .. })));
     let mut somewhere = store.consumer().start(Start::Committed).subscribe("last", &topic).unwrap();
     somewhere.poll(NOW).unwrap();
 }
@@ -385,8 +386,8 @@ fn a_new_group_is_never_put_on_record_behind_the_end_of_a_log() {
     let at = |reset| store.consumer().start(Start::Offset(4)).reset(reset);
     let refused = at(OffsetReset::Error).subscribe("strict", &topic);
     assert!(matches!(refused, Err(Error::OffsetOutOfRange { partition: 1, offset: 4, .. })));
-    let strict = store.group("strict").unwrap().describe().unwrap();
-    assert!(strict.members.is_empty() && strict.partitions.is_empty(), "{strict:?}");
+    let strict = store.group("strict").unwrap().describe();
+    assert!(matches!(strict, Err(Error::UnknownGroup { .. })), "{strict:?}");
     for (group, reset, begins) in
         [("early", OffsetReset::Earliest, 0), ("late", OffsetReset::Latest, 3)]
     {
