@@ -335,20 +335,46 @@ impl ConsumerGroup {
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<()> {
+        let named = |p: &TopicPartition| (p.topic().state.name.clone(), p.partition());
+        let meant: Vec<_> = partitions.into_iter().map(|p| named(p.borrow())).collect();
+        self.delete_offsets_at(&meant)
+    }
+
+    /// As [`delete_offsets`](Self::delete_offsets), by the names of topics and the numbers of partitions: also of a topic
+    /// that is not there any more, of which nobody has a handle.
+    ///
+    /// # Errors
+    ///
+    /// * As there. [`Error::InvalidTopic`] if a name is none.
+    ///
+    /// ```
+    /// # let store = ottla::Store::temporary()?;
+    /// # let topic = store.create_topic("t", ottla::TopicConfig::new().partitions(2))?;
+    /// let group = store.group("g")?;
+    /// group.alter_offsets([(topic.partition(0)?, 0), (topic.partition(1)?, 0)])?;
+    /// group.delete_offsets_named([("t", 0), ("gone", 7)])?;
+    /// assert_eq!(group.offsets()?.len(), 1);
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn delete_offsets_named<N: AsRef<str>>(
+        &self,
+        partitions: impl IntoIterator<Item = (N, u32)>,
+    ) -> Result<()> {
+        let named = |(name, number): (N, u32)| Ok((TopicName::new(name.as_ref())?, number));
+        self.delete_offsets_at(&partitions.into_iter().map(named).collect::<Result<Vec<_>>>()?)
+    }
+
+    fn delete_offsets_at(&self, meant: &[(TopicName, u32)]) -> Result<()> {
         self.coordinator.topics().refuse_writing("delete offsets")?;
         let group = self.find_to_delete()?;
-        let partitions: Vec<TopicPartition> =
-            partitions.into_iter().map(|partition| partition.borrow().clone()).collect();
-        let meant: Vec<(&TopicName, u32)> = partitions
-            .iter()
-            .map(|partition| (&partition.topic().state.name, partition.partition()))
-            .collect();
         let is_wanted = |topic: &TopicName| group.look(|shared| shared.state.is_wanted(topic));
         if let Some((topic, _)) = meant.iter().find(|(topic, _)| is_wanted(topic)) {
             let (group, topic) = (self.id.to_string(), topic.to_string());
             return Err(Error::GroupSubscribed { group, topic });
         }
-        let is_meant = |topic: &TopicName, partition| meant.contains(&(topic, partition));
+        let is_meant = |topic: &TopicName, partition| {
+            meant.iter().any(|(name, number)| name == topic && *number == partition)
+        };
         match group.remove_offsets(self.coordinator.log(), is_meant)? {
             Some(written) => written.wait(),
             None => self.wait_for_earlier(),

@@ -456,6 +456,16 @@ fn offsets_and_groups_are_deleted() {
     let again = shell.run(&["group", "delete-offsets", "g", "--topic", "t"]);
     assert_eq!(again.status.code(), Some(1));
     assert!(errors(&again).contains("has committed nothing"), "{}", errors(&again));
+    // Of a topic that has vanished, too.
+    shell.ok(&["topic", "create", "passing"]);
+    shell.ok(&["group", "reset-offsets", "g", "--topic", "passing", "--to-earliest"]);
+    std::fs::remove_dir_all(shell.path().join("passing-0")).unwrap();
+    std::fs::remove_file(shell.path().join("ottla.topics")).unwrap();
+    let table = shell.text(&["group", "delete-offsets", "g", "--topic", "passing"]);
+    assert_eq!(rows(&table), [["g", "passing", "0", "0"]]);
+    let unknown = shell.run(&["group", "delete-offsets", "g", "--topic", "passing"]);
+    assert!(errors(&unknown).contains("passing"), "{}", errors(&unknown));
+    assert_eq!(unknown.status.code(), Some(1));
     assert_eq!(shell.text(&["group", "rm", "g"]), "");
     assert_eq!(shell.text(&["group", "ls"]), "");
     assert_eq!(shell.text(&["consume", "-g", "g", "t"]).lines().count(), 4);

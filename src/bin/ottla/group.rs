@@ -180,17 +180,25 @@ fn delete_offsets(
     let store = open_for_writing(root, id)?;
     let group = store.group(id)?;
     let known = group.offsets()?;
-    let partitions = selected(&store, topics)?;
+    for selection in topics {
+        // A topic that is gone can be named as well, as long as something is on record of it.
+        let is_known = known.iter().any(|(topic, _, _)| *topic == selection.topic);
+        if !is_known || store.topic(&selection.topic).is_ok() {
+            selected(&store, std::slice::from_ref(selection))?;
+        }
+    }
     let is_meant = |topic: &str, number: u32| {
-        partitions.iter().any(|p| p.topic().name() == topic && p.partition() == number)
+        let of_it = topics.iter().filter(|selection| selection.topic == topic);
+        let mut numbers = of_it.map(|selection| &selection.partitions);
+        numbers.any(|numbers| numbers.is_empty() || numbers.contains(&number))
     };
     let meant: Vec<_> = known.into_iter().filter(|(t, n, _)| is_meant(t, *n)).collect();
     if meant.is_empty() {
         let text = format!("group `{}` has committed nothing of these partitions", text::name(id));
         return Err(Failure::Other(text));
     }
-    group.delete_offsets(&partitions)?;
-    drop((partitions, group));
+    group.delete_offsets_named(meant.iter().map(|(topic, number, _)| (topic, *number)))?;
+    drop(group);
     store.close()?;
     if output == Output::Json {
         return write_json(meant.iter().map(|(topic, partition, noted)| {
