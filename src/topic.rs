@@ -3,7 +3,10 @@
 //! A handle is cheap to clone, may go to any thread, and keeps the store open as long as it lives.
 
 use std::any::Any;
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::Hash;
+use std::hash::Hasher;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -327,6 +330,12 @@ impl PartialEq for Topic {
 
 impl Eq for Topic {}
 
+impl Hash for Topic {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
 impl TopicPartition {
     pub(crate) fn new(
         state: Arc<TopicState>,
@@ -472,6 +481,30 @@ impl PartialEq for TopicPartition {
 }
 
 impl Eq for TopicPartition {}
+
+/// By the topic's name and the number, which never change: Clippy's `mutable_key_type`, which sees the topic's shared
+/// state behind the handle, may be allowed where partitions are keys.
+impl Hash for TopicPartition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.topic.name(), self.partition).hash(state);
+    }
+}
+
+/// By the topic's name, then the number. Partitions of topics that have but the name in common, one of them deleted or in
+/// another store, come in some order that does not change while the handles live.
+impl Ord for TopicPartition {
+    fn cmp(&self, other: &TopicPartition) -> Ordering {
+        let named = (self.topic.name(), self.partition).cmp(&(other.topic.name(), other.partition));
+        let address = |partition: &TopicPartition| Arc::as_ptr(&partition.topic.state).addr();
+        named.then_with(|| address(self).cmp(&address(other)))
+    }
+}
+
+impl PartialOrd for TopicPartition {
+    fn partial_cmp(&self, other: &TopicPartition) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl TopicDescription {
     /// Gives one property by Kafka's name.
