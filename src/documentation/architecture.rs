@@ -558,6 +558,7 @@
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
 //! | groups: random joins, leaves, deaths, slow members and topics against a model | `tests/it/groups_model.rs`; the same |
+//! | consumers and groups, line by line of what Kafka's clients do | `tests/it/groups_conformance.rs` |
 //! | groups whose process is really killed, over many lives | `tests/it/groups_killed.rs`; prints its seed; `OTTLA_KILLS` sets how often |
 //! | the hand-over: every state of a small group; threads in thousands of orders | `coordinator/all_orders.rs`, `coordinator/hand_over.rs`; `OTTLA_SCHEDULES` sets how many |
 //! | requests: every way to ask, every fault; kills between each pair of steps | `tests/it/request_reply.rs`, `tests/it/request_faults.rs`, `tests/it/request_restart.rs` |

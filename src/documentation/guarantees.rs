@@ -116,7 +116,8 @@
 //! passed over and shown in [`Store::health`](crate::Store::health); the group then stands where it stood before that
 //! record. Where the whole partition cannot be opened, what its groups have on record is not known: they are
 //! [`Error::Unavailable`](crate::Error::Unavailable) to who asks, commits or subscribes, and do not begin anew; and no
-//! topic is deleted, of which they may have commits.
+//! topic is deleted, of which they may have commits. Nobody but groups writes there: a send to an internal topic is
+//! [`Error::InternalTopic`](crate::Error::InternalTopic). A subscription that fails leaves no group behind.
 //!
 //! ```
 //! use std::time::Duration;
@@ -188,6 +189,13 @@
 //! `commits_that_do_not_wait_for_their_records_are_found_out`,
 //! `kills_take_no_commit_that_had_returned_and_make_a_group_skip_nothing`,
 //! `whichever_effect_fails_groups_lose_nothing_and_go_on`,
+//! `nobody_produces_to_an_internal_topic_by_hand`, `a_subscription_that_fails_leaves_no_group`,
+//! `whoever_commits_after_the_close_is_told_so`, `a_commit_by_one_that_lost_the_partition_changes_nothing`,
+//! `an_added_partition_is_read_from_its_beginning_wherever_the_group_began`,
+//! `what_is_on_record_out_of_range_follows_the_reset_policy`,
+//! `papers_that_are_compressed_are_read_and_checked_like_others`,
+//! `a_reader_sees_no_members_once_the_writer_was_killed`,
+//! `a_reader_of_a_damaged_first_batch_sees_the_groups_behind_it`,
 //! `whichever_effect_of_a_first_commit_fails_it_can_be_made_again`,
 //! `whichever_effect_of_an_open_fails_no_group_forgets_where_it_stopped`.
 //!

@@ -19,10 +19,12 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use ottla::AssignmentRequest;
 use ottla::Assignor;
 use ottla::Consumer;
 use ottla::Durability;
 use ottla::Error;
+use ottla::Given;
 use ottla::GroupStatus;
 use ottla::Record;
 use ottla::Records;
@@ -460,6 +462,20 @@ fn places(consumer: &Consumer) -> BTreeSet<Place> {
     consumer.assignment().map(|p| (p.topic().name().to_owned(), p.partition())).collect()
 }
 
+/// An assignor of one's own, by which of those who want it a partition goes to.
+fn one_s_own(request: &AssignmentRequest<'_>, which: impl Fn(usize, usize) -> usize) -> Vec<Given> {
+    let mut given = Vec::new();
+    for (topic, (_, count)) in request.topics.iter().enumerate() {
+        let wants = |member: &usize| request.members[*member].topics.contains(&topic);
+        let wanting: Vec<usize> = (0..request.members.len()).filter(wants).collect();
+        for partition in (0..*count).filter(|_| !wanting.is_empty()) {
+            let member = wanting[which(topic, partition as usize) % wanting.len()];
+            given.push(Given { member, topic, partition });
+        }
+    }
+    given
+}
+
 fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
@@ -474,7 +490,10 @@ fn play(seed: u64, steps: u32) {
         Assignor::RoundRobin,
         Assignor::Sticky,
         Assignor::CooperativeSticky,
-    ][chance.below(5) as usize]
+        Assignor::custom("first", |request| one_s_own(request, |_, _| 0)),
+        Assignor::custom("spread", |request| one_s_own(request, |topic, number| topic + number)),
+        Assignor::custom("panics", |_| std::panic::resume_unwind(Box::new("on purpose"))),
+    ][chance.below(8) as usize]
         .clone();
     let durability = [Durability::Synced, Durability::Buffered][chance.below(2) as usize];
     let mut play = Play {
@@ -499,6 +518,7 @@ fn seed() -> Option<u64> {
     std::env::var("OTTLA_SEED").ok().and_then(|seed| seed.parse().ok())
 }
 
+/// Line 19 of the conformance list.
 #[test]
 fn a_group_delivers_everything_in_order_and_each_partition_to_one_member() {
     if let Some(seed) = seed() {

@@ -13,6 +13,7 @@ mod disk_full;
 mod errors;
 mod golden;
 mod groups;
+mod groups_conformance;
 mod groups_killed;
 mod groups_model;
 mod groups_papers;

@@ -1,4 +1,4 @@
-//! Tests only: groups written as text, and what Kafka makes of them.
+//! Tests only: groups written as text, and what Kafka makes of them (line 19 of the conformance list).
 
 use crate::coordinator::assignors::Input;
 use crate::coordinator::assignors::MemberInput;
