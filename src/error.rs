@@ -13,6 +13,7 @@ use crate::error_texts::blocked_text;
 use crate::error_texts::codec_text;
 use crate::error_texts::holder_text;
 use crate::error_texts::resume_text;
+use crate::os_error;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -465,7 +466,7 @@ impl Error {
                 | Error::TooManyRequests { .. }
                 | Error::Timeout { .. }
                 | Error::Wakeup
-        ) || matches!(self, Error::Io { source, .. } if is_passing(source))
+        ) || matches!(self, Error::Io { source, .. } if os_error::is_passing(source))
     }
 
     /// Gives the offset at which reading can go on behind what cannot be read, where that is known.
@@ -575,30 +576,13 @@ impl Error {
     /// mapping.
     pub(crate) fn is_exhaustion(&self) -> bool {
         let Error::Io { source, .. } = self else { return false };
-        source.kind() == io::ErrorKind::OutOfMemory || is_out_of_descriptors(source)
+        source.kind() == io::ErrorKind::OutOfMemory || os_error::is_out_of_descriptors(source)
     }
 
     /// Tells whether this is the operating system saying that the file is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
-}
-
-/// Tells whether the operating system refused for lack of something that others may give back.
-fn is_passing(error: &io::Error) -> bool {
-    let kind = matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock
-            | io::ErrorKind::Interrupted
-            | io::ErrorKind::OutOfMemory
-            | io::ErrorKind::ResourceBusy
-    );
-    kind || is_out_of_descriptors(error)
-}
-
-/// Tells of too many open files, in the process or in the system: the standard library has no kind for it.
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 // An error travels by value through every append: it stays within two cache lines.

@@ -8,15 +8,12 @@ use std::fmt;
 use std::fs;
 use std::hash::BuildHasher;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::accumulator::Accumulators;
-use crate::cleaner::CleanerConfig;
-use crate::clock::Clock;
 use crate::config::Durability;
 use crate::config::TopicConfig;
 use crate::consumer_builder::ConsumerBuilder;
@@ -28,23 +25,24 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::maintenance::Maintenance;
 use crate::name;
-use crate::partition::budget::Limit;
-use crate::partition::live_tails::LiveTails;
 use crate::partition::removing::Patience;
 use crate::producer::Producer;
 use crate::producer::ProducerBuilder;
 use crate::request::claims::Claims;
 use crate::request::requester_builder::RequesterBuilder;
 use crate::request::responder::ResponderBuilder;
-use crate::retention_config::BudgetPolicy;
 use crate::storage::disk;
-use crate::storage::disk::Disk;
+use crate::store::builder::CHECKPOINT_INTERVAL;
+use crate::store::builder::RETENTION_INTERVAL;
+use crate::store::builder::StoreBuilder;
+use crate::store::builder::UNWAITED_WITHIN;
 use crate::topic::KeepOpen;
 use crate::topic::Topic;
 use crate::topic_state::TopicState;
 use crate::topics::Topics;
-use crate::topics::cleaning_limits::CleaningLimits;
 use crate::topics::retaining::Retained;
+
+pub(crate) mod builder;
 
 /// An open data directory. Cloning it is cheap; all clones, and every handle made from them, keep it open.
 ///
@@ -68,38 +66,6 @@ use crate::topics::retaining::Retained;
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
-}
-
-/// Sets up a [`Store`].
-///
-/// ```
-/// use std::time::Duration;
-/// use ottla::{Durability, Store};
-///
-/// # let directory = tempfile::tempdir().map_err(|_| ottla::Error::Closed)?;
-/// let store = Store::builder(directory.path().join("data"))
-///     .durability(Durability::Every(Duration::from_millis(100)))
-///     .open()?;
-/// # Ok::<(), ottla::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct StoreBuilder {
-    root: PathBuf,
-    is_temporary: bool,
-    create: bool,
-    durability: Durability,
-    checkpoint_interval: Duration,
-    retention_interval: Duration,
-    limit: Option<Limit>,
-    /// A synced record that nobody waits for is on stable storage about so much later.
-    unwaited_within: Duration,
-    cleaner: CleanerConfig,
-    cleaning: CleaningLimits,
-    disk: Disk,
-    clock: Clock,
-    #[cfg(test)]
-    live_tails_max: Option<usize>,
 }
 
 /// What all handles of one open directory share.
@@ -137,22 +103,7 @@ impl Store {
 
     /// Begins to set up a store.
     pub fn builder(root: impl AsRef<Path>) -> StoreBuilder {
-        StoreBuilder {
-            root: root.as_ref().to_path_buf(),
-            is_temporary: false,
-            create: true,
-            durability: Durability::Synced,
-            checkpoint_interval: CHECKPOINT_INTERVAL,
-            retention_interval: RETENTION_INTERVAL,
-            limit: None,
-            unwaited_within: UNWAITED_WITHIN,
-            cleaner: CleanerConfig::default(),
-            cleaning: CleaningLimits::default(),
-            disk: Disk::default(),
-            clock: Clock::system(),
-            #[cfg(test)]
-            live_tails_max: None,
-        }
+        StoreBuilder::new(root.as_ref())
     }
 
     /// Opens a new directory among the system's temporary files; it is removed with the last handle.
@@ -168,7 +119,9 @@ impl Store {
     pub fn builder_temporary() -> StoreBuilder {
         let unique = RandomState::new().hash_one(0);
         let name = format!("ottla-{}-{unique:016x}", std::process::id());
-        StoreBuilder { is_temporary: true, ..Store::builder(std::env::temp_dir().join(name)) }
+        let mut builder = Store::builder(std::env::temp_dir().join(name));
+        builder.is_temporary = true;
+        builder
     }
 
     /// Opens a directory for reading, while another process, or this one, may be writing to it.
@@ -452,147 +405,6 @@ impl fmt::Debug for Store {
     }
 }
 
-impl StoreBuilder {
-    /// Sets when deliveries complete, for producers that do not say otherwise; default
-    /// [`Durability::Synced`].
-    pub fn durability(mut self, durability: Durability) -> StoreBuilder {
-        self.durability = durability;
-        self
-    }
-
-    /// Sets whether the directory may be created; default true. The directory above it must exist in any
-    /// case or be creatable.
-    pub fn create(mut self, create: bool) -> StoreBuilder {
-        self.create = create;
-        self
-    }
-
-    /// Sets how long an append may stay unsynchronised, and how often recovery points are put on record;
-    /// default one second. It bounds what a power cut can take from a
-    /// [`Durability::Buffered`] producer, and what recovery has to scan.
-    pub fn checkpoint_interval(mut self, interval: Duration) -> StoreBuilder {
-        self.checkpoint_interval = interval;
-        self
-    }
-
-    /// Sets whether topics with `cleanup.policy=compact` are compacted in the background (Kafka's
-    /// `log.cleaner.enable`); default true. [`Topic::compact`] works in any case.
-    pub fn cleaner_enable(mut self, is_enabled: bool) -> StoreBuilder {
-        self.cleaner.is_enabled = is_enabled;
-        self
-    }
-
-    /// Sets how often at most the background looks for something to compact while there is nothing (Kafka's
-    /// `log.cleaner.backoff.ms`); default 15 seconds. It looks only when a segment of a compacted topic was closed
-    /// since, or time has made something due: an idle store sleeps.
-    pub fn cleaner_backoff(mut self, backoff: Duration) -> StoreBuilder {
-        self.cleaner.backoff = backoff;
-        self
-    }
-
-    /// Sets how many bytes a second compaction reads and writes at most, all topics together, in the background or
-    /// when asked for (Kafka's `log.cleaner.io.max.bytes.per.second`); default no limit.
-    pub fn cleaner_io_max_bytes_per_second(mut self, bytes: u64) -> StoreBuilder {
-        self.cleaning.bytes_per_second = Some(bytes);
-        self
-    }
-
-    /// Sets the memory, in bytes, for the keys of the records that a compaction meets for the first time, 24 bytes for
-    /// each key however long it is (Kafka's `log.cleaner.dedupe.buffer.size`); default 128 MiB, of which no more is
-    /// taken than there are keys. If it does not suffice, compaction goes over the log several times.
-    pub fn cleaner_dedupe_buffer_size(mut self, bytes: usize) -> StoreBuilder {
-        self.cleaning.key_map_bytes_max = bytes;
-        self
-    }
-
-    /// Sets how often all partitions are looked at for what retention lets go (`log.retention.check.interval.ms`);
-    /// default five minutes, the first time after thirty seconds at the latest. A partition that has filled a segment
-    /// is looked at at once, for `retention.bytes`. At least a millisecond.
-    pub fn retention_check_interval(mut self, interval: Duration) -> StoreBuilder {
-        self.retention_interval = interval.max(Duration::from_millis(1));
-        self
-    }
-
-    /// Bounds the bytes that all logs of the store take on the disk together, and says what happens to an append that
-    /// would exceed them; by default they are not bounded. There is nothing like it in Kafka.
-    ///
-    /// Counted are the batches of all partitions, and the space set aside ahead of those that are appended to; indexes
-    /// come on top, some 0.3 percent, and what readers hold of segments that were let go
-    /// ([`PartitionDescription::held_len`](crate::PartitionDescription::held_len)). Internal topics are neither counted
-    /// nor refused. A store that has more when it is opened is brought below the bound by the first appends, or refuses
-    /// them.
-    pub fn bytes_max(mut self, bytes: u64, policy: BudgetPolicy) -> StoreBuilder {
-        self.limit = Some(Limit { bytes_max: bytes, policy });
-        self
-    }
-
-    /// Opens the directory for writing.
-    ///
-    /// # Errors
-    ///
-    /// * As [`Store::open`]; [`Error::InvalidArgument`] if [`bytes_max`](Self::bytes_max) is below 64 KiB.
-    pub fn open(self) -> Result<Store> {
-        let root = disk::absolute(&self.root)?;
-        if self.create && !self.disk.exists(&root)? {
-            self.disk.create_directories(&root)?;
-        }
-        disk::refuse_if_not_directory(&root)?;
-        let (attention, asked) = crossbeam_channel::unbounded();
-        #[cfg_attr(not(test), expect(unused_mut))]
-        let mut live_tails = LiveTails::default();
-        #[cfg(test)]
-        if let Some(count_max) = self.live_tails_max {
-            live_tails = LiveTails::new(count_max);
-        }
-        if self.limit.is_some_and(|limit| limit.bytes_max < BYTES_MAX_MIN) {
-            let reason = "a store needs 64 KiB at least";
-            return Err(Error::InvalidArgument { argument: "bytes_max", reason });
-        }
-        let (limits, disk, clock) = ((self.cleaning, self.limit), self.disk, self.clock);
-        let topics = Topics::open(&root, disk, clock, attention, live_tails, limits)?;
-        let topics = Arc::new(topics);
-        topics.serve_budget();
-        // From here on a leap of the clock is noticed.
-        topics.retention_ms();
-        let (record, retain) = (self.checkpoint_interval, self.retention_interval);
-        let maintenance = Maintenance::start(&topics, asked, record, self.cleaner, retain)?;
-        Ok(Store {
-            shared: Arc::new(Shared {
-                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
-                topics,
-                accumulators: Arc::default(),
-                claims: Arc::default(),
-                maintenance: Mutex::new(Some(maintenance)),
-                durability: self.durability,
-                checkpoint_interval: self.checkpoint_interval,
-                unwaited_within: self.unwaited_within,
-                remove_at_end: self.is_temporary,
-            }),
-        })
-    }
-
-    #[cfg(test)]
-    pub(crate) fn disk(mut self, disk: Disk) -> StoreBuilder {
-        self.disk = disk;
-        // A disk with a script counts effects: nothing may happen by the clock.
-        self.unwaited_within = Duration::from_secs(3600);
-        self
-    }
-
-    /// Sets how many tails are open before one is parked.
-    #[cfg(test)]
-    pub(crate) fn live_tails_max(mut self, count_max: usize) -> StoreBuilder {
-        self.live_tails_max = Some(count_max);
-        self
-    }
-
-    #[cfg(test)]
-    pub(crate) fn clock(mut self, clock: Clock) -> StoreBuilder {
-        self.clock = clock;
-        self
-    }
-}
-
 impl Shared {
     fn close(&self) -> Result<()> {
         if let Some(mut maintenance) = self.maintenance.lock().take() {
@@ -614,10 +426,3 @@ impl Drop for Shared {
         }
     }
 }
-
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-const UNWAITED_WITHIN: Duration = Duration::from_millis(10);
-/// Less is not worth a segment.
-const BYTES_MAX_MIN: u64 = 64 << 10;
-/// Kafka's default.
-const RETENTION_INTERVAL: Duration = Duration::from_secs(300);

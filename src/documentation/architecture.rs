@@ -15,6 +15,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `error.rs` | `Error`, `Result`: what went wrong and what the caller can do |
+//! | `os_error.rs` | what the operating system means by its errors |
 //! | `error_texts.rs` | what errors say where something may be known and may be not |
 //! | `config.rs` | every knob with unit, default, effect; Kafka's property names |
 //! | `compaction_config.rs` | whether, when and how a topic is compacted |
@@ -192,7 +193,8 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `health.rs` | what a store has to tell about its state |
-//! | `store.rs` | `Store`, `StoreBuilder`, `Health`: open, find, close |
+//! | `store.rs` | `Store`: open, find, close |
+//! | `store/builder.rs` | `StoreBuilder`: how a directory is opened |
 //! | `producer.rs` | `Producer`: send, send a batch, flush |
 //! | `appender.rs` | from an encoded batch to the log at a producer's level; what a flush waits for |
 //! | `per_partition.rs` | what a producer keeps for each partition it sends to, found without a lock |
@@ -214,6 +216,7 @@
 //! | `consumer/rebalance.rs` | `Rebalance`: what may be done while partitions come and go |
 //! | `consumer/commits.rs` | committing, and asking for what was committed |
 //! | `consumer_group.rs` | `ConsumerGroup`: a group seen from outside, and changed |
+//! | `group_description.rs` | what is told of a group: its state, its members, how far it is behind |
 //! | `handed_out.rs` | `HandedOut`: what of a partition is in the application's hands |
 //! | `spin.rs` | `Spin`: whether to look again for a moment before sleeping, learnt from how it went |
 //! | `wakeup.rs` | `Wakeup`: what ends a consumer's wait from another thread |
@@ -251,7 +254,7 @@
 //!
 //! A foreign crate has one address, where that can be: `memmap2` in `storage/map.rs`; `crc32c` in `format/`, and where
 //! a small file carries a checksum of its own; `libc` and `rustix` at the two doors to the system, and two error numbers in
-//! `error.rs`; `thiserror` in
+//! `os_error.rs`; `thiserror` in
 //! `error.rs`; `crossbeam-channel` where partitions speak to the background thread.
 //!
 //! # The path of a record

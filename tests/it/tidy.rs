@@ -15,6 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         "words",
         &[
             "error",
+            "os_error",
             "error_texts",
             "config",
             "compaction_config",
@@ -53,6 +54,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "consumer_builder",
             "consumer",
             "consumer_group",
+            "group_description",
             "handed_out",
             "spin",
             "wakeup",
@@ -82,7 +84,7 @@ const ADDRESSES: &[(&str, &[&str])] = &[
         ],
     ),
     // Two error numbers that the standard library has no kind for.
-    ("libc", &["error.rs", "storage/disk.rs", "storage/lock.rs"]),
+    ("libc", &["os_error.rs", "storage/disk.rs", "storage/lock.rs"]),
     ("rustix", &["clock.rs", "storage/disk.rs"]),
     ("flate2", &["format/compression/gzip.rs"]),
     ("lz4_flex", &["format/compression/lz4.rs"]),

@@ -1,0 +1,20 @@
+//! What the operating system means by its errors.
+
+use std::io;
+
+/// Tells whether the operating system refused for lack of something that others may give back.
+pub(crate) fn is_passing(error: &io::Error) -> bool {
+    let kind = matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::OutOfMemory
+            | io::ErrorKind::ResourceBusy
+    );
+    kind || is_out_of_descriptors(error)
+}
+
+/// Tells of too many open files, in the process or in the system: the standard library has no kind for it.
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}

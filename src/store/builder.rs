@@ -1,0 +1,224 @@
+//! How a data directory is opened.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::cleaner::CleanerConfig;
+use crate::clock::Clock;
+use crate::config::Durability;
+use crate::coordinator::Coordinator;
+use crate::error::Error;
+use crate::error::Result;
+use crate::maintenance::Maintenance;
+use crate::partition::budget::Limit;
+use crate::partition::live_tails::LiveTails;
+use crate::retention_config::BudgetPolicy;
+use crate::storage::disk;
+use crate::storage::disk::Disk;
+use crate::store::Shared;
+use crate::store::Store;
+use crate::topics::Topics;
+use crate::topics::cleaning_limits::CleaningLimits;
+
+/// Sets up a [`Store`].
+///
+/// ```
+/// use std::time::Duration;
+/// use ottla::{Durability, Store};
+///
+/// # let directory = tempfile::tempdir().map_err(|_| ottla::Error::Closed)?;
+/// let store = Store::builder(directory.path().join("data"))
+///     .durability(Durability::Every(Duration::from_millis(100)))
+///     .open()?;
+/// # Ok::<(), ottla::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct StoreBuilder {
+    pub(super) root: PathBuf,
+    pub(super) is_temporary: bool,
+    create: bool,
+    durability: Durability,
+    checkpoint_interval: Duration,
+    retention_interval: Duration,
+    limit: Option<Limit>,
+    /// A synced record that nobody waits for is on stable storage about so much later.
+    unwaited_within: Duration,
+    pub(super) cleaner: CleanerConfig,
+    cleaning: CleaningLimits,
+    pub(super) disk: Disk,
+    pub(super) clock: Clock,
+    #[cfg(test)]
+    live_tails_max: Option<usize>,
+}
+
+impl StoreBuilder {
+    pub(super) fn new(root: &Path) -> StoreBuilder {
+        StoreBuilder {
+            root: root.to_path_buf(),
+            is_temporary: false,
+            create: true,
+            durability: Durability::Synced,
+            checkpoint_interval: CHECKPOINT_INTERVAL,
+            retention_interval: RETENTION_INTERVAL,
+            limit: None,
+            unwaited_within: UNWAITED_WITHIN,
+            cleaner: CleanerConfig::default(),
+            cleaning: CleaningLimits::default(),
+            disk: Disk::default(),
+            clock: Clock::system(),
+            #[cfg(test)]
+            live_tails_max: None,
+        }
+    }
+
+    /// Sets when deliveries complete, for producers that do not say otherwise; default
+    /// [`Durability::Synced`].
+    pub fn durability(mut self, durability: Durability) -> StoreBuilder {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets whether the directory may be created; default true. The directory above it must exist in any
+    /// case or be creatable.
+    pub fn create(mut self, create: bool) -> StoreBuilder {
+        self.create = create;
+        self
+    }
+
+    /// Sets how long an append may stay unsynchronised, and how often recovery points are put on record;
+    /// default one second. It bounds what a power cut can take from a
+    /// [`Durability::Buffered`] producer, and what recovery has to scan.
+    pub fn checkpoint_interval(mut self, interval: Duration) -> StoreBuilder {
+        self.checkpoint_interval = interval;
+        self
+    }
+
+    /// Sets whether topics with `cleanup.policy=compact` are compacted in the background (Kafka's
+    /// `log.cleaner.enable`); default true. [`Topic::compact`] works in any case.
+    pub fn cleaner_enable(mut self, is_enabled: bool) -> StoreBuilder {
+        self.cleaner.is_enabled = is_enabled;
+        self
+    }
+
+    /// Sets how often at most the background looks for something to compact while there is nothing (Kafka's
+    /// `log.cleaner.backoff.ms`); default 15 seconds. It looks only when a segment of a compacted topic was closed
+    /// since, or time has made something due: an idle store sleeps.
+    pub fn cleaner_backoff(mut self, backoff: Duration) -> StoreBuilder {
+        self.cleaner.backoff = backoff;
+        self
+    }
+
+    /// Sets how many bytes a second compaction reads and writes at most, all topics together, in the background or
+    /// when asked for (Kafka's `log.cleaner.io.max.bytes.per.second`); default no limit.
+    pub fn cleaner_io_max_bytes_per_second(mut self, bytes: u64) -> StoreBuilder {
+        self.cleaning.bytes_per_second = Some(bytes);
+        self
+    }
+
+    /// Sets the memory, in bytes, for the keys of the records that a compaction meets for the first time, 24 bytes for
+    /// each key however long it is (Kafka's `log.cleaner.dedupe.buffer.size`); default 128 MiB, of which no more is
+    /// taken than there are keys. If it does not suffice, compaction goes over the log several times.
+    pub fn cleaner_dedupe_buffer_size(mut self, bytes: usize) -> StoreBuilder {
+        self.cleaning.key_map_bytes_max = bytes;
+        self
+    }
+
+    /// Sets how often all partitions are looked at for what retention lets go (`log.retention.check.interval.ms`);
+    /// default five minutes, the first time after thirty seconds at the latest. A partition that has filled a segment
+    /// is looked at at once, for `retention.bytes`. At least a millisecond.
+    pub fn retention_check_interval(mut self, interval: Duration) -> StoreBuilder {
+        self.retention_interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Bounds the bytes that all logs of the store take on the disk together, and says what happens to an append that
+    /// would exceed them; by default they are not bounded. There is nothing like it in Kafka.
+    ///
+    /// Counted are the batches of all partitions, and the space set aside ahead of those that are appended to; indexes
+    /// come on top, some 0.3 percent, and what readers hold of segments that were let go
+    /// ([`PartitionDescription::held_len`](crate::PartitionDescription::held_len)). Internal topics are neither counted
+    /// nor refused. A store that has more when it is opened is brought below the bound by the first appends, or refuses
+    /// them.
+    pub fn bytes_max(mut self, bytes: u64, policy: BudgetPolicy) -> StoreBuilder {
+        self.limit = Some(Limit { bytes_max: bytes, policy });
+        self
+    }
+
+    /// Opens the directory for writing.
+    ///
+    /// # Errors
+    ///
+    /// * As [`Store::open`]; [`Error::InvalidArgument`] if [`bytes_max`](Self::bytes_max) is below 64 KiB.
+    pub fn open(self) -> Result<Store> {
+        let root = disk::absolute(&self.root)?;
+        if self.create && !self.disk.exists(&root)? {
+            self.disk.create_directories(&root)?;
+        }
+        disk::refuse_if_not_directory(&root)?;
+        let (attention, asked) = crossbeam_channel::unbounded();
+        #[cfg_attr(not(test), expect(unused_mut))]
+        let mut live_tails = LiveTails::default();
+        #[cfg(test)]
+        if let Some(count_max) = self.live_tails_max {
+            live_tails = LiveTails::new(count_max);
+        }
+        if self.limit.is_some_and(|limit| limit.bytes_max < BYTES_MAX_MIN) {
+            let reason = "a store needs 64 KiB at least";
+            return Err(Error::InvalidArgument { argument: "bytes_max", reason });
+        }
+        let (limits, disk, clock) = ((self.cleaning, self.limit), self.disk, self.clock);
+        let topics = Topics::open(&root, disk, clock, attention, live_tails, limits)?;
+        let topics = Arc::new(topics);
+        topics.serve_budget();
+        // From here on a leap of the clock is noticed.
+        topics.retention_ms();
+        let (record, retain) = (self.checkpoint_interval, self.retention_interval);
+        let maintenance = Maintenance::start(&topics, asked, record, self.cleaner, retain)?;
+        Ok(Store {
+            shared: Arc::new(Shared {
+                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
+                topics,
+                accumulators: Arc::default(),
+                claims: Arc::default(),
+                maintenance: Mutex::new(Some(maintenance)),
+                durability: self.durability,
+                checkpoint_interval: self.checkpoint_interval,
+                unwaited_within: self.unwaited_within,
+                remove_at_end: self.is_temporary,
+            }),
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn disk(mut self, disk: Disk) -> StoreBuilder {
+        self.disk = disk;
+        // A disk with a script counts effects: nothing may happen by the clock.
+        self.unwaited_within = Duration::from_secs(3600);
+        self
+    }
+
+    /// Sets how many tails are open before one is parked.
+    #[cfg(test)]
+    pub(crate) fn live_tails_max(mut self, count_max: usize) -> StoreBuilder {
+        self.live_tails_max = Some(count_max);
+        self
+    }
+
+    #[cfg(test)]
+    pub(crate) fn clock(mut self, clock: Clock) -> StoreBuilder {
+        self.clock = clock;
+        self
+    }
+}
+
+pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const UNWAITED_WITHIN: Duration = Duration::from_millis(10);
+/// Less is not worth a segment.
+const BYTES_MAX_MIN: u64 = 64 << 10;
+/// Kafka's default.
+pub(super) const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
