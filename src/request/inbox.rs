@@ -76,6 +76,9 @@ pub(crate) struct Inbox {
     has_panicked: AtomicBool,
     /// Everything below was dealt with. Stored with Release by who has the turn, loaded with Acquire.
     position: AtomicI64,
+    /// Everything below this end was looked at, though no reader could have it yet: the end lay within a batch. Stored
+    /// and loaded likewise.
+    looked_to: AtomicI64,
     /// Nothing is read any more. Stored with Release, loaded with Acquire.
     is_over: AtomicBool,
     /// Whether it pays to stay awake for a reply; one waiter at a time does. Lock rank 9: tried only.
@@ -175,6 +178,7 @@ impl Inbox {
             panicked: Mutex::new(None),
             has_panicked: AtomicBool::new(false),
             position: AtomicI64::new(position),
+            looked_to: AtomicI64::new(position),
             is_over: AtomicBool::new(false),
             spin: Mutex::new(Spin::new(opening.spin)),
         });
@@ -188,6 +192,11 @@ impl Inbox {
     pub(crate) fn empty(&self) {
         self.vigil.attend(self);
         self.pass_on_panic();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bell(&self) -> &Arc<crate::partition::watermarks::Doorbell> {
+        self.vigil.bell()
     }
 
     /// Counts one who is about to sleep, and sees to it that it is woken.
@@ -242,14 +251,14 @@ impl Inbox {
                 return self.give_up(&why);
             }
             let bound = self.isolation.bound(&self.partition);
-            if reader.cursor.position >= bound {
+            if reader.cursor.position.max(self.looked_to.load(Ordering::Acquire)) >= bound {
                 return;
             }
             let limits = Limits { bytes: READ_LEN, records: usize::MAX };
             let (cursor, unpacking) = (&mut reader.cursor, &mut reader.unpacking);
             match self.partition.read(cursor, limits, bound, Checks::All, unpacking) {
                 Ok(ReadOutcome::Records(fetched)) => self.hand_out(fetched),
-                Ok(ReadOutcome::AtEnd) => {}
+                Ok(ReadOutcome::AtEnd) => self.looked_to.store(bound, Ordering::Release),
                 // The front of the log went, and with it replies that nobody can have any more.
                 Ok(ReadOutcome::OutOfRange) => {
                     reader.cursor = Cursor::at(self.partition.watermarks().log_start());
@@ -372,7 +381,10 @@ impl Watched for Inbox {
         if self.is_over.load(Ordering::Acquire) {
             return false;
         }
-        let is_behind = || self.position() < self.isolation.bound(&self.partition);
+        let is_behind = || {
+            let seen = self.position().max(self.looked_to.load(Ordering::Acquire));
+            seen < self.isolation.bound(&self.partition)
+        };
         is_behind() || self.whether_over().is_some()
     }
 }

@@ -357,3 +357,38 @@ impl fmt::Debug for Requester {
 pub(crate) fn author(identity: Option<(&str, u64)>) -> Author {
     identity.map_or_else(Author::random, |(name, life)| Author::of_identity(name, life))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Store;
+    use crate::TopicConfig;
+    use std::future::Future;
+    use std::pin::Pin;
+    use std::task::Context;
+    use std::task::Waker;
+
+    #[test]
+    fn a_requester_that_goes_leaves_nothing_behind_and_neither_does_a_task_that_gave_up() {
+        let store = Store::temporary().unwrap();
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let requester = store.requester(&topic).build().unwrap();
+        let inbox = Arc::downgrade(&requester.shared.inbox);
+        let bell = Arc::downgrade(requester.shared.inbox.bell());
+        let mut pending: Vec<Pending> = (0..3).map(|_| requester.request("q").unwrap()).collect();
+        for pending in &mut pending {
+            pending.delivery().clone().wait().unwrap();
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(Pin::new(pending).poll(&mut context).is_pending());
+        }
+        drop(pending.pop());
+        assert_eq!(requester.status().in_flight, 2);
+        // The bell hangs at the partition, and at the registry twice; the inbox has it, too.
+        assert_eq!(bell.strong_count(), 4);
+        drop(requester);
+        assert_eq!(bell.strong_count(), 1);
+        assert!(pending.iter().all(Pending::is_ready));
+        drop(pending);
+        assert_eq!((inbox.strong_count(), bell.strong_count()), (0, 0));
+    }
+}
