@@ -104,7 +104,7 @@ where
             latest: None,
             log: None,
             commit_interval,
-            commit_due: Instant::now(),
+            commit_due: later(commit_interval),
         }
     }
 
@@ -322,11 +322,10 @@ where
             }
             return Ok(());
         }
-        let now = Instant::now();
-        if !is_hurried && now < self.commit_due {
+        if !is_hurried && Instant::now() < self.commit_due {
             return Ok(());
         }
-        self.commit_due = now.checked_add(self.commit_interval).unwrap_or(now);
+        self.commit_due = later(self.commit_interval);
         let stretch = if is_hurried {
             let all = self.progress.lock().take_all();
             all.wait()?;
@@ -387,6 +386,15 @@ where
 
 /// What waits to become durable is not looked at more often while there is nothing else to do.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);
+
+/// Gives the time so much later; far away if it is further than time can be told.
+fn later(interval: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(interval).unwrap_or(now + FAR)
+}
+
+/// A year.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// So many topics for replies are kept at hand.
 const KNOWN_MAX: usize = 1024;
