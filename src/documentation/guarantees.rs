@@ -134,6 +134,34 @@
 //! let mut other = store.consumer().subscribe("workers", &topic)?;
 //! let again = other.poll(Duration::ZERO)?;
 //! assert_eq!(again.iter().next().and_then(|message| message.value()), Some(&b"b"[..]));
+//! # Ok::<(), ottla::Error>(())
+//! ```
+//!
+//! Tests: `members_share_the_partitions_and_hand_over_only_what_must_move`,
+//! `a_panicking_member_is_replaced_and_nothing_it_was_at_is_skipped`,
+//! `a_partition_stays_with_its_member_until_its_records_are_dropped`,
+//! `listeners_hear_in_kafkas_order_and_may_commit_what_goes`, `nobody_commits_what_is_not_his`,
+//! `commits_survive_the_process_and_are_where_the_group_goes_on`,
+//! `where_a_new_group_begins_is_fixed_by_the_subscription`, `a_deleted_topics_offsets_go_with_it`,
+//! `a_commit_is_never_durable_before_what_lies_below_it`,
+//! `what_cannot_be_understood_on_record_is_passed_over_and_shown`,
+//! `what_groups_have_on_record_stays_small_however_often_they_commit`,
+//! `a_group_delivers_everything_in_order_and_each_partition_to_one_member`,
+//! `between_threads_that_hand_over_in_order_everything_comes_exactly_once`,
+//! `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`,
+//! `commits_that_do_not_wait_for_their_records_are_found_out`,
+//! `kills_take_no_commit_that_had_returned_and_make_a_group_skip_nothing`,
+//! `whichever_effect_fails_groups_lose_nothing_and_go_on`,
+//! `nobody_produces_to_an_internal_topic_by_hand`, `a_subscription_that_fails_leaves_no_group`,
+//! `whoever_commits_after_the_close_is_told_so`, `a_commit_by_one_that_lost_the_partition_changes_nothing`,
+//! `an_added_partition_is_read_from_its_beginning_wherever_the_group_began`,
+//! `what_is_on_record_out_of_range_follows_the_reset_policy`,
+//! `papers_that_are_compressed_are_read_and_checked_like_others`,
+//! `a_reader_sees_no_members_once_the_writer_was_killed`,
+//! `a_reader_of_a_damaged_first_batch_sees_the_groups_behind_it`,
+//! `whichever_effect_of_a_first_commit_fails_it_can_be_made_again`,
+//! `whichever_effect_of_an_open_fails_no_group_forgets_where_it_stopped`.
+//!
 //! # What a request can rely on
 //!
 //! A request and its reply are records like others: what is said above of records holds for both legs.
@@ -170,34 +198,6 @@
 //! What ends a responder's thread: a log that is latched or cannot be opened. A full disk does not, it tries again; nor
 //! does damage, which it passes over and counts. [`Responder::status`](crate::Responder::status) tells how many threads are
 //! at work, [`close`](crate::Responder::close) why one is not.
-//!
-//! # Ok::<(), ottla::Error>(())
-//! ```
-//!
-//! Tests: `members_share_the_partitions_and_hand_over_only_what_must_move`,
-//! `a_panicking_member_is_replaced_and_nothing_it_was_at_is_skipped`,
-//! `a_partition_stays_with_its_member_until_its_records_are_dropped`,
-//! `listeners_hear_in_kafkas_order_and_may_commit_what_goes`, `nobody_commits_what_is_not_his`,
-//! `commits_survive_the_process_and_are_where_the_group_goes_on`,
-//! `where_a_new_group_begins_is_fixed_by_the_subscription`, `a_deleted_topics_offsets_go_with_it`,
-//! `a_commit_is_never_durable_before_what_lies_below_it`,
-//! `what_cannot_be_understood_on_record_is_passed_over_and_shown`,
-//! `what_groups_have_on_record_stays_small_however_often_they_commit`,
-//! `a_group_delivers_everything_in_order_and_each_partition_to_one_member`,
-//! `between_threads_that_hand_over_in_order_everything_comes_exactly_once`,
-//! `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`,
-//! `commits_that_do_not_wait_for_their_records_are_found_out`,
-//! `kills_take_no_commit_that_had_returned_and_make_a_group_skip_nothing`,
-//! `whichever_effect_fails_groups_lose_nothing_and_go_on`,
-//! `nobody_produces_to_an_internal_topic_by_hand`, `a_subscription_that_fails_leaves_no_group`,
-//! `whoever_commits_after_the_close_is_told_so`, `a_commit_by_one_that_lost_the_partition_changes_nothing`,
-//! `an_added_partition_is_read_from_its_beginning_wherever_the_group_began`,
-//! `what_is_on_record_out_of_range_follows_the_reset_policy`,
-//! `papers_that_are_compressed_are_read_and_checked_like_others`,
-//! `a_reader_sees_no_members_once_the_writer_was_killed`,
-//! `a_reader_of_a_damaged_first_batch_sees_the_groups_behind_it`,
-//! `whichever_effect_of_a_first_commit_fails_it_can_be_made_again`,
-//! `whichever_effect_of_an_open_fails_no_group_forgets_where_it_stopped`.
 //!
 //! # What is assumed, and what is not
 //!
