@@ -29,6 +29,7 @@ use crossbeam_channel::Sender;
 use crossbeam_channel::TrySendError;
 use crossbeam_channel::select;
 
+use crate::compaction_config::CompactionConfig;
 use crate::coordinator;
 use crate::error::Error;
 use crate::error::Result;
@@ -82,7 +83,7 @@ impl Cleaner {
         }
     }
 
-    /// Has the thread look, soon; starts it if need be.
+    /// Has the thread look, soon; starts it if there is a topic that is compacted.
     pub(crate) fn wake(&mut self, topics: &Arc<Topics>) {
         if !self.config.is_enabled || !topics.cleans_in_background() {
             return;
@@ -93,6 +94,9 @@ impl Cleaner {
                 None
                 | Some(Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) => {}
             }
+            return;
+        }
+        if !topics.listed().iter().any(|topic| rules_of(topic).is_some()) {
             return;
         }
         let (wake, woken) = crossbeam_channel::bounded(1);
@@ -214,10 +218,7 @@ impl Round {
         let (mut found, mut waits) = (Vec::new(), Vec::new());
         let mut known = std::mem::take(&mut self.attempts);
         for topic in topics.listed() {
-            let Some(config) = topic.log_config().compaction else { continue };
-            if coordinator::offsets_log::NAME == topic.name.as_str() {
-                continue;
-            }
+            let Some(config) = rules_of(&topic) else { continue };
             for (number, partition) in topic.open_partitions() {
                 if self.stop.is_stopped() {
                     return (Vec::new(), None);
@@ -250,7 +251,7 @@ impl Round {
                     let (topic, upto) = (Arc::clone(&topic), cleanable.upto);
                     let dirty_ratio = cleanable.dirty_ratio();
                     found.push(Due { dirty_ratio, upto, topic, number, partition });
-                } else if let Some(due_ms) = cleanable.due_ms(&config) {
+                } else if let Some(due_ms) = cleanable.due_ms(&config, now_ms) {
                     // The wall clock may be set while we sleep: look again after a while at the latest.
                     let wait_ms = due_ms.saturating_sub(now_ms).clamp(1, WAIT_MS_MAX);
                     waits.push(Duration::from_millis(wait_ms as u64));
@@ -293,6 +294,12 @@ impl Round {
         let attempt = self.attempts.entry(address).or_default();
         attempt.not_before = Some(Instant::now() + RETRY_INTERVAL);
     }
+}
+
+/// Gives the rules by which the thread compacts a topic; `None` if it does not.
+fn rules_of(topic: &TopicState) -> Option<CompactionConfig> {
+    let is_left_alone = coordinator::offsets_log::NAME == topic.name.as_str();
+    topic.log_config().compaction.filter(|_| !is_left_alone)
 }
 
 /// Kafka's default.

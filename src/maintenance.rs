@@ -63,9 +63,7 @@ impl Maintenance {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (workers, done) = SyncWorkers::new();
         let mut cleaner = Cleaner::new(topics, cleaner);
-        if topics.has_compacted() {
-            cleaner.wake(topics);
-        }
+        cleaner.wake(topics);
         let round = Round {
             topics: Arc::downgrade(topics),
             cleaner,

@@ -397,7 +397,7 @@
 //! | --- | --- | --- |
 //! | the caller's | any | |
 //! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
-//! | `ottla-cleaner` | one for each store that was open for writing when it had a compacted topic | with the maintenance thread, which ends the compaction at hand |
+//! | `ottla-cleaner` | one for each store that is open for writing, once it has a compacted topic other than `__consumer_offsets` | with the maintenance thread, which ends the compaction at hand |
 //! | `ottla-compact` | one while `__consumer_offsets` is being compacted | when it is |
 //! | `ottla-retention` | one, once there is something to look at | with the maintenance thread |
 //! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |

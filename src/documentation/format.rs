@@ -23,7 +23,8 @@
 //! All but `ottla.topics`, `ottla.compacted` and `ottla.cut-*` are Kafka's, in Kafka's bytes. A file that is replaced is written beside
 //! as `*.tmp`, synced, renamed, and its directory synced; what a crash leaves of that is removed by the next open.
 //! While a segment is compacted its files have `.cleaned`, `.swap` or `.deleted` behind their names, as Kafka's have.
-//! Other files of Kafka's are left alone, `meta.properties` among them; `.txnindex` files are joined with their segments.
+//! Other files of Kafka's are left alone, `meta.properties` among them; `.txnindex` files are joined with their segments, without
+//! entries of transactions of which nothing is left.
 //!
 //! # `.log`: batches
 //!

@@ -44,10 +44,11 @@ impl Cleanable {
         self.dirty_len > 0 && (is_late || self.dirty_ratio() > config.dirty_ratio_min)
     }
 
-    /// Gives when it may become due, though nothing is appended.
-    pub(crate) fn due_ms(&self, config: &CompactionConfig) -> Option<i64> {
+    /// Gives when a log that is not due may become so, though nothing is appended.
+    pub(crate) fn due_ms(&self, config: &CompactionConfig, now_ms: i64) -> Option<i64> {
         let late = self.oldest_dirty_ms.map(|oldest| oldest.saturating_add(config.lag_max_ms));
-        let late = late.filter(|late| *late < i64::MAX).map(|late| late + 1);
+        // What is late already waits for what it may not be compacted before.
+        let late = late.filter(|late| (now_ms..i64::MAX).contains(late)).map(|late| late + 1);
         [late, self.more_at_ms].into_iter().flatten().min()
     }
 }
@@ -166,9 +167,12 @@ mod tests {
         for (what, log, config, is_due) in cases {
             assert_eq!(log.is_due(&config, 100), is_due, "{what}");
         }
-        assert_eq!(log(1, 1, Some(95)).due_ms(&config(0.5, 5)), Some(101));
-        assert_eq!(log(1, 1, Some(95)).due_ms(&config(0.5, i64::MAX)), None);
-        let more = Cleanable { more_at_ms: Some(70), ..log(1, 1, Some(95)) };
-        assert_eq!(more.due_ms(&config(0.5, 5)), Some(70));
+        assert_eq!(log(1, 1, Some(95)).due_ms(&config(0.5, 5), 100), Some(101));
+        assert_eq!(log(1, 1, Some(95)).due_ms(&config(0.5, i64::MAX), 100), None);
+        let more = Cleanable { more_at_ms: Some(103), ..log(1, 0, Some(99)) };
+        assert_eq!(more.due_ms(&config(0.5, 5), 100), Some(103));
+        let late = Cleanable { more_at_ms: Some(103), ..log(1, 0, Some(7)) };
+        assert!(!late.is_due(&config(0.5, 5), 100), "nothing of it may be compacted yet");
+        assert_eq!(late.due_ms(&config(0.5, 5), 100), Some(103));
     }
 }

@@ -86,11 +86,6 @@ impl Topics {
         partition.cleanable(first_dirty, &config, self.clock().now_ms()).map(Some)
     }
 
-    /// Tells whether there is a topic that is compacted.
-    pub(crate) fn has_compacted(&self) -> bool {
-        self.listed().iter().any(|topic| topic.log_config().compaction.is_some())
-    }
-
     /// Tells whether topics are to be compacted when nobody asks.
     pub(crate) fn cleans_in_background(&self) -> bool {
         // A disk with a script counts effects: nothing may happen in the background.

