@@ -617,10 +617,10 @@ fn commits_that_do_not_wait_for_their_records_are_found_out() {
     }
     let _careful = Careful;
     IS_CARELESS.set(true);
-    let found =
-        |watch| -> Vec<String> { seeds(60).filter_map(|seed| play(seed, watch).err()).collect() };
-    let ahead = found(Watch::Everything);
-    assert!(ahead.iter().any(|wrong| wrong.contains("ahead of its end")), "{ahead:?}");
-    let skipped = found(Watch::Skipping);
-    assert!(skipped.iter().any(|wrong| wrong.contains("the group skips")), "{skipped:?}");
+    // The first life that shows it is enough; which one that is changes with every effect that a segment's seal has.
+    let is_found = |watch, what: &str| {
+        seeds(600).filter_map(|seed| play(seed, watch).err()).any(|wrong| wrong.contains(what))
+    };
+    assert!(is_found(Watch::Everything, "ahead of its end"));
+    assert!(is_found(Watch::Skipping, "the group skips"));
 }
