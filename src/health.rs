@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-#[cfg(doc)]
-use crate::consumer_group::GroupPartitionDescription;
 use crate::coordinator::Coordinator;
 use crate::error::Error;
 use crate::error::Result;
+#[cfg(doc)]
+use crate::group_description::GroupPartitionDescription;
 use crate::partition::recovery::Finding;
 use crate::topics::Topics;
 use crate::topics::retaining::Named;

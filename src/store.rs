@@ -25,6 +25,7 @@ use crate::error::Result;
 use crate::health::Health;
 use crate::maintenance::Maintenance;
 use crate::name;
+use crate::partition::live_tails::LiveTails;
 use crate::partition::removing::Patience;
 use crate::producer::Producer;
 use crate::producer::ProducerBuilder;
@@ -32,6 +33,7 @@ use crate::request::claims::Claims;
 use crate::request::requester_builder::RequesterBuilder;
 use crate::request::responder::ResponderBuilder;
 use crate::storage::disk;
+use crate::store::builder::BYTES_MAX_MIN;
 use crate::store::builder::CHECKPOINT_INTERVAL;
 use crate::store::builder::RETENTION_INTERVAL;
 use crate::store::builder::StoreBuilder;
@@ -402,6 +404,53 @@ impl Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+impl StoreBuilder {
+    /// Opens the directory for writing.
+    ///
+    /// # Errors
+    ///
+    /// * As [`Store::open`]; [`Error::InvalidArgument`] if [`bytes_max`](Self::bytes_max) is below 64 KiB.
+    pub fn open(self) -> Result<Store> {
+        let root = disk::absolute(&self.root)?;
+        if self.create && !self.disk.exists(&root)? {
+            self.disk.create_directories(&root)?;
+        }
+        disk::refuse_if_not_directory(&root)?;
+        let (attention, asked) = crossbeam_channel::unbounded();
+        #[cfg_attr(not(test), expect(unused_mut))]
+        let mut live_tails = LiveTails::default();
+        #[cfg(test)]
+        if let Some(count_max) = self.live_tails_max {
+            live_tails = LiveTails::new(count_max);
+        }
+        if self.limit.is_some_and(|limit| limit.bytes_max < BYTES_MAX_MIN) {
+            let reason = "a store needs 64 KiB at least";
+            return Err(Error::InvalidArgument { argument: "bytes_max", reason });
+        }
+        let (limits, disk, clock) = ((self.cleaning, self.limit), self.disk, self.clock);
+        let topics = Topics::open(&root, disk, clock, attention, live_tails, limits)?;
+        let topics = Arc::new(topics);
+        topics.serve_budget();
+        // From here on a leap of the clock is noticed.
+        topics.retention_ms();
+        let (record, retain) = (self.checkpoint_interval, self.retention_interval);
+        let maintenance = Maintenance::start(&topics, asked, record, self.cleaner, retain)?;
+        Ok(Store {
+            shared: Arc::new(Shared {
+                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
+                topics,
+                accumulators: Arc::default(),
+                claims: Arc::default(),
+                maintenance: Mutex::new(Some(maintenance)),
+                durability: self.durability,
+                checkpoint_interval: self.checkpoint_interval,
+                unwaited_within: self.unwaited_within,
+                remove_at_end: self.is_temporary,
+            }),
+        })
     }
 }
 

@@ -2,29 +2,17 @@
 
 use std::path::Path;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::cleaner::CleanerConfig;
 use crate::clock::Clock;
 use crate::config::Durability;
-use crate::coordinator::Coordinator;
-use crate::error::Error;
-use crate::error::Result;
-use crate::maintenance::Maintenance;
 use crate::partition::budget::Limit;
-use crate::partition::live_tails::LiveTails;
 use crate::retention_config::BudgetPolicy;
-use crate::storage::disk;
 use crate::storage::disk::Disk;
-use crate::store::Shared;
-use crate::store::Store;
-use crate::topics::Topics;
 use crate::topics::cleaning_limits::CleaningLimits;
 
-/// Sets up a [`Store`].
+/// Sets up a [`Store`](crate::Store).
 ///
 /// ```
 /// use std::time::Duration;
@@ -41,19 +29,19 @@ use crate::topics::cleaning_limits::CleaningLimits;
 pub struct StoreBuilder {
     pub(super) root: PathBuf,
     pub(super) is_temporary: bool,
-    create: bool,
-    durability: Durability,
-    checkpoint_interval: Duration,
-    retention_interval: Duration,
-    limit: Option<Limit>,
+    pub(super) create: bool,
+    pub(super) durability: Durability,
+    pub(super) checkpoint_interval: Duration,
+    pub(super) retention_interval: Duration,
+    pub(super) limit: Option<Limit>,
     /// A synced record that nobody waits for is on stable storage about so much later.
-    unwaited_within: Duration,
+    pub(super) unwaited_within: Duration,
     pub(super) cleaner: CleanerConfig,
-    cleaning: CleaningLimits,
+    pub(super) cleaning: CleaningLimits,
     pub(super) disk: Disk,
     pub(super) clock: Clock,
     #[cfg(test)]
-    live_tails_max: Option<usize>,
+    pub(super) live_tails_max: Option<usize>,
 }
 
 impl StoreBuilder {
@@ -99,7 +87,7 @@ impl StoreBuilder {
     }
 
     /// Sets whether topics with `cleanup.policy=compact` are compacted in the background (Kafka's
-    /// `log.cleaner.enable`); default true. [`Topic::compact`] works in any case.
+    /// `log.cleaner.enable`); default true. [`Topic::compact`](crate::Topic::compact) works in any case.
     pub fn cleaner_enable(mut self, is_enabled: bool) -> StoreBuilder {
         self.cleaner.is_enabled = is_enabled;
         self
@@ -149,51 +137,6 @@ impl StoreBuilder {
         self
     }
 
-    /// Opens the directory for writing.
-    ///
-    /// # Errors
-    ///
-    /// * As [`Store::open`]; [`Error::InvalidArgument`] if [`bytes_max`](Self::bytes_max) is below 64 KiB.
-    pub fn open(self) -> Result<Store> {
-        let root = disk::absolute(&self.root)?;
-        if self.create && !self.disk.exists(&root)? {
-            self.disk.create_directories(&root)?;
-        }
-        disk::refuse_if_not_directory(&root)?;
-        let (attention, asked) = crossbeam_channel::unbounded();
-        #[cfg_attr(not(test), expect(unused_mut))]
-        let mut live_tails = LiveTails::default();
-        #[cfg(test)]
-        if let Some(count_max) = self.live_tails_max {
-            live_tails = LiveTails::new(count_max);
-        }
-        if self.limit.is_some_and(|limit| limit.bytes_max < BYTES_MAX_MIN) {
-            let reason = "a store needs 64 KiB at least";
-            return Err(Error::InvalidArgument { argument: "bytes_max", reason });
-        }
-        let (limits, disk, clock) = ((self.cleaning, self.limit), self.disk, self.clock);
-        let topics = Topics::open(&root, disk, clock, attention, live_tails, limits)?;
-        let topics = Arc::new(topics);
-        topics.serve_budget();
-        // From here on a leap of the clock is noticed.
-        topics.retention_ms();
-        let (record, retain) = (self.checkpoint_interval, self.retention_interval);
-        let maintenance = Maintenance::start(&topics, asked, record, self.cleaner, retain)?;
-        Ok(Store {
-            shared: Arc::new(Shared {
-                coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
-                topics,
-                accumulators: Arc::default(),
-                claims: Arc::default(),
-                maintenance: Mutex::new(Some(maintenance)),
-                durability: self.durability,
-                checkpoint_interval: self.checkpoint_interval,
-                unwaited_within: self.unwaited_within,
-                remove_at_end: self.is_temporary,
-            }),
-        })
-    }
-
     #[cfg(test)]
     pub(crate) fn disk(mut self, disk: Disk) -> StoreBuilder {
         self.disk = disk;
@@ -219,6 +162,6 @@ impl StoreBuilder {
 pub(super) const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) const UNWAITED_WITHIN: Duration = Duration::from_millis(10);
 /// Less is not worth a segment.
-const BYTES_MAX_MIN: u64 = 64 << 10;
+pub(super) const BYTES_MAX_MIN: u64 = 64 << 10;
 /// Kafka's default.
 pub(super) const RETENTION_INTERVAL: Duration = Duration::from_secs(300);
