@@ -59,6 +59,7 @@
 //! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
 //! | `storage/verified.rs` | what of a segment has been checked since it was opened |
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
+//! | `storage/front.rs` | how far the space ahead of an appender was made ready |
 //! | `storage/marks.rs` | where records lie in large batches that reads of single records came to |
 //! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
 //! | `storage/file_name.rs` | every file name, spelled and parsed |

@@ -247,6 +247,9 @@ impl Partition {
         }
         while let Some(segment) = list.get(index) {
             let open = self.open_segment(segment)?;
+            if cursor.position <= segment.base_offset() {
+                open.read_in_order();
+            }
             if let Some(found) = open.locate(cursor.position)? {
                 let place = Place {
                     segment: Arc::downgrade(&open),

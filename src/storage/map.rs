@@ -40,6 +40,8 @@ use crate::error::Result;
 use crate::format::header::FRONT_LEN;
 use crate::format::header::LENGTH_EXCLUDES;
 use crate::storage::disk::DiskFile;
+use crate::storage::front::CUT;
+use crate::storage::front::Front;
 use crate::storage::lock::DirectoryLock;
 
 /// Mapped memory of one file. It keeps the directory locked: another writer may cut the file.
@@ -92,17 +94,6 @@ struct Runway {
     front: Mutex<Front>,
     /// A piece was finished.
     moved: Condvar,
-}
-
-/// How far the space ahead of an appender is.
-#[derive(Debug)]
-struct Front {
-    /// Appends may go so far.
-    ready: u64,
-    /// So far somebody is at it, or it is ready. [`CUT`] once nothing is to be made ready any more.
-    claimed: u64,
-    /// Pieces that were finished before one in front of them.
-    finished: Vec<Range<u64>>,
 }
 
 /// A piece that is being written; finished when this is dropped.
@@ -190,6 +181,16 @@ impl Mapping {
         drop(range);
     }
 
+    /// Tells the system that the file will be read in order: what is not in memory is then read, and mapped, in
+    /// stretches of 2 MiB, where the file system can. Otherwise nothing happens.
+    pub(crate) fn read_in_order(&self) {
+        #[cfg(target_os = "linux")]
+        if self.len() >= LARGE_PAGE_LEN {
+            // Advice: where it is not taken, pages come as they always do.
+            self.memory.advise(memmap2::Advice::HugePage).unwrap_or_default();
+        }
+    }
+
     /// Lets go of the pages of this mapping, all at once; the next touch finds them in the page cache again.
     ///
     /// A sync takes the right to write away from every page that was stored to, and tells the other
@@ -218,7 +219,7 @@ impl Runway {
         Runway {
             file: Arc::new(file),
             mapping: Arc::new(mapping),
-            front: Mutex::new(Front { ready: end, claimed: end, finished: Vec::new() }),
+            front: Mutex::new(Front::at(end)),
             moved: Condvar::new(),
         }
     }
@@ -231,19 +232,6 @@ impl Runway {
         }
         front.claimed = upto.min((start / piece_len + 1) * piece_len);
         Some(Piece { runway: self, range: start..front.claimed })
-    }
-}
-
-impl Front {
-    fn is_being_worked_at(&self) -> bool {
-        self.claimed != CUT && self.claimed > self.ready
-    }
-
-    fn finish(&mut self, piece: Range<u64>) {
-        self.finished.push(piece);
-        while let Some(next) = self.finished.iter().position(|piece| piece.start == self.ready) {
-            self.ready = self.finished.swap_remove(next).end;
-        }
     }
 }
 
@@ -592,10 +580,13 @@ const WARMED_LEN_MIN: u64 = 256 << 10;
 const STEP_MIN: u64 = 64 << 10;
 const STEP_MAX: u64 = 8 << 20;
 /// The file was cut: nothing is made ready any more.
-const CUT: u64 = u64::MAX;
 /// How much is made ready at a time: an appender may have to wait for one piece.
 const PIECE_LEN: u64 = 1 << 20;
 const SYNCED_PIECE_LEN: u64 = 128 << 10;
+
+/// Files that are shorter have nothing to gain.
+#[cfg(target_os = "linux")]
+const LARGE_PAGE_LEN: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {

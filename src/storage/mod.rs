@@ -14,6 +14,7 @@ pub(crate) mod extent;
 #[cfg(test)]
 pub(crate) mod faults;
 pub(crate) mod file_name;
+mod front;
 pub(crate) mod gaps;
 pub(crate) mod indexes;
 pub(crate) mod lock;

@@ -57,6 +57,8 @@ pub(crate) struct OpenSegment {
     indexes: OnceLock<RwLock<Indexes>>,
     verified: Verified,
     marks: Marks,
+    /// Set by the first who reads from the beginning. Relaxed: it is advice.
+    is_read_in_order: AtomicBool,
     /// Set by readers, taken by whoever looks for a segment to let go. Relaxed: it is advice.
     was_read: AtomicBool,
 }
@@ -112,6 +114,7 @@ impl OpenSegment {
             indexes: OnceLock::new(),
             verified: Verified::new(u64::MAX),
             marks: Marks::default(),
+            is_read_in_order: AtomicBool::new(false),
             was_read: AtomicBool::new(true),
         })
     }
@@ -137,6 +140,8 @@ impl OpenSegment {
             indexes: OnceLock::from(RwLock::new(indexes)),
             verified: Verified::new(end),
             marks: Marks::default(),
+            // What is appended is in memory.
+            is_read_in_order: AtomicBool::new(true),
             was_read: AtomicBool::new(true),
         }
     }
@@ -214,6 +219,15 @@ impl OpenSegment {
 
     pub(crate) fn marks(&self) -> &Marks {
         &self.marks
+    }
+
+    /// Notes that somebody reads from the segment's beginning, and so probably all of it.
+    pub(crate) fn read_in_order(&self) {
+        if !self.is_read_in_order.swap(true, Ordering::Relaxed) {
+            if let Some(mapping) = &self.mapping {
+                mapping.read_in_order();
+            }
+        }
     }
 
     /// Notes that somebody reads the segment: it is not the one to be let go.

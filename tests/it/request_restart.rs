@@ -148,14 +148,17 @@ fn who_comes_back_may_ignore_what_arrived_or_take_a_part_of_it() {
     requester.close().unwrap();
 }
 
+/// Copies a directory that is in use: again if a file was replaced under the copy's hands.
 fn copy_data(source: &Path, target: &Path) {
-    let copied = std::process::Command::new("cp")
-        .arg("-r")
-        .arg(source)
-        .arg(target.join("data"))
-        .status()
-        .unwrap();
-    assert!(copied.success());
+    for _ in 0..20 {
+        let copy = target.join("data");
+        let mut copying = std::process::Command::new("cp");
+        if copying.arg("-r").arg(source).arg(&copy).status().unwrap().success() {
+            return;
+        }
+        std::fs::remove_dir_all(copy).unwrap();
+    }
+    panic!("the directory could not be copied");
 }
 
 #[test]
