@@ -603,3 +603,26 @@ mod command {
         assert!(errors(&refused).contains("no topic is named `u`"), "{}", errors(&refused));
     }
 }
+
+#[test]
+fn what_compaction_frees_is_free_for_appends_at_once() {
+    // The store's bound was told of it only when a segment was closed, or others were to go.
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::builder(directory.path())
+        .cleaner_enable(false)
+        .durability(ottla::Durability::Buffered)
+        .bytes_max(1 << 20, ottla::BudgetPolicy::BackPressure)
+        .open()
+        .unwrap();
+    let config = TopicConfig::new().segment_bytes(64 << 10).set("cleanup.policy", "compact");
+    let topic = store.create_topic("t", config.unwrap()).unwrap();
+    let producer = store.producer();
+    let value = [7_u8; 1000];
+    let send = || producer.send(&topic, Record::new(&value).key("the only one"));
+    let refused = (0..2000).find_map(|_| send().err());
+    assert!(matches!(refused, Some(ottla::Error::StoreFull { .. })), "{refused:?}");
+    topic.compact().unwrap();
+    for n in 0..500 {
+        send().unwrap_or_else(|error| panic!("{n}: {error}"));
+    }
+}
