@@ -115,7 +115,9 @@ impl Partition {
             drop(swap::sweep(&self.context));
         }
         *turn = cleaner.stuck.take();
-        outcome.map(|()| cleaner.compacted)
+        // Whatever came of it: some segments may be smaller already.
+        let charged = self.recharge();
+        outcome.and(charged).map(|()| cleaner.compacted)
     }
 }
 

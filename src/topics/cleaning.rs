@@ -104,7 +104,6 @@ impl Topics {
     /// # Errors
     ///
     /// * As [`Partition::compact`].
-    /// * What kept the compacted segments from being measured for the store's bound: it believes them as large as before.
     /// * What kept the record from being written: the next compaction does some of this one's work again.
     pub(crate) fn compact(
         &self,
@@ -119,7 +118,6 @@ impl Topics {
         let recorded = writing.cleaning.record.lock().of(&state.name, partition);
         let how = Compaction { first_dirty: recorded.unwrap_or(0), ..*how };
         let compacted = open.compact(&how, progress, &writing.cleaning.throttle)?;
-        open.recharge()?;
         for left in &compacted.left {
             self.note_finding_once(finding(left));
         }
