@@ -45,25 +45,29 @@ fn round_trips(directory: &Path, in_flight: usize) {
     let requests = store.create_topic("requests", TopicConfig::new()).unwrap();
     let _responder = echo(&store, &requests);
     let requester = store.requester(&requests).build().unwrap();
-    let (mut ours, mut channels) = (Figures::default(), Figures::default());
+    let ask = || ask(&requester, in_flight);
+    let (mut ours, mut channels) = in_turns(ask, || over_channels(in_flight));
+    let title = format!("round trip, buffered, {in_flight} in flight");
+    show(&title, &mut ours, "two bare channels", &mut channels);
+}
+
+/// Runs both sides round after round, in turns first and last.
+fn in_turns(ask: impl Fn() -> Vec<u64>, bare: impl Fn() -> Vec<u64>) -> (Figures, Figures) {
+    let mut figures = (Figures::default(), Figures::default());
     for round in 0..=ROUNDS {
         let mut sides = [Vec::new(), Vec::new()];
         for step in 0..2 {
             let side = (round + step) % 2;
-            sides[side] = match side {
-                0 => ask(&requester, in_flight),
-                _ => over_channels(in_flight),
-            };
+            sides[side] = if side == 0 { ask() } else { bare() };
         }
         // The first round warms the memory.
         if round > 0 {
             let [our, bare] = sides;
-            ours.note(our);
-            channels.note(bare);
+            figures.0.note(our);
+            figures.1.note(bare);
         }
     }
-    let title = format!("round trip, buffered, {in_flight} in flight");
-    show(&title, &mut ours, "two bare channels", &mut channels);
+    figures
 }
 
 fn echo(store: &Store, requests: &ottla::Topic) -> ottla::Responder {
@@ -137,22 +141,7 @@ fn synced(directory: &Path) {
     let _responder = echo(&store, &requests);
     let requester = store.requester(&requests).build().unwrap();
     let raw = [0, 1].map(|number| RawLog::new(&directory.join(format!("raw-{number}"))));
-    let (mut ours, mut syncs) = (Figures::default(), Figures::default());
-    for round in 0..=ROUNDS {
-        let mut sides = [Vec::new(), Vec::new()];
-        for step in 0..2 {
-            let side = (round + step) % 2;
-            sides[side] = match side {
-                0 => ask(&requester, 1),
-                _ => two_syncs(&raw),
-            };
-        }
-        if round > 0 {
-            let [our, bare] = sides;
-            ours.note(our);
-            syncs.note(bare);
-        }
-    }
+    let (mut ours, mut syncs) = in_turns(|| ask(&requester, 1), || two_syncs(&raw));
     show("round trip, synced, 1 in flight", &mut ours, "two raw syncs", &mut syncs);
 }
 

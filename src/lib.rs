@@ -35,6 +35,8 @@ mod accumulator;
 mod appender;
 mod assignment;
 mod buffer_pool;
+#[cfg(test)]
+mod chance;
 mod cleaner;
 mod client_config;
 mod clock;
@@ -69,6 +71,7 @@ mod records;
 mod request;
 mod retainer;
 mod retention_config;
+mod schedules;
 mod spin;
 mod stage;
 mod stage_context;

@@ -41,6 +41,7 @@ use crate::error::Result;
 use crate::format::group_records::GroupValue;
 use crate::name::TopicName;
 use crate::partition::Partition;
+use crate::schedules::between_steps;
 use crate::topic_state::TopicState;
 
 /// One group.
@@ -486,13 +487,6 @@ impl Group {
         shared.last_written = Some(written.clone());
         Ok(written)
     }
-}
-
-/// Another thread may come in here; tests see to it that one does.
-#[inline]
-fn between_steps() {
-    #[cfg(test)]
-    crate::coordinator::hand_over::between_steps();
 }
 
 /// Tells members that they are none any more; one that polls at this moment may be about to sleep.

@@ -4,10 +4,8 @@
 //! logs. Between any two steps of theirs a scheduler chooses who goes on, thousands of times. A schedule that fails
 //! is printed, and [`shuttle::replay`] plays it again.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,10 +15,10 @@ use std::task::Wake;
 use std::task::Waker;
 
 use parking_lot::Mutex;
-use shuttle::Config;
 use shuttle::rand::Rng;
 use shuttle::scheduler::RandomScheduler;
 
+use crate::chance::Chance;
 use crate::coordinator::assignor::Assignor;
 use crate::coordinator::assignors::Place;
 use crate::coordinator::group::Group;
@@ -36,19 +34,9 @@ use crate::coordinator::universe::IsInternal;
 use crate::coordinator::universe::Universe;
 use crate::name::TopicName;
 use crate::partition::watermarks::Doorbell;
+use crate::schedules;
+use crate::schedules::between_steps;
 use crate::storage::catalog::TopicId;
-
-thread_local! {
-    /// Set while a scheduler runs the threads, all of them on this one.
-    static IS_SCHEDULED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Another member may come in here. Stands in front of every lock of a group and of every mark and bell.
-pub(crate) fn between_steps() {
-    if IS_SCHEDULED.get() {
-        shuttle::thread::yield_now();
-    }
-}
 
 /// What a member does wrong, on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,17 +190,6 @@ struct Member {
     /// How many more looks find a partition in the application's hands.
     in_hands: BTreeMap<Place, usize>,
     chance: Chance,
-}
-
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 fn everything() -> Arc<Subscription> {
@@ -506,15 +483,8 @@ fn play(plant: Plant, assignor: Assignor) {
 }
 
 fn schedules(plant: Plant, assignor: &Assignor, scheduler: RandomScheduler) {
-    IS_SCHEDULED.set(true);
     let assignor = assignor.clone();
-    let played = catch_unwind(AssertUnwindSafe(|| {
-        shuttle::Runner::new(scheduler, Config::new()).run(move || play(plant, assignor.clone()));
-    }));
-    IS_SCHEDULED.set(false);
-    if let Err(panic) = played {
-        std::panic::resume_unwind(panic);
-    }
+    schedules::run(scheduler, move || play(plant, assignor.clone()));
 }
 
 #[test]

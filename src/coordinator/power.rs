@@ -31,6 +31,7 @@ use crate::StoreBuilder;
 use crate::Subscription;
 use crate::TopicConfig;
 use crate::TopicPartition;
+use crate::chance::Chance;
 use crate::coordinator::offsets_log;
 use crate::storage::disk::Disk;
 use crate::storage::faults::fresh_copy;
@@ -44,17 +45,6 @@ thread_local! {
 /// Tells whether commits are to break the invariant (never ahead), on purpose.
 pub(crate) fn is_careless() -> bool {
     IS_CARELESS.get()
-}
-
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
 }
 
 type Place = (String, u32);

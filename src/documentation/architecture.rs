@@ -27,6 +27,8 @@
 //! | `name.rs` | `TopicName`: valid once built |
 //! | `clock.rs` | `Clock`: the only reader of the wall clock |
 //! | `steady_clock.rs` | `SteadyClock`: a wall clock that is not believed at once when it leaps ahead |
+//! | `chance.rs` | tests only: numbers that look random, the same ones for the same seed |
+//! | `schedules.rs` | where a test's scheduler chooses which thread goes on |
 //! | `due.rs` | `Due`: whom the background thread calls without knowing what it is |
 //!
 //! **Bytes**: pure functions between values and bytes. This floor does not know that files exist.

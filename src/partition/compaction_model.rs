@@ -22,6 +22,7 @@ use crate::Start;
 use crate::Store;
 use crate::TopicConfig;
 use crate::TopicPartition;
+use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::inspect;
 use crate::partition::compaction::Compacted;
@@ -30,18 +31,6 @@ use crate::partition::compaction_plan::SegmentLimits;
 use crate::partition::compaction_progress::CompactionProgress;
 use crate::storage::disk::Disk;
 use crate::storage::faults::Script;
-
-#[derive(Debug)]
-pub(super) struct Chance(pub(super) u64);
-
-impl Chance {
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// A record as it was sent, or as it is read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,19 +17,9 @@ use crate::Error;
 use crate::Record;
 use crate::Store;
 use crate::TopicConfig;
+use crate::chance::Chance;
 use crate::storage::disk::Disk;
 use crate::storage::file_name;
-
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// What is known of the topic from outside.
 #[derive(Default)]

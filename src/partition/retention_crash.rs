@@ -20,12 +20,13 @@ use crate::Store;
 use crate::StoreBuilder;
 use crate::TopicConfig;
 use crate::TopicPartition;
+use crate::chance::Chance;
 use crate::clock::Clock;
 use crate::inspect;
-use crate::partition::compaction_model::Chance;
 use crate::partition::compaction_model::scratch;
 use crate::storage::disk::Disk;
 use crate::storage::faults::Script;
+use crate::storage::faults::copy_tree;
 use crate::storage::file_name;
 
 const RECORDS: i64 = 60;
@@ -56,18 +57,6 @@ fn prepared(root: &Path) {
     store.create_topic("t", TopicConfig::new().segment_bytes(1024).retention_bytes(3000)).unwrap();
     append(&store, 0..RECORDS);
     store.close().unwrap();
-}
-
-fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 fn fresh_copy(from: &Path, name: &str) -> PathBuf {

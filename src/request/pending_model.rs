@@ -8,8 +8,6 @@
 //! What must hold: every asker hears of its own request, once; nobody sleeps for ever; what came too late or twice is
 //! counted, and nothing else; the table is empty.
 
-use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::Weak;
@@ -35,18 +33,8 @@ use crate::request::pending_table::Refusal;
 use crate::request::pending_table::Slot;
 use crate::request::vigil::Vigil;
 use crate::request::vigil::Watched;
-
-thread_local! {
-    /// Set while a scheduler runs the threads, all of them on this one.
-    static IS_SCHEDULED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Another thread may come in here. Stands in front of every lock of the table, and of every step of turn and vigil.
-pub(crate) fn between_steps() {
-    if IS_SCHEDULED.get() {
-        shuttle::thread::yield_now();
-    }
-}
+use crate::schedules;
+use crate::schedules::between_steps;
 
 /// What is done wrong, on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -357,15 +345,7 @@ fn end(play: &Arc<Play>) {
 
 /// Plays so many schedules; which ones, the seed says.
 fn schedules(plant: Plant, seed: u64, count: usize) {
-    IS_SCHEDULED.set(true);
-    let played = catch_unwind(AssertUnwindSafe(|| {
-        let scheduler = RandomScheduler::new_from_seed(seed, count);
-        shuttle::Runner::new(scheduler, shuttle::Config::new()).run(move || play(plant));
-    }));
-    IS_SCHEDULED.set(false);
-    if let Err(panic) = played {
-        std::panic::resume_unwind(panic);
-    }
+    schedules::run(RandomScheduler::new_from_seed(seed, count), move || play(plant));
 }
 
 #[test]

@@ -21,8 +21,7 @@ use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use crate::partition::watermarks::Doorbell;
-#[cfg(test)]
-use crate::request::pending_model::between_steps;
+use crate::schedules::between_steps;
 
 /// What a waiter hears of its request; `T` is the reply, `E` why there will be none.
 #[derive(Clone, Debug)]
@@ -120,7 +119,6 @@ impl<T, E: Clone> PendingTable<T, E> {
         patience: Duration,
     ) -> Result<Entered<T, E>, Refusal<E>> {
         let slot = Arc::new(Slot { outcome: OnceLock::new(), bell: Doorbell::default() });
-        #[cfg(test)]
         between_steps();
         let mut entries = self.entries.lock();
         if entries.len() >= self.count_max && entries.end.is_none() {
@@ -163,7 +161,6 @@ impl<T, E: Clone> PendingTable<T, E> {
 
     /// Takes out whoever waits under a number, to be completed.
     pub(crate) fn take(&self, number: u64) -> Option<Arc<Slot<T, E>>> {
-        #[cfg(test)]
         between_steps();
         let mut entries = self.entries.lock();
         let slot = entries.numbered.remove(&number);
@@ -173,7 +170,6 @@ impl<T, E: Clone> PendingTable<T, E> {
 
     /// Takes out whoever waits under an id that was given, to be completed.
     pub(crate) fn take_given(&self, id: &[u8]) -> Option<Arc<Slot<T, E>>> {
-        #[cfg(test)]
         between_steps();
         let mut entries = self.entries.lock();
         let slot = entries.given.remove(id);
@@ -193,7 +189,6 @@ impl<T, E: Clone> PendingTable<T, E> {
     /// Takes everyone out, and nobody in any more. The caller completes them.
     #[must_use]
     pub(crate) fn end(&self, why: E) -> Vec<Arc<Slot<T, E>>> {
-        #[cfg(test)]
         between_steps();
         let mut entries = self.entries.lock();
         entries.end.get_or_insert(why);
@@ -241,7 +236,6 @@ impl<T, E> Slot<T, E> {
     pub(crate) fn complete(&self, outcome: Outcome<T, E>) {
         let is_first = self.outcome.set(outcome).is_ok();
         debug_assert!(is_first, "a slot is taken out of the table once");
-        #[cfg(test)]
         between_steps();
         self.bell.ring();
     }
@@ -270,13 +264,10 @@ impl<T, E> Slot<T, E> {
             if let Some(outcome) = self.outcome.get() {
                 return Some(outcome);
             }
-            #[cfg(test)]
             between_steps();
             self.bell.reset();
-            #[cfg(test)]
             between_steps();
             if self.bell.wake_task(waker) {
-                #[cfg(test)]
                 between_steps();
                 // Set before the reset: that ring is forgotten, and what it was for is here.
                 return self.outcome.get();

@@ -6,8 +6,7 @@
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
-#[cfg(test)]
-use crate::request::pending_model::between_steps;
+use crate::schedules::between_steps;
 
 /// Who is at the work, and how many have called since.
 #[derive(Debug, Default)]
@@ -19,18 +18,15 @@ pub(crate) struct Turn {
 impl Turn {
     /// Does the work, unless somebody is at it: then that one does it again.
     pub(crate) fn call(&self, mut work: impl FnMut()) {
-        #[cfg(test)]
         between_steps();
         if self.calls.fetch_add(1, Ordering::AcqRel) > 0 {
             return;
         }
         let _end = EndOnUnwind(&self.calls);
         loop {
-            #[cfg(test)]
             between_steps();
             let seen = self.calls.load(Ordering::Acquire);
             work();
-            #[cfg(test)]
             between_steps();
             let ended = self.calls.compare_exchange(seen, 0, Ordering::AcqRel, Ordering::Acquire);
             if ended.is_ok() {

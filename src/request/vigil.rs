@@ -13,9 +13,8 @@ use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use crate::partition::watermarks::Doorbell;
-#[cfg(test)]
-use crate::request::pending_model::between_steps;
 use crate::request::turn::Turn;
+use crate::schedules::between_steps;
 
 /// What is watched.
 pub(crate) trait Watched {
@@ -55,21 +54,17 @@ impl Vigil {
         self.turn.call(|| {
             loop {
                 watched.read_all();
-                #[cfg(test)]
                 between_steps();
                 if self.sleeper_count.load(Ordering::Acquire) == 0 {
                     return;
                 }
                 self.bell.reset();
-                #[cfg(test)]
                 between_steps();
                 if !self.bell.wake_task(&self.waker) {
                     continue;
                 }
-                #[cfg(test)]
                 between_steps();
                 watched.arm();
-                #[cfg(test)]
                 between_steps();
                 if !watched.has_news() {
                     return;
@@ -80,14 +75,12 @@ impl Vigil {
 
     /// Counts one who is about to sleep; it attends before it does.
     pub(crate) fn fall_asleep(&self) {
-        #[cfg(test)]
         between_steps();
         self.sleeper_count.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Counts one who is awake again.
     pub(crate) fn wake_up(&self) {
-        #[cfg(test)]
         between_steps();
         self.sleeper_count.fetch_sub(1, Ordering::AcqRel);
     }

@@ -25,6 +25,8 @@ use ottla::inspect;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::golden::copy_tree;
+
 pub(crate) const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/kafka-3.9");
 
 /// A data directory and the command that works on it.
@@ -769,20 +771,6 @@ fn check_is_content_with_what_kafka_wrote_and_with_what_a_crash_left() {
     let whats: Vec<_> = report.problems.iter().map(|problem| problem.what.as_str()).collect();
     assert!(whats.iter().any(|what| what.contains("reserved space")), "{whats:?}");
     assert!(whats.iter().any(|what| what.contains("not the greatest")), "{whats:?}");
-}
-
-pub(crate) fn copy_tree(source: &Path, target: &Path) {
-    for entry in std::fs::read_dir(source).unwrap() {
-        let entry = entry.unwrap();
-        let copy = target.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            std::fs::create_dir(&copy).unwrap();
-            copy_tree(&entry.path(), &copy);
-        } else {
-            // Not `fs::copy`: the golden files may be read-only, the copies must not be.
-            std::fs::write(&copy, std::fs::read(entry.path()).unwrap()).unwrap();
-        }
-    }
 }
 
 /// Splits a dump into what it says of each file. Kafka's tool was run twice on offset and time indexes;

@@ -22,9 +22,9 @@ use serde_json::json;
 
 use crate::cli::GOLDEN;
 use crate::cli::Shell;
-use crate::cli::copy_tree;
 use crate::cli::errors;
 use crate::cli::wait_at_most;
+use crate::golden::copy_tree;
 
 /// Each line's cells, without the head.
 fn rows(table: &str) -> Vec<Vec<&str>> {

@@ -22,6 +22,7 @@ use ottla::TopicPartition;
 use crate::consuming::read_all;
 use crate::consuming::send_numbers;
 use crate::consuming::store_with_topic;
+use crate::retention::base_offsets;
 use crate::waiting::LONG;
 use crate::waiting::SOON;
 
@@ -30,14 +31,6 @@ pub(crate) fn allocated_len(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
     // A file may go between the listing and the look at it.
     entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.blocks() * 512).sum()
-}
-
-fn base_offsets(directory: &Path) -> Vec<i64> {
-    let names = fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string());
-    let parse = |name: String| name.strip_suffix(".log")?.parse().ok();
-    let mut found: Vec<i64> = names.filter_map(|name| parse(name.unwrap())).collect();
-    found.sort_unstable();
-    found
 }
 
 fn names_of_what_goes(directory: &Path) -> Vec<String> {

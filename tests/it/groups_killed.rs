@@ -33,21 +33,12 @@ use ottla::Store;
 use ottla::Topic;
 use ottla::TopicConfig;
 
+use crate::chance::Chance;
+
 const GROUP: &str = "g";
 const MEMBERS: u64 = 3;
 const PARTITIONS: u32 = 4;
 const KILLS: u32 = 20;
-
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 /// What the child runs; does nothing in an ordinary run of the tests.
 #[test]

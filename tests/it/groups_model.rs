@@ -32,19 +32,9 @@ use ottla::Store;
 use ottla::Subscription;
 use ottla::TopicConfig;
 
+use crate::chance::Chance;
+
 const NOW: Duration = Duration::ZERO;
-
-/// A small generator with a seed: what is random here must be repeatable.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
 
 type Place = (String, u32);
 

@@ -24,17 +24,9 @@ use ottla::Store;
 use ottla::Topic;
 use ottla::TopicConfig;
 
-/// A small generator with a seed: what is random here must be repeatable.
-struct Chance(u64);
+use crate::chance::Chance;
 
 impl Chance {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-
     fn bytes(&mut self) -> Option<Vec<u8>> {
         match self.below(8) {
             0 => None,
@@ -333,7 +325,8 @@ fn entry_of_owned(message: &ottla::OwnedMessage) -> Entry {
     }
 }
 
-fn copy_tree(from: &Path, to: &Path) {
+/// Copies a directory that may be in use, as a kill would leave it.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -26,20 +26,9 @@ use ottla::Topic;
 use ottla::TopicConfig;
 use ottla::TopicPartition;
 
+use crate::chance::Chance;
 use crate::consuming::Seen;
 use crate::consuming::read_all;
-
-/// A small generator with a seed: what is random here must be repeatable.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % limit as u64) as usize
-    }
-}
 
 fn open(root: &Path) -> (Store, Topic) {
     let store = Store::builder(root).durability(Durability::Buffered).open().unwrap();
@@ -53,13 +42,13 @@ fn send_batches(store: &Store, topic: &Topic, chance: &mut Chance) {
     let producer = store.producer();
     let partition = topic.partition(0).unwrap();
     for _ in 0..60 {
-        let count = [1, 1, 1, 2, 5, 30, 200, 500][chance.below(8)];
-        let len_max = [3, 40, 150, 500][chance.below(4)];
-        let is_uniform = chance.below(2) == 0;
+        let count = [1, 1, 1, 2, 5, 30, 200, 500][chance.index(8)];
+        let len_max = [3, 40, 150, 500][chance.index(4)];
+        let is_uniform = chance.index(2) == 0;
         let mut records = Vec::new();
         for n in 0..count {
-            let len = if is_uniform { len_max } else { chance.below(len_max) };
-            records.push((vec![chance.below(256) as u8; len], (n % 11).to_string()));
+            let len = if is_uniform { len_max } else { chance.index(len_max) };
+            records.push((vec![chance.index(256) as u8; len], (n % 11).to_string()));
         }
         let records = records.iter().map(|(value, key)| {
             let record =
@@ -124,7 +113,7 @@ fn every_record_is_found_at_its_offset_by_the_writer_and_by_whoever_opens_the_lo
     // A directory without indexes, or with others, has the same records.
     for entry in fs::read_dir(directory.path().join("t-0")).unwrap().map(Result::unwrap) {
         if entry.path().extension().is_some_and(|extension| extension == "index") {
-            fs::write(entry.path(), vec![chance.below(256) as u8; 8 * chance.below(20)]).unwrap();
+            fs::write(entry.path(), vec![chance.index(256) as u8; 8 * chance.index(20)]).unwrap();
         }
     }
     let (_store, topic) = open(directory.path());
@@ -144,7 +133,7 @@ fn records_are_found_while_others_are_appended() {
                 let mut chance = Chance(reader + 1);
                 loop {
                     let end = sent.load(Ordering::Acquire);
-                    let offset = chance.below(end as usize + 1) as i64;
+                    let offset = chance.index(end as usize + 1) as i64;
                     match partition.read(offset).unwrap() {
                         Some(message) => {
                             let value =

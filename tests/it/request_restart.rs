@@ -27,6 +27,7 @@ use ottla::Requester;
 use ottla::Store;
 use ottla::TopicConfig;
 
+use crate::model::copy_tree;
 use crate::read_only::Helper;
 use crate::read_only::orders;
 use crate::read_only::tell;
@@ -127,7 +128,7 @@ fn who_comes_back_may_ignore_what_arrived_or_take_a_part_of_it() {
     // What a kill would leave at this moment: nothing is committed behind the beginning.
     store.sync().unwrap();
     let copy = tempfile::tempdir().unwrap();
-    copy_data(store.path(), copy.path());
+    copy_tree(store.path(), &copy.path().join("data"));
 
     let store = open(&copy.path().join("data"));
     let topic = store.topic("questions").unwrap();
@@ -146,19 +147,6 @@ fn who_comes_back_may_ignore_what_arrived_or_take_a_part_of_it() {
     let requester = life();
     requester.commit().unwrap();
     requester.close().unwrap();
-}
-
-/// Copies a directory that is in use: again if a file was replaced under the copy's hands.
-fn copy_data(source: &Path, target: &Path) {
-    for _ in 0..20 {
-        let copy = target.join("data");
-        let mut copying = std::process::Command::new("cp");
-        if copying.arg("-r").arg(source).arg(&copy).status().unwrap().success() {
-            return;
-        }
-        std::fs::remove_dir_all(copy).unwrap();
-    }
-    panic!("the directory could not be copied");
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn fill_segment(store: &Store, topic: &Topic, timestamp_ms: i64) {
 }
 
 /// The base offsets of the segments in a directory.
-fn base_offsets(directory: &Path) -> Vec<i64> {
+pub(crate) fn base_offsets(directory: &Path) -> Vec<i64> {
     let names = fs::read_dir(directory).unwrap().map(|e| e.unwrap().file_name().into_string());
     let parse = |name: String| name.strip_suffix(".log")?.parse().ok();
     let mut found: Vec<i64> = names.filter_map(|name| parse(name.unwrap())).collect();

@@ -27,6 +27,8 @@ const FLOORS: &[(&str, &[&str])] = &[
             "name",
             "clock",
             "steady_clock",
+            "chance",
+            "schedules",
             "due",
         ],
     ),
