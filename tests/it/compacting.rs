@@ -154,15 +154,17 @@ fn records_that_have_waited_for_too_long_are_compacted_though_nothing_is_sent_an
     let config = compacted().set("min.cleanable.dirty.ratio", "1").unwrap();
     let topic = store.create_topic("t", config.set("max.compaction.lag.ms", "300").unwrap());
     let topic = topic.unwrap();
+    let begun = Instant::now();
     send(&store, &topic, 0..10, 1);
-    assert_eq!(all(&store, &topic).len(), 10);
+    let found = all(&store, &topic).len();
+    assert!(found == 10 || begun.elapsed() >= Duration::from_millis(300), "{found}");
     wait_until("the segment is closed and compacted", || all(&store, &topic).len() == 1);
 }
 
 #[test]
 fn what_is_younger_than_the_least_lag_is_all_there() {
     let directory = tempfile::tempdir().unwrap();
-    let store = builder(directory.path(), true).open().unwrap();
+    let store = builder(directory.path(), false).open().unwrap();
     let config = compacted().set("min.compaction.lag.ms", "3600000").unwrap();
     let topic = store.create_topic("t", config).unwrap();
     let producer = store.producer();
