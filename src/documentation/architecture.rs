@@ -236,6 +236,8 @@
 //! | `request/inbox.rs` | where replies arrive: read, matched, handed to who waits |
 //! | `request/vigil.rs` | who reads what arrives, when nobody is there only to read |
 //! | `request/turn.rs` | work that one thread does for all who call for it |
+//! | `request/failing.rs` | tests only: a responder whose replies cannot be appended, for a while or for good |
+//! | `request/power.rs` | tests only: requests and replies in lives that end in a power cut |
 //! | `request/resumed.rs` | `Resumed`: replies to earlier lives of an identity |
 //! | `request/responder.rs` | `Responder`: start, wait until idle, end; what it has done |
 //! | `request/responder_state.rs` | what the threads of a responder share with its handle |
@@ -568,6 +570,7 @@
 //! | groups whose process is really killed, over many lives | `tests/it/groups_killed.rs`; prints its seed; `OTTLA_KILLS` sets how often |
 //! | the hand-over: every state of a small group; threads in thousands of orders | `coordinator/all_orders.rs`, `coordinator/hand_over.rs`; `OTTLA_SCHEDULES` sets how many |
 //! | requests: every way to ask, every fault; kills between each pair of steps | `tests/it/request_reply.rs`, `tests/it/request_faults.rs`, `tests/it/request_restart.rs` |
+//! | requests in power cuts, at every level; a disk that is full for a while, or fails for good | `request/power.rs`, `request/failing.rs`; the same variables |
 //! | the table of requests, sleepers and readers in thousands of orders | `request/pending_model.rs`; fixed seeds, `OTTLA_SCHEDULES` sets how many |
 //! | what groups have on record: Kafka's, an independent decoder, every byte flipped, papers nobody understands | `tests/it/groups_papers.rs` |
 //! | directories that Kafka wrote | `tests/golden/`, `tests/it/golden.rs` |

@@ -15,12 +15,16 @@
 mod answering;
 pub(crate) mod claims;
 mod correlation;
+#[cfg(test)]
+mod failing;
 mod inbox;
 pub(crate) mod names;
 pub(crate) mod pending;
 #[cfg(test)]
 pub(crate) mod pending_model;
 mod pending_table;
+#[cfg(test)]
+mod power;
 mod progress;
 pub(crate) mod reply;
 pub(crate) mod requester;
