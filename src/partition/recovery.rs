@@ -416,12 +416,17 @@ impl Recovery<'_> {
                 }
                 Scanned::Fault { position, fault } => {
                     let expected = scan.expected();
-                    let behind = scan.resync(position, expected)?;
+                    // Reserved space, as a rule; that is seen faster than a search through it ends.
+                    let only_zeros_behind = scan.is_zero_from(position)?;
+                    let behind = match only_zeros_behind {
+                        true => None,
+                        false => scan.resync(position, expected)?,
+                    };
                     let facts = Facts {
                         below_recovery_point: expected < point,
                         standing,
                         next_continues: next == Some(expected),
-                        only_zeros_behind: scan.is_zero_from(position)?,
+                        only_zeros_behind,
                         whole_batch_behind: behind.is_some() || standing == Standing::Unsealed,
                         last_boot: self.circumstances.last_boot,
                     };

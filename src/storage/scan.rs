@@ -162,12 +162,7 @@ impl<'f> Scan<'f> {
         let mut position = from + 1;
         while position + header::LEN as u64 <= self.len {
             let window = self.fill(position, RESYNC_WINDOW)?;
-            let candidate = window.windows(header::LEN).position(|front| {
-                front[header::field::MAGIC.start] == header::MAGIC as u8
-                    && front[header::field::BASE_OFFSET.start] & 0x80 == 0
-                    && front[header::field::LENGTH.start] & 0x80 == 0
-            });
-            let Some(step) = candidate else {
+            let Some(step) = candidate(window) else {
                 position += (window.len() - header::LEN + 1) as u64;
                 continue;
             };
@@ -187,7 +182,7 @@ impl<'f> Scan<'f> {
             if bytes.is_empty() {
                 return Ok(true);
             }
-            if bytes.iter().any(|byte| *byte != 0) {
+            if !is_zero(bytes) {
                 return Ok(false);
             }
             position += bytes.len() as u64;
@@ -235,6 +230,36 @@ impl<'f> Scan<'f> {
     }
 }
 
+/// Finds the first place where a batch's header may begin, and is there as a whole.
+fn candidate(window: &[u8]) -> Option<usize> {
+    let (magic, base_offset, len) =
+        (header::field::MAGIC.start, header::field::BASE_OFFSET.start, header::field::LENGTH.start);
+    let starts = window.len().checked_sub(header::LEN)? + 1;
+    let magics = &window[magic..magic + starts];
+    let mut place = 0;
+    // Most of what is looked through are values, or zeros: whole stretches have no such byte.
+    for stretch in magics.chunks(STRETCH) {
+        if stretch.iter().fold(false, |seen, byte| seen | (*byte == header::MAGIC as u8)) {
+            let found = (place..place + stretch.len()).find(|start| {
+                magics[*start] == header::MAGIC as u8
+                    && window[start + base_offset] & 0x80 == 0
+                    && window[start + len] & 0x80 == 0
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        place += stretch.len();
+    }
+    None
+}
+
+/// Tells whether there are only zeros, a stretch at a time: a loop that ends at the first byte takes one at a time.
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(STRETCH).all(|stretch| stretch.iter().fold(0, |all, byte| all | byte) == 0)
+}
+
+const STRETCH: usize = 256;
 const READ_AHEAD: usize = 256 << 10;
 const RESYNC_WINDOW: usize = 64 << 10;
 
@@ -309,6 +334,28 @@ mod tests {
             let found = scan.resync(start as u64, 1).unwrap();
             assert_eq!(found.map(|(position, h)| (position, h.base_offset)), Some((third, 2)));
         }
+    }
+
+    #[test]
+    fn a_place_where_a_header_may_begin_is_found_wherever_it_is() {
+        let header = &batch(7, b"v")[..header::LEN];
+        for at in [0, 1, 200, STRETCH - 17, STRETCH - 16, STRETCH, 3 * STRETCH + 5] {
+            for behind in [0, 1, 1000] {
+                let mut window = vec![0; at + header.len() + behind];
+                window[at..at + header.len()].copy_from_slice(header);
+                assert_eq!(candidate(&window), Some(at), "{behind}");
+                assert!(!is_zero(&window));
+                let cut_off = &window[..at + header.len() - 1];
+                assert_eq!(candidate(cut_off), None, "{at}");
+                // An offset or a length below zero is none.
+                for field in [header::field::BASE_OFFSET.start, header::field::LENGTH.start] {
+                    let mut window = window.clone();
+                    window[at + field] |= 0x80;
+                    assert_eq!(candidate(&window), None, "{at}");
+                }
+            }
+        }
+        assert!(candidate(&[]).is_none() && is_zero(&[]) && is_zero(&[0; 1000]));
     }
 
     #[test]
