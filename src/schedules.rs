@@ -8,6 +8,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 #[cfg(test)]
 use std::panic::resume_unwind;
+use std::thread;
 
 #[cfg(test)]
 use shuttle::scheduler::RandomScheduler;
@@ -26,6 +27,20 @@ pub(crate) fn between_steps() {
     if IS_SCHEDULED.get() {
         shuttle::thread::yield_now();
     }
+}
+
+/// Sleeps until somebody unparks this thread, or for no reason; where a scheduler runs it, others step meanwhile.
+pub(crate) fn park() {
+    if is_scheduled() { between_steps() } else { thread::park() }
+}
+
+/// Tells whether a test's scheduler runs this thread, and others on the same one.
+#[inline]
+pub(crate) fn is_scheduled() -> bool {
+    #[cfg(test)]
+    return IS_SCHEDULED.get();
+    #[cfg(not(test))]
+    false
 }
 
 /// Plays a scene in as many orders of its threads' steps as the scheduler thinks of; panics as the scene does.

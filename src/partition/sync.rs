@@ -9,19 +9,28 @@
 //! **Invariant (once).** A failed sync is never repeated: what it was to save may be gone from the page
 //! cache, and a second one would report success. Everyone who waits, now or later, gets the failure.
 
+use std::cell::OnceCell;
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
+use std::thread;
+use std::thread::Thread;
 use std::time::Instant;
 
 use parking_lot::Condvar;
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::schedules;
+use crate::schedules::between_steps;
 
 /// Where those who wait for durability meet. Lock rank 7.
 #[derive(Debug, Default)]
 pub(crate) struct SyncGate {
     state: Mutex<GateState>,
+    /// For those who never lead, and wait no longer than they said.
     turn: Condvar,
 }
 
@@ -31,7 +40,56 @@ struct GateState {
     /// Somebody is synchronising; a [`Leading`] guard unsets it.
     is_syncing: bool,
     failure: Option<Arc<str>>,
+    sleepers: Vec<(i64, Arc<Sleeper>)>,
     tasks: Vec<(i64, Waker)>,
+}
+
+/// A thread that waits for a sync of somebody else.
+///
+/// It is told what became of it through a word of its own, and wakes without the gate's lock: were all woken through
+/// that, each would have to be scheduled before the next one could go on.
+#[derive(Debug)]
+struct Sleeper {
+    /// What it was told, and nothing before. Stored with Release by who took it off the list, loaded with Acquire.
+    told: AtomicU8,
+    thread: Thread,
+}
+
+impl Sleeper {
+    /// It is as durable as was asked for.
+    const DURABLE: u8 = 1;
+    /// It is to look again: there is a failure, or nobody leads.
+    const LOOK: u8 = 2;
+
+    /// Gives this thread's own; it waits in one place at a time.
+    fn of_this_thread() -> Arc<Sleeper> {
+        thread_local! {
+            static OWN: OnceCell<Arc<Sleeper>> = const { OnceCell::new() };
+        }
+        let new = || Arc::new(Sleeper { told: AtomicU8::new(0), thread: thread::current() });
+        if schedules::is_scheduled() {
+            return new();
+        }
+        // A thread that is about to end has no place of its own any more.
+        OWN.try_with(|own| Arc::clone(own.get_or_init(new))).unwrap_or_else(|_| new())
+    }
+
+    fn tell(&self, what: u8) {
+        between_steps();
+        self.told.store(what, Ordering::Release);
+        self.thread.unpark();
+    }
+
+    /// Sleeps until it was told something, and gives that.
+    fn sleep(&self) -> u8 {
+        loop {
+            between_steps();
+            match self.told.swap(0, Ordering::Acquire) {
+                0 => schedules::park(),
+                told => return told,
+            }
+        }
+    }
 }
 
 /// What a round of syncing came to.
@@ -65,23 +123,25 @@ impl SyncGate {
     ///
     /// * What kept this thread's own round from beginning; the next round may succeed.
     pub(crate) fn wait(&self, end: i64, sync: impl Fn() -> Result<Synced>) -> Result<Waited> {
-        let mut state = self.state.lock();
         loop {
-            if state.durable_end >= end {
-                return Ok(Waited::Durable);
-            }
-            if let Some(failure) = &state.failure {
-                return Ok(Waited::Failed(Arc::clone(failure)));
+            between_steps();
+            let mut state = self.state.lock();
+            if let Some(waited) = state.known(end) {
+                return Ok(waited);
             }
             if state.is_syncing {
-                self.turn.wait(&mut state);
+                let sleeper = Sleeper::of_this_thread();
+                state.sleepers.push((end, Arc::clone(&sleeper)));
+                drop(state);
+                if sleeper.sleep() == Sleeper::DURABLE {
+                    return Ok(Waited::Durable);
+                }
                 continue;
             }
             state.is_syncing = true;
             drop(state);
             let leading = Leading { gate: self, outcome: None };
             leading.finish(sync())?;
-            state = self.state.lock();
         }
     }
 
@@ -89,11 +149,8 @@ impl SyncGate {
     pub(crate) fn wait_until(&self, end: i64, deadline: Instant) -> Waited {
         let mut state = self.state.lock();
         loop {
-            if state.durable_end >= end {
-                return Waited::Durable;
-            }
-            if let Some(failure) = &state.failure {
-                return Waited::Failed(Arc::clone(failure));
+            if let Some(known) = state.known(end) {
+                return known;
             }
             if self.turn.wait_until(&mut state, deadline).timed_out() && state.durable_end < end {
                 return Waited::TimedOut;
@@ -105,16 +162,13 @@ impl SyncGate {
     /// is known already.
     pub(crate) fn wake_task(&self, end: i64, waker: &Waker) -> Option<Waited> {
         let mut state = self.state.lock();
-        if state.durable_end >= end {
-            return Some(Waited::Durable);
-        }
-        if let Some(failure) = &state.failure {
-            return Some(Waited::Failed(Arc::clone(failure)));
-        }
-        if !state.tasks.iter().any(|(at, other)| *at == end && other.will_wake(waker)) {
+        let known = state.known(end);
+        if known.is_none()
+            && !state.tasks.iter().any(|(at, other)| *at == end && other.will_wake(waker))
+        {
             state.tasks.push((end, waker.clone()));
         }
-        None
+        known
     }
 
     /// Notes what became durable by other means: a segment was sealed.
@@ -129,20 +183,59 @@ impl SyncGate {
         });
     }
 
+    /// Takes up what changed, tells those whom it concerns, and has one of the others lead if nobody does.
     fn settle(&self, change: impl FnOnce(&mut GateState)) {
+        between_steps();
         let mut state = self.state.lock();
         change(&mut state);
         let (durable_end, failed) = (state.durable_end, state.failure.is_some());
-        let ready = |(end, _): &(i64, Waker)| failed || *end <= durable_end;
-        let (woken, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.tasks).into_iter().partition(ready);
+        let is_ready = |end: i64| failed || end <= durable_end;
+        let (woken, waiting) = mem::take(&mut state.tasks)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(end, _)| is_ready(*end));
         state.tasks = waiting;
+        let (told, asleep) = mem::take(&mut state.sleepers)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(end, _)| is_ready(*end));
+        state.sleepers = asleep;
+        let next = state.next_leader();
         drop(state);
+        // First of all: the disk is idle until it begins.
+        if let Some(next) = next {
+            next.tell(Sleeper::LOOK);
+        }
+        let what = if failed { Sleeper::LOOK } else { Sleeper::DURABLE };
+        for (_, sleeper) in told {
+            sleeper.tell(what);
+        }
         self.turn.notify_all();
         // A waker is the user's code: it runs without the lock.
         for (_, waker) in woken {
             waker.wake();
         }
+    }
+}
+
+impl GateState {
+    /// Tells how a wait for `end` ends, if that is known.
+    fn known(&self, end: i64) -> Option<Waited> {
+        if self.durable_end >= end {
+            return Some(Waited::Durable);
+        }
+        self.failure.as_ref().map(|failure| Waited::Failed(Arc::clone(failure)))
+    }
+
+    /// Takes one who sleeps off the list, to be told, unless somebody leads.
+    ///
+    /// **Invariant (somebody leads).** Whenever somebody sleeps, somebody synchronises, or was told to look and has not
+    /// yet. For one falls asleep only while another synchronises, and every [`settle`](SyncGate::settle) behind which
+    /// nobody does takes one off the list. If that one finds, when it looks, that it need not lead, then another was
+    /// quicker, and its settle has taken the next off.
+    fn next_leader(&mut self) -> Option<Arc<Sleeper>> {
+        if self.is_syncing || self.sleepers.is_empty() {
+            return None;
+        }
+        Some(self.sleepers.remove(0).1)
     }
 }
 
@@ -192,6 +285,7 @@ impl Drop for Leading<'_> {
 mod tests {
     use super::*;
     use crate::error::Error;
+    use shuttle::scheduler::RandomScheduler;
     use std::sync::atomic::AtomicI64;
     use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering;
@@ -231,6 +325,49 @@ mod tests {
         }
         let count = sync_count.load(Ordering::SeqCst);
         assert!(count < (THREADS * ROUNDS) as u64 / 2, "{count} syncs are no group commit");
+    }
+
+    /// Four threads append and wait, in as many orders as there is time for; a round may be put off.
+    #[test]
+    fn in_whatever_order_threads_step_everyone_is_told_and_none_too_early() {
+        let count = std::env::var("OTTLA_SCHEDULES").ok().and_then(|count| count.parse().ok());
+        let scheduler = RandomScheduler::new_from_seed(7, count.unwrap_or(3000));
+        schedules::run(scheduler, || {
+            let gate = Arc::new(SyncGate::new(0));
+            let ends = Arc::new([const { AtomicI64::new(0) }; 2]);
+            let rounds = Arc::new(AtomicU64::new(0));
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let (gate, ends) = (Arc::clone(&gate), Arc::clone(&ends));
+                    let rounds = Arc::clone(&rounds);
+                    shuttle::thread::spawn(move || {
+                        let [appended, synced] = &*ends;
+                        for _ in 0..3 {
+                            let end = appended.fetch_add(1, Ordering::SeqCst) + 1;
+                            let sync = || {
+                                between_steps();
+                                if rounds.fetch_add(1, Ordering::SeqCst) % 5 == 4 {
+                                    return Err(Error::Closed);
+                                }
+                                let target = appended.load(Ordering::SeqCst);
+                                between_steps();
+                                synced.fetch_max(target, Ordering::SeqCst);
+                                Ok(Synced::Upto(target))
+                            };
+                            match gate.wait(end, sync) {
+                                Ok(waited) => {
+                                    assert_eq!(waited, Waited::Durable);
+                                    assert!(synced.load(Ordering::SeqCst) >= end, "told too early");
+                                }
+                                Err(error) => assert!(matches!(error, Error::Closed)),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            assert!(gate.state.lock().sleepers.is_empty());
+        });
     }
 
     #[test]
