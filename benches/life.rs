@@ -390,7 +390,9 @@ fn copy_tree(from: &Path, to: &Path) {
         if entry.file_type().unwrap().is_dir() {
             copy_tree(&entry.path(), &target);
         } else {
-            fs::copy(entry.path(), target).unwrap();
+            fs::copy(entry.path(), &target).unwrap();
+            // What is to be read is no longer to be written, or the first sync would be about the copy.
+            File::open(target).unwrap().sync_all().unwrap();
         }
     }
 }

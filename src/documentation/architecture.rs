@@ -113,6 +113,7 @@
 //! | `partition/compaction.rs` | of every key the latest record stays |
 //! | `partition/compaction_plan.rs` | what a compaction is to do, and which segments become one |
 //! | `partition/compaction_survey.rs` | what it finds before it changes anything |
+//! | `partition/compaction_keys.rs` | what it learns of keys on the way |
 //! | `partition/compaction_reading.rs` | what it reads segments with, unpacked where they are compressed |
 //! | `partition/compaction_progress.rs` | how far it is; whether it may go on, and how fast |
 //! | `partition/cleanable.rs` | how much of a log there is to compact, and when there will be more |
@@ -121,6 +122,7 @@
 //! | `partition/charging.rs` | what one log takes of it |
 //! | `partition/compacting.rs` | whose turn it is to compact, and whether it may still be done |
 //! | `partition/key_hash.rs` | 128 bits that stand for a key |
+//! | `partition/known_fates.rs` | which records go, known by their offsets alone |
 //! | `partition/latest_offsets.rs` | key → offset of its latest record, in bounded memory |
 //! | `partition/fates.rs` | what became of transactions, and where producers' sequences end |
 //! | `partition/compaction_model.rs` | tests only: appends, compactions and readers at random, and all at once |
@@ -378,6 +380,7 @@
 //! partition/cleanable.rs      how dirty: from the sizes of segments and the ends of their time indexes
 //! topics/cleaning.rs          where keys were compared up to, from Kafka's checkpoint; noted there afterwards
 //! partition/compaction_survey.rs all sealed segments are looked at: old enough, whole, readable, transactions ended?
+//! partition/compaction_keys.rs keys are noted on the way, those of transactions on a way of their own
 //! partition/latest_offsets.rs keys and their latest offsets, as many as fit; what did not is for another pass
 //! partition/compaction_plan.rs neighbours that fit one segment
 //! format/rewrite.rs           batch by batch: copied, rewritten, emptied, dropped

@@ -84,7 +84,7 @@
 //!   take until it has reached the end; less makes tombstones go sooner.
 //! * [`cleaner_io_max_bytes_per_second`](crate::StoreBuilder::cleaner_io_max_bytes_per_second): where appends and reads
 //!   suffer while the background reads and writes. The thread takes a second processor, if there is one.
-//! * [`cleaner_dedupe_buffer_size`](crate::StoreBuilder::cleaner_dedupe_buffer_size) (128 MiB): 24 bytes for each key that
+//! * [`cleaner_dedupe_buffer_size`](crate::StoreBuilder::cleaner_dedupe_buffer_size) (128 MiB): 16 bytes for each key that
 //!   was appended since the last compaction, and a third more. With less the log is gone over several times.
 //! * [`cleaner_backoff`](crate::StoreBuilder::cleaner_backoff) (15 s): how soon what was closed is looked at. An idle store
 //!   looks never.

@@ -2,10 +2,10 @@
 //!
 //! Everything below the last segment takes part, once it is sealed. First all of it is looked at, and nothing
 //! changed: a compaction ends in front of damage, and of a transaction that has not ended, and leaves segments as they
-//! are that hold what this build cannot read. Then the part that was not compacted before is walked, for the latest
-//! offset of each key, in as many passes as the memory for that asks for; and in each pass every segment from the
-//! first one on is written anew without what was superseded, neighbours together while they fit, and takes the place
-//! of what it was made from (`storage/swap.rs`).
+//! are that hold what this build cannot read. In the part that was not compacted before the latest offset of each key is
+//! noted, the first time while it is looked at, in as many passes as the memory for that asks for; and in each pass every
+//! segment from the first one on is written anew without what was superseded, neighbours together while they fit, and
+//! takes the place of what it was made from (`storage/swap.rs`).
 //!
 //! Appends and reads go on: the writer's lock is not taken, readers keep the segments they are in, and find the new
 //! ones by their offsets afterwards (invariants (one file), (gaps foretold)).
@@ -16,7 +16,8 @@
 //! everything it stands for. Behind a segment that cannot be read no tombstone goes: what it stands for may be there.
 //!
 //! Compressed batches are unpacked to be looked at; one that loses records is packed anew with its codec at the codec's
-//! own level, as Kafka does, and one that loses none is copied as it is.
+//! own level, as Kafka does, and one that loses none is copied as it is. Of most batches that is known by their offsets
+//! (`partition/known_fates.rs`), and they are not looked into again.
 //!
 //! A transaction's marker stays as long as a batch of its transaction was there when the compaction began. After that
 //! it gets a delete horizon like a tombstone's, and goes once that has passed. A batch that held its producer's last
@@ -29,10 +30,12 @@ use crate::error::Result;
 use crate::format::compression::Codec;
 use crate::format::decode;
 use crate::format::decode::Batch;
+use crate::format::header::BatchHeader;
 use crate::format::rewrite::Judgement;
 use crate::format::rewrite::Rewriter;
 use crate::partition::LatchOnUnwind;
 use crate::partition::Partition;
+use crate::partition::compaction_keys::Keys;
 use crate::partition::compaction_plan;
 use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_plan::Extent;
@@ -177,8 +180,11 @@ impl Cleaner<'_> {
             beyond if beyond > self.partition.watermarks().log_end() => start,
             dirty => dirty.clamp(start, self.end),
         };
+        let mut keys = survey.keys;
         while start < self.end {
-            let latest = self.latest_offsets(dirty, reading)?;
+            let extents: Vec<Extent> = self.inputs.iter().map(|input| input.extent).collect();
+            let keys = keys.take().unwrap_or_else(|| Keys::of_nothing(self.how, dirty));
+            let latest = keys.completed(&extents, self.end, &self.fates, reading)?;
             self.rewrite(&latest, reading)?;
             dirty = latest.end();
             if dirty >= self.end {
@@ -187,59 +193,6 @@ impl Cleaner<'_> {
         }
         self.compacted.after = amount(&self.inputs);
         Ok(())
-    }
-
-    /// Collects the latest offsets of keys from `dirty` on, as far as there is room for them.
-    fn latest_offsets(&self, dirty: i64, reading: &mut Reading<'_>) -> Result<LatestOffsets> {
-        let mut latest = LatestOffsets::within(self.how.key_map_bytes_max);
-        for input in self.inputs.iter().filter(|input| input.extent.next > dirty) {
-            if input.extent.is_readable && !self.note_keys(&mut latest, input, dirty, reading)? {
-                return Ok(latest);
-            }
-        }
-        latest.set_end(self.end);
-        Ok(latest)
-    }
-
-    /// Notes the keys of one segment; `false` if there was no room for all of them.
-    fn note_keys(
-        &self,
-        latest: &mut LatestOffsets,
-        input: &Input,
-        dirty: i64,
-        reading: &mut Reading<'_>,
-    ) -> Result<bool> {
-        let file = reading.log_file(input.extent.base_offset)?;
-        let mut scan = reading.scan(&file, input.extent.base_offset)?;
-        let (mut noted, mut hashes) = (Vec::new(), Vec::new());
-        while let Some(whole) = reading.next_again(&mut scan, &file)? {
-            let batch = whole.batch;
-            let header = batch.header();
-            let is_done = header.last_offset() < dirty;
-            if is_done || header.attributes.is_control() || self.fates.is_aborted(header) {
-                continue;
-            }
-            let hasher = latest.hasher();
-            noted.clear();
-            noted.reserve(batch.records().left());
-            for record in batch.records().filter(|record| record.offset >= dirty) {
-                if let Some(key) = record.key {
-                    noted.push((hasher.hash(key), record.offset));
-                }
-            }
-            for some in noted.chunks(FETCHED_MAX) {
-                hashes.clear();
-                hashes.extend(some.iter().map(|(hash, _)| *hash));
-                latest.fetch(&hashes);
-                for (hash, offset) in some {
-                    if !latest.put(*hash, *offset) {
-                        latest.set_end(*offset);
-                        return Ok(false);
-                    }
-                }
-            }
-        }
-        Ok(true)
     }
 
     /// Writes all segments anew of which something is known.
@@ -303,7 +256,8 @@ impl Cleaner<'_> {
             ..*first
         };
         let segment = partition.segments.holding(extent.base_offset);
-        Ok(Some(Input { segment, extent, records }))
+        let is_plain = group.iter().all(|input| input.is_plain);
+        Ok(Some(Input { segment, extent, records, is_plain }))
     }
 
     /// Raises the mark, before the first gap can be seen.
@@ -363,10 +317,19 @@ impl Cleaner<'_> {
         pass: &Pass<'_>,
         reading: &mut Reading<'_>,
     ) -> Result<bool> {
-        let file = reading.log_file(input.extent.base_offset)?;
-        let mut scan = reading.scan(&file, input.extent.base_offset)?;
-        while let Some(whole) = reading.next_again(&mut scan, &file)? {
-            if self.fate_of(&whole.batch, pass) != Fate::Copy {
+        let (first, last) = (input.extent.base_offset, input.extent.next - 1);
+        let known = pass.latest.known();
+        if input.is_plain && last < pass.latest.end() && known.cover_all(first, last) {
+            return Ok(known.gone_count(first, last) > 0 || known.has_tombstones(first, last));
+        }
+        let file = reading.log_file(first)?;
+        let mut scan = reading.scan_again(&file, first)?;
+        while let Some(lying) = reading.next_lying(&mut scan, &file)? {
+            let fate = match self.fate_at_once(&lying.header, pass) {
+                Some(fate) => fate,
+                None => self.fate_of(&reading.whole(&lying, &file)?, pass),
+            };
+            if fate != Fate::Copy {
                 return Ok(true);
             }
         }
@@ -383,21 +346,28 @@ impl Cleaner<'_> {
     ) -> Result<Option<u64>> {
         let base_offset = input.extent.base_offset;
         let file = reading.log_file(base_offset)?;
-        let mut scan = reading.scan(&file, base_offset)?;
+        let mut scan = reading.scan_again(&file, base_offset)?;
         let horizon_ms = self.how.now_ms.saturating_add(self.how.delete_retention_ms);
         let mut records = 0;
-        while let Some(whole) = reading.next_again(&mut scan, &file)? {
-            let batch = whole.batch;
-            let codec = decode::header_at(whole.bytes).ok().and_then(|h| Codec::of(h.attributes));
-            let written = match self.fate_of(&batch, pass) {
-                Fate::Copy => Some(whole.bytes),
-                Fate::Rewrite => self.rewriter.rewritten(&batch, horizon_ms, codec),
-                Fate::Empty => Some(self.rewriter.emptied(&batch)),
-                Fate::Drop => continue,
-            };
-            let header = written.and_then(|bytes| decode::header_at(bytes).ok());
-            let (Some(bytes), Some(header)) = (written, header) else {
-                return Ok(None);
+        while let Some(lying) = reading.next_lying(&mut scan, &file)? {
+            let (header, bytes) = match self.fate_at_once(&lying.header, pass) {
+                // Its checksum goes with it, and tells of damage there as it would here.
+                Some(Fate::Copy) => (lying.header, lying.bytes),
+                Some(Fate::Drop) => continue,
+                _ => {
+                    let batch = reading.whole(&lying, &file)?;
+                    let codec = Codec::of(lying.header.attributes);
+                    let written = match self.fate_of(&batch, pass) {
+                        Fate::Copy => Some(lying.bytes),
+                        Fate::Rewrite => self.rewriter.rewritten(&batch, horizon_ms, codec),
+                        Fate::Empty => Some(self.rewriter.emptied(&batch)),
+                        Fate::Drop => continue,
+                    };
+                    match written.and_then(|bytes| Some((decode::header_at(bytes).ok()?, bytes))) {
+                        Some(written) => written,
+                        None => return Ok(None),
+                    }
+                }
             };
             if !target.push(&header, bytes)? {
                 return Ok(None);
@@ -416,6 +386,28 @@ impl Cleaner<'_> {
         Ok(Some(records))
     }
 
+    /// Decides on a batch of which all is known without a look at its records; `None` if it is not.
+    fn fate_at_once(&self, header: &BatchHeader, pass: &Pass<'_>) -> Option<Fate> {
+        let known = pass.latest.known();
+        let (first, last) = (header.base_offset, header.last_offset());
+        let is_known = last < pass.latest.end()
+            && known.cover(header)
+            && header.record_count > 0
+            && !header.attributes.is_control()
+            && !self.fates.is_aborted(header);
+        if !is_known {
+            return None;
+        }
+        match known.gone_count(first, last) {
+            0 if known.has_tombstones(first, last) => None,
+            0 => Some(Fate::Copy),
+            all if all == header.record_count.unsigned_abs() => {
+                (!self.fates.is_last_of_producer(header)).then_some(Fate::Drop)
+            }
+            _ => None,
+        }
+    }
+
     /// Decides on a batch: the invariant (latest stays).
     fn fate_of(&mut self, batch: &Batch<'_>, pass: &Pass<'_>) -> Fate {
         let header = batch.header();
@@ -427,24 +419,30 @@ impl Cleaner<'_> {
             || !header.attributes.has_delete_horizon()
             || self.how.now_ms < header.base_timestamp_ms;
         let latest = pass.latest;
-        let hasher = latest.hasher();
+        let is_known = latest.known().cover(header);
         self.hashes.clear();
-        self.hashes.reserve(batch.records().left());
-        for record in batch.records() {
-            self.hashes.push(record.key.map_or_else(KeyHash::default, |key| hasher.hash(key)));
+        if !is_known && !is_aborted {
+            let hasher = latest.hasher();
+            self.hashes.reserve(batch.records().left());
+            for record in batch.records() {
+                self.hashes.push(record.key.map_or_else(KeyHash::default, |key| hasher.hash(key)));
+            }
+            latest.fetch(self.hashes.iter().copied());
         }
-        latest.fetch(&self.hashes);
         let mut hashes = self.hashes.iter();
         let judgement = self.rewriter.judge(batch, |record| {
             let hash = hashes.next();
             if record.offset >= latest.end() {
                 return true;
             }
-            let later = hash.and_then(|hash| latest.of(*hash));
+            let is_superseded = || match hash {
+                None => latest.known().is_gone(record.offset),
+                Some(hash) => latest.of(*hash).is_some_and(|later| later > record.offset),
+            };
             !is_aborted
                 && record.key.is_some()
-                && later.is_none_or(|later| later <= record.offset)
                 && (record.value.is_some() || keeps_tombstones)
+                && !is_superseded()
         });
         match judgement {
             Judgement::Unchanged => Fate::Copy,
@@ -484,9 +482,6 @@ impl Cleaner<'_> {
         }
     }
 }
-
-/// So many entries are fetched before the first of them is changed.
-const FETCHED_MAX: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -731,6 +726,22 @@ mod tests {
         assert!(headers[2].attributes.is_control() && headers[3].attributes.is_control());
         store.close().unwrap();
         assert_eq!(crate::inspect::check(directory.path()).unwrap().problems, []);
+    }
+
+    #[test]
+    fn a_segment_is_written_anew_for_an_aborted_transaction_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let segments = [
+            vec![
+                raw(0, &[("a", Some("kept"))]).bytes(),
+                raw(1, &[("b", Some("aborted"))]).of(7).transactional().bytes(),
+                marker(2, 7, ABORT),
+            ],
+            vec![raw(3, &[("z", Some("last"))]).bytes()],
+        ];
+        let store = store_of(directory.path(), &segments);
+        store.compact_for_test("t", &Compaction::at(5_000)).unwrap();
+        assert_eq!(read(&store), ["0 a=kept", "3 z=last"]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct CompactionProgress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactionCounts {
-    /// Bytes that were read from segments, each time they were: to check them, to learn their keys, to copy them.
+    /// Bytes that were read from segments, each time they were: to check them and learn their keys, and to copy them.
     pub bytes_read: u64,
     /// Bytes that were written to new segments.
     pub bytes_written: u64,

@@ -9,6 +9,7 @@ use crate::format::compression::Unpacker;
 use crate::format::decode;
 use crate::format::decode::Batch;
 use crate::format::decode::BatchFault;
+use crate::format::header::BatchHeader;
 use crate::partition::Partition;
 use crate::partition::compaction_progress::Pace;
 use crate::storage::disk::Access;
@@ -28,7 +29,8 @@ pub(super) struct Reading<'p> {
 
 /// What lies next in a segment that is looked at for the first time.
 pub(super) enum Next<'s> {
-    Batch(Whole<'s>),
+    /// Its records can be looked at.
+    Batch(Batch<'s>),
     /// This build does not have its codec. What its header says is known.
     Locked {
         position: u64,
@@ -42,12 +44,12 @@ pub(super) enum Next<'s> {
     End,
 }
 
-/// A batch that is what it should be.
-pub(super) struct Whole<'s> {
-    /// As it lies there, compressed perhaps.
+/// A batch of a segment that was found whole before, as it lies there; of its bytes only the first ones were looked
+/// at again.
+pub(super) struct Lying<'s> {
+    position: u64,
+    pub(super) header: BatchHeader,
     pub(super) bytes: &'s [u8],
-    /// Its records can be looked at.
-    pub(super) batch: Batch<'s>,
 }
 
 impl<'p> Reading<'p> {
@@ -63,6 +65,12 @@ impl<'p> Reading<'p> {
     pub(super) fn scan<'f>(&self, file: &'f DiskFile, base_offset: i64) -> Result<Scan<'f>> {
         let gaps_below = self.partition.gaps_below();
         Scan::new(file, 0, Continuity { expected: base_offset, gaps_below }, Depth::Checksums)
+    }
+
+    /// As [`scan`](Self::scan), for [`next_lying`](Self::next_lying).
+    pub(super) fn scan_again<'f>(&self, file: &'f DiskFile, base_offset: i64) -> Result<Scan<'f>> {
+        let gaps_below = self.partition.gaps_below();
+        Scan::new(file, 0, Continuity { expected: base_offset, gaps_below }, Depth::Lengths)
     }
 
     /// Looks at what lies next: every length, count and offset of it.
@@ -102,7 +110,7 @@ impl<'p> Reading<'p> {
             Err(fault) => return damage(position, fault),
         };
         match Batch::verified(records) {
-            Some(batch) => Ok(Next::Batch(Whole { bytes, batch })),
+            Some(batch) => Ok(Next::Batch(batch)),
             None => Ok(Next::Damage { position, reason: NO_BATCH }),
         }
     }
@@ -116,30 +124,54 @@ impl<'p> Reading<'p> {
         &'s mut self,
         scan: &'s mut Scan<'_>,
         file: &DiskFile,
-    ) -> Result<Option<Whole<'s>>> {
-        self.pace.go_on()?;
-        let corrupt = |position, reason| {
-            Err(Error::Corrupt { path: file.path().to_path_buf(), position, reason, resume: None })
-        };
-        let (position, header, bytes) = match scan.next()? {
-            Scanned::Batch { position, header, bytes } => (position, header, bytes),
-            Scanned::Fault { position, fault } => return corrupt(position, fault.text()),
-            Scanned::End => return Ok(None),
-        };
-        self.pace.read(bytes.len())?;
-        let mut records = bytes;
-        if header.is_packed() {
-            self.unpacked.clear();
-            if let Err(fault) = self.unpacker.unpack(&header, bytes, &mut self.unpacked) {
-                return corrupt(position, fault.text());
-            }
-            records = self.unpacked.bytes();
-        }
-        match Batch::verified(records) {
-            Some(batch) => Ok(Some(Whole { bytes, batch })),
-            None => corrupt(position, NO_BATCH),
+    ) -> Result<Option<Batch<'s>>> {
+        match self.next_lying(scan, file)? {
+            Some(lying) => self.unpacked(&lying, file).map(Some),
+            None => Ok(None),
         }
     }
+
+    /// As [`next_again`](Self::next_again), from a scan that looks at lengths only, and looks no closer.
+    pub(super) fn next_lying<'s>(
+        &self,
+        scan: &'s mut Scan<'_>,
+        file: &DiskFile,
+    ) -> Result<Option<Lying<'s>>> {
+        self.pace.go_on()?;
+        match scan.next()? {
+            Scanned::Batch { position, header, bytes } => {
+                self.pace.read(bytes.len())?;
+                Ok(Some(Lying { position, header, bytes }))
+            }
+            Scanned::Fault { position, fault } => Err(corrupt(file, position, fault.text())),
+            Scanned::End => Ok(None),
+        }
+    }
+
+    /// Looks closer at what lies in a segment.
+    pub(super) fn whole<'s>(&'s mut self, lying: &Lying<'s>, file: &DiskFile) -> Result<Batch<'s>> {
+        if !decode::checksum_holds(&lying.header, lying.bytes) {
+            return Err(corrupt(file, lying.position, BatchFault::Checksum.text()));
+        }
+        self.unpacked(lying, file)
+    }
+
+    /// Gives a batch whose checksum holds.
+    fn unpacked<'s>(&'s mut self, lying: &Lying<'s>, file: &DiskFile) -> Result<Batch<'s>> {
+        let mut records = lying.bytes;
+        if lying.header.is_packed() {
+            self.unpacked.clear();
+            self.unpacker
+                .unpack(&lying.header, lying.bytes, &mut self.unpacked)
+                .map_err(|fault| corrupt(file, lying.position, fault.text()))?;
+            records = self.unpacked.bytes();
+        }
+        Batch::verified(records).ok_or_else(|| corrupt(file, lying.position, NO_BATCH))
+    }
+}
+
+fn corrupt(file: &DiskFile, position: u64, reason: &'static str) -> Error {
+    Error::Corrupt { path: file.path().to_path_buf(), position, reason, resume: None }
 }
 
 const NO_BATCH: &str = "not a batch";

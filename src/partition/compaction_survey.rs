@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::Batch;
 use crate::partition::cleanable;
+use crate::partition::compaction_keys::Keys;
 use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_plan::Extent;
 use crate::partition::compaction_progress::Amount;
@@ -27,6 +28,8 @@ pub(super) struct Survey {
     pub(super) fates: Fates,
     /// What is left as it is.
     pub(super) left: Vec<Left>,
+    /// What was learned of keys on the way; `None` if that is not what takes part.
+    pub(super) keys: Option<Keys>,
 }
 
 /// A segment that takes part.
@@ -34,6 +37,9 @@ pub(super) struct Input {
     pub(super) segment: Arc<Segment>,
     pub(super) extent: Extent,
     pub(super) records: u64,
+    /// It holds nothing but records that stay if nothing supersedes them: no markers, no transactions, no batches
+    /// without records.
+    pub(super) is_plain: bool,
 }
 
 /// A segment that a compaction left as it is, and why.
@@ -64,7 +70,16 @@ impl Survey {
             end: list[0].base_offset(),
             fates: Fates::default(),
             left: Vec::new(),
+            keys: None,
         };
+        let start = list[0].base_offset();
+        let dirty = if how.first_dirty > partition.watermarks().log_end() {
+            // It was not about this log.
+            start
+        } else {
+            how.first_dirty.max(start)
+        };
+        let mut keys = Keys::within(how.key_map_bytes_max, dirty);
         for pair in list.windows(2) {
             let (segment, next) = (&pair[0], pair[1].base_offset());
             // What was rolled since the seal is for the next compaction.
@@ -78,7 +93,7 @@ impl Survey {
                     break;
                 }
             }
-            if !survey.look_at(segment, next, reading)? {
+            if !survey.look_at(segment, next, &mut keys, reading)? {
                 break;
             }
             survey.end = next;
@@ -89,12 +104,16 @@ impl Survey {
                 survey.look_for_markers(segment, reading)?;
             }
         }
+        let mut is_shortened = false;
         if let Some(first_open) = survey.first_open() {
             while survey.inputs.last().is_some_and(|input| input.extent.next > first_open) {
+                is_shortened = true;
                 let last = survey.inputs.pop();
                 survey.end = last.map_or(survey.end, |input| input.extent.base_offset);
             }
         }
+        let is_what_takes_part = survey.left.is_empty() && !is_shortened;
+        survey.keys = Some(keys).filter(|_| is_what_takes_part);
         Ok(survey)
     }
 
@@ -107,6 +126,7 @@ impl Survey {
         &mut self,
         segment: &Arc<Segment>,
         next: i64,
+        keys: &mut Keys,
         reading: &mut Reading<'_>,
     ) -> Result<bool> {
         let base_offset = segment.base_offset();
@@ -119,13 +139,13 @@ impl Survey {
             time_index_len: index_len(reading, base_offset, OffsetFile::TimeIndex)?,
             is_readable: true,
         };
-        let mut records = 0;
+        let (mut records, mut is_plain) = (0, true);
         let mut scan = reading.scan(&file, base_offset)?;
         let path = file.path().to_path_buf();
         let left = |position, why| Left { path: path.clone(), position, why };
         let damage = loop {
             let batch = match reading.next(&mut scan)? {
-                Next::Batch(whole) => whole.batch,
+                Next::Batch(batch) => batch,
                 Next::Locked { position, batch, codec } => {
                     if extent.is_readable {
                         self.left.push(left(position, WhyLeft::Compressed(codec)));
@@ -141,6 +161,10 @@ impl Survey {
                 let len = batch.header().len() as u64;
                 break Some((scan.position() - len, reason));
             }
+            let attributes = batch.header().attributes;
+            is_plain &= !attributes.is_control() && !attributes.is_transactional();
+            is_plain &= batch.header().record_count > 0;
+            keys.note_early(&batch);
         };
         let expected = scan.expected();
         let ends_well =
@@ -152,7 +176,7 @@ impl Survey {
             self.left.push(left(position, WhyLeft::Damaged(reason)));
             return Ok(false);
         }
-        self.inputs.push(Input { segment: Arc::clone(segment), extent, records });
+        self.inputs.push(Input { segment: Arc::clone(segment), extent, records, is_plain });
         Ok(true)
     }
 

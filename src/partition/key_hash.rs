@@ -22,7 +22,7 @@ impl KeyHasher {
         KeyHasher { seed: [RandomState::new().hash_one(0), RandomState::new().hash_one(1)] }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         KeyHash(sip_128::<1, 3>(self.seed, key))
     }
@@ -65,7 +65,7 @@ impl State {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn sip_128<const TAKING: usize, const GIVING: usize>(seed: [u64; 2], bytes: &[u8]) -> [u64; 2] {
     let [low, high] = seed;
     let mut state = State([
@@ -79,13 +79,26 @@ fn sip_128<const TAKING: usize, const GIVING: usize>(seed: [u64; 2], bytes: &[u8
         state.take::<TAKING>(u64::from_le_bytes(*word));
         rest = behind;
     }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    state.take::<TAKING>(u64::from_le_bytes(last) | (bytes.len() as u64) << 56);
+    state.take::<TAKING>(few(rest) | (bytes.len() as u64) << 56);
     state.0[2] ^= 0xee;
     let first = state.given::<GIVING>();
     state.0[1] ^= 0xdd;
     [first, state.given::<GIVING>()]
+}
+
+/// Gives fewer than eight bytes as a number, the first the lowest: read in pieces that overlap, which is many times as
+/// fast as a copy of so many bytes as there are.
+#[inline(always)]
+fn few(bytes: &[u8]) -> u64 {
+    let shifted = |value: u64, at: usize| value << (8 * at);
+    if let (Some(front), Some(back)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let (front, back) = (u32::from_le_bytes(*front), u32::from_le_bytes(*back));
+        return u64::from(front) | shifted(u64::from(back), bytes.len() - 4);
+    }
+    let Some(last) = bytes.len().checked_sub(1) else {
+        return 0;
+    };
+    [0, bytes.len() / 2, last].iter().fold(0, |sum, at| sum | shifted(u64::from(bytes[*at]), *at))
 }
 
 #[cfg(test)]

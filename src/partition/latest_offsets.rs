@@ -1,41 +1,47 @@
 //! Key → the offset of its latest record, in a bounded piece of memory.
 //!
-//! Keys are known by 128 bits of a hash whose seed is chosen at random for each compaction: keys that collide cannot
-//! be made up, and among a billion keys two collide by chance once in 10²⁰ compactions. An entry takes 24 bytes
-//! however long its key is.
+//! Keys are known by 96 bits of a hash whose seed is chosen at random for each compaction: keys that collide cannot
+//! be made up, and among the six million keys that fit the default memory two collide by chance once in 10¹⁵
+//! compactions. An entry takes 16 bytes however long its key is, so that four of them share a cache line.
 
 use std::hint::black_box;
 
 use crate::partition::key_hash::KeyHash;
 use crate::partition::key_hash::KeyHasher;
+use crate::partition::known_fates::KnownFates;
 
 /// The latest offset of each key below [`end`](Self::end).
 #[derive(Debug)]
 pub(crate) struct LatestOffsets {
     hasher: KeyHasher,
-    slots: Vec<Slot>,
+    /// See [`entry`]; zeros where there is none, which is how fresh memory comes.
+    slots: Vec<[u64; 2]>,
     slots_max: usize,
     count: usize,
+    /// The least offset that may be noted.
+    start: i64,
     end: i64,
+    known: KnownFates,
 }
 
+/// What is noted of a record: its key's hash, and its offset.
 #[derive(Clone, Copy, Debug)]
-struct Slot {
-    hash: KeyHash,
-    /// −1 where there is no entry.
-    offset: i64,
-}
+pub(crate) struct Note([u64; 2]);
 
 impl LatestOffsets {
-    /// Makes an empty map that takes no more than `bytes_max` bytes, or what a few entries need.
-    pub(crate) fn within(bytes_max: usize) -> LatestOffsets {
-        let slots_max = (bytes_max / size_of::<Slot>()).max(SLOTS_MIN);
+    /// Makes an empty map that takes no more than `bytes_max` bytes, or what a few entries need, for records from
+    /// `start` on.
+    pub(crate) fn within(bytes_max: usize, start: i64) -> LatestOffsets {
+        let known_max = bytes_max / KNOWN_PART;
+        let slots_max = ((bytes_max - known_max) / size_of::<[u64; 2]>()).max(SLOTS_MIN);
         LatestOffsets {
             hasher: KeyHasher::random(),
             slots: vec![EMPTY; SLOTS_MIN],
             slots_max,
             count: 0,
-            end: 0,
+            start,
+            end: start,
+            known: KnownFates::within(known_max, start),
         }
     }
 
@@ -46,33 +52,64 @@ impl LatestOffsets {
 
     /// Has the processor fetch the entries of some keys, all at once: most are not in its caches, and a look at one
     /// after the other would wait for each of them.
-    pub(crate) fn fetch(&self, hashes: &[KeyHash]) {
-        let sum = hashes.iter().fold(0, |sum, hash| sum ^ self.slots[self.home(*hash)].offset);
+    pub(crate) fn fetch(&self, hashes: impl Iterator<Item = KeyHash>) {
+        let sum = hashes.fold(0, |sum, hash| sum ^ self.slots[self.home(hash.0[0])][1]);
         black_box(sum);
     }
 
-    /// Takes note of a record; records come in the order of their offsets. `false` if there is no room.
+    /// Gives what is noted of a record; `None` if it lies too far behind the first one.
     #[inline]
-    pub(crate) fn put(&mut self, hash: KeyHash, offset: i64) -> bool {
-        let mut index = self.find(hash);
-        if self.slots[index].offset < 0 {
+    pub(crate) fn note(&self, key: &[u8], offset: i64) -> Option<Note> {
+        self.entry(self.hasher.hash(key), offset).map(Note)
+    }
+
+    /// Takes note of some records; records come in the order of their offsets. Gives the offset of the first for which
+    /// there is no room; nothing is known of those behind it.
+    pub(crate) fn put(&mut self, notes: &[Note]) -> Option<i64> {
+        self.fetch(notes.iter().map(|note| KeyHash(note.0)));
+        let refused = notes.iter().find(|note| !self.put_one(note.0));
+        refused.map(|note| self.offset_of(note.0))
+    }
+
+    #[inline]
+    fn put_one(&mut self, entry: [u64; 2]) -> bool {
+        let mut index = self.find(entry);
+        let found = self.slots[index];
+        if found == EMPTY {
             if self.count >= full_at(self.slots.len()) {
                 if !self.grow() {
                     return false;
                 }
-                index = self.find(hash);
+                index = self.find(entry);
             }
             self.count += 1;
+        } else {
+            self.known.note_gone(self.offset_of(found));
         }
-        self.slots[index] = Slot { hash, offset };
+        self.slots[index] = entry;
         true
+    }
+
+    /// Takes note of a record without a key.
+    pub(crate) fn put_keyless(&mut self, offset: i64) {
+        self.known.note_gone(offset);
+    }
+
+    /// Takes note, beside all else, that a record has no value.
+    pub(crate) fn put_tombstone(&mut self, offset: i64) {
+        self.known.note_tombstone(offset);
     }
 
     /// Gives the offset of a key's latest record; `None` if no record of it was noted.
     #[inline]
     pub(crate) fn of(&self, hash: KeyHash) -> Option<i64> {
-        let slot = self.slots[self.find(hash)];
-        (slot.offset >= 0).then_some(slot.offset)
+        let slot = self.slots[self.find(self.entry(hash, self.start)?)];
+        (slot != EMPTY).then(|| self.offset_of(slot))
+    }
+
+    /// Gives what became known of the records that were noted.
+    pub(crate) fn known(&self) -> &KnownFates {
+        &self.known
     }
 
     /// Nothing is known of records from here on.
@@ -84,19 +121,34 @@ impl LatestOffsets {
         self.end = end;
     }
 
-    /// Gives where a hash is looked for first.
+    /// Gives what stands for a record: one half of its key's hash, a quarter, and how far behind the start it lies,
+    /// counted from one. `None` if that is too far.
     #[inline]
-    fn home(&self, hash: KeyHash) -> usize {
-        ((u128::from(hash.0[0]) * self.slots.len() as u128) >> 64) as usize
+    fn entry(&self, hash: KeyHash, offset: i64) -> Option<[u64; 2]> {
+        let distance = offset.checked_sub(self.start)?.checked_add(1)?;
+        let distance = u32::try_from(distance).ok().filter(|distance| *distance > 0)?;
+        Some([hash.0[0], hash.0[1] << 32 | u64::from(distance)])
     }
 
-    /// Gives the slot of a hash, or the empty one it would take; there is always an empty one.
     #[inline]
-    fn find(&self, hash: KeyHash) -> usize {
-        let mut index = self.home(hash);
+    fn offset_of(&self, entry: [u64; 2]) -> i64 {
+        self.start + i64::from(entry[1] as u32) - 1
+    }
+
+    /// Gives where a hash is looked for first.
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    /// Gives the slot of an entry's key, or the empty one it would take; there is always an empty one.
+    #[inline]
+    fn find(&self, entry: [u64; 2]) -> usize {
+        let mut index = self.home(entry[0]);
         loop {
             let slot = &self.slots[index];
-            if slot.offset < 0 || slot.hash == hash {
+            let is_same = slot[0] == entry[0] && (slot[1] ^ entry[1]) >> 32 == 0;
+            if is_same || *slot == EMPTY {
                 return index;
             }
             index = if index + 1 == self.slots.len() { 0 } else { index + 1 };
@@ -111,21 +163,24 @@ impl LatestOffsets {
             return false;
         }
         let old = std::mem::replace(&mut self.slots, vec![EMPTY; len]);
-        for slot in old.into_iter().filter(|slot| slot.offset >= 0) {
-            let index = self.find(slot.hash);
+        for slot in old.into_iter().filter(|slot| *slot != EMPTY) {
+            let index = self.find(slot);
             self.slots[index] = slot;
         }
         true
     }
 }
 
-/// Beyond three quarters a search gets long.
+/// Beyond that a search gets long: for a key that is not there it is some fifteen slots, in four cache lines.
 fn full_at(slots: usize) -> usize {
-    slots / 4 * 3
+    slots / 16 * 13
 }
 
 const SLOTS_MIN: usize = 16;
-const EMPTY: Slot = Slot { hash: KeyHash([0; 2]), offset: -1 };
+const EMPTY: [u64; 2] = [0; 2];
+/// Of the memory this part is for what is known of single offsets, so that it lasts for three times as many records
+/// as there can be keys.
+const KNOWN_PART: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -133,7 +188,8 @@ mod tests {
 
     impl LatestOffsets {
         fn put_key(&mut self, key: &[u8], offset: i64) -> bool {
-            self.put(self.hasher.hash(key), offset)
+            let note = self.note(key, offset);
+            note.is_some_and(|note| self.put(&[note]).is_none())
         }
 
         fn of_key(&self, key: &[u8]) -> Option<i64> {
@@ -143,12 +199,16 @@ mod tests {
 
     #[test]
     fn it_answers_like_a_map_of_keys() {
-        let mut latest = LatestOffsets::within(1 << 20);
+        let mut latest = LatestOffsets::within(1 << 20, 0);
         let mut model = std::collections::HashMap::new();
+        let mut superseded = std::collections::BTreeSet::new();
         for offset in 0..20_000_i64 {
             let key = format!("key {}", offset * 7919 % 5000);
             assert!(latest.put_key(key.as_bytes(), offset));
-            model.insert(key, offset);
+            superseded.extend(model.insert(key, offset));
+        }
+        for offset in 0..20_000 {
+            assert_eq!(latest.known().is_gone(offset), superseded.contains(&offset), "{offset}");
         }
         for (key, offset) in &model {
             assert_eq!(latest.of_key(key.as_bytes()), Some(*offset));
@@ -159,14 +219,25 @@ mod tests {
     #[test]
     fn it_stays_within_its_memory_and_says_when_it_is_full() {
         for bytes_max in [0, 1000, 100_000, 1_000_000] {
-            let mut latest = LatestOffsets::within(bytes_max);
+            let mut latest = LatestOffsets::within(bytes_max, 0);
             let count = (0..).find(|n: &i64| !latest.put_key(&n.to_be_bytes(), *n)).unwrap();
-            assert!(latest.slots.len() * 24 <= bytes_max.max(16 * 24));
+            assert!(latest.slots.len() * 16 <= bytes_max.max(16 * 16));
             // Half of the memory is used at the worst, were it not for the room in a table.
-            assert!(count as usize >= full_at(bytes_max / 24 / 3), "{count} in {bytes_max}");
+            assert!(count as usize >= full_at(bytes_max / 17 / 3), "{count} in {bytes_max}");
             // What is known can still be brought up to date.
-            assert!(latest.put_key(&0_i64.to_be_bytes(), 1 << 40));
-            assert_eq!(latest.of_key(&0_i64.to_be_bytes()), Some(1 << 40));
+            assert!(latest.put_key(&0_i64.to_be_bytes(), 1 << 30));
+            assert_eq!(latest.of_key(&0_i64.to_be_bytes()), Some(1 << 30));
         }
+    }
+
+    #[test]
+    fn what_is_too_far_behind_the_first_record_has_no_room() {
+        let mut latest = LatestOffsets::within(1 << 20, 1000);
+        let last = 1000 + i64::from(u32::MAX) - 1;
+        assert!(latest.put_key(b"near", 1000) && latest.put_key(b"far", last));
+        assert!(!latest.put_key(b"beyond", last + 1) && !latest.put_key(b"beyond", 999));
+        assert_eq!(latest.of_key(b"near"), Some(1000));
+        assert_eq!(latest.of_key(b"far"), Some(last));
+        assert_eq!(latest.of_key(b"beyond"), None);
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod compacting;
 pub(crate) mod compaction;
 #[cfg(test)]
 mod compaction_crash;
+mod compaction_keys;
 #[cfg(test)]
 mod compaction_model;
 pub(crate) mod compaction_plan;
@@ -26,6 +27,7 @@ pub(crate) mod fetch;
 pub(crate) mod follow;
 pub(crate) mod following;
 pub(crate) mod key_hash;
+mod known_fates;
 pub(crate) mod latest_offsets;
 pub(crate) mod leader_epochs;
 pub(crate) mod leftovers;

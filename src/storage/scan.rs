@@ -17,6 +17,8 @@ use crate::storage::disk::DiskFile;
 pub(crate) enum Depth {
     /// Headers and the continuity of offsets.
     Headers,
+    /// The same, and the bytes are handed out as they are.
+    Lengths,
     /// Also the checksum of every batch.
     Checksums,
 }
@@ -37,7 +39,7 @@ pub(crate) struct Scan<'f> {
 /// What the walk met next.
 #[derive(Debug)]
 pub(crate) enum Scanned<'s> {
-    /// A batch that passed the checks; its bytes are there only at depth `Checksums`.
+    /// A batch that passed the checks; at depth `Headers` without its bytes.
     Batch { position: u64, header: BatchHeader, bytes: &'s [u8] },
     /// Something that is no batch; the walk stays where it is.
     Fault { position: u64, fault: BatchFault },
@@ -103,12 +105,13 @@ impl<'f> Scan<'f> {
         if let Err(why) = self.continuity.check(&header) {
             return fault(why);
         }
-        if self.depth == Depth::Checksums {
+        let depth = self.depth;
+        if depth != Depth::Headers {
             let bytes = self.fill(position, header.len())?;
             if bytes.len() < header.len() {
                 return fault(BatchFault::Header(HeaderFault::CutOff));
             }
-            if !decode::checksum_holds(&header, bytes) {
+            if depth == Depth::Checksums && !decode::checksum_holds(&header, bytes) {
                 return fault(BatchFault::Checksum);
             }
         }
@@ -116,7 +119,7 @@ impl<'f> Scan<'f> {
         self.continuity.advance(&header);
         let bytes = match self.depth {
             Depth::Headers => &[],
-            Depth::Checksums => {
+            Depth::Lengths | Depth::Checksums => {
                 let start = (position - self.buffer_start) as usize;
                 &self.buffer[start..start + header.len()]
             }

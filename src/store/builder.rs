@@ -108,7 +108,7 @@ impl StoreBuilder {
         self
     }
 
-    /// Sets the memory, in bytes, for the keys of the records that a compaction meets for the first time, 24 bytes for
+    /// Sets the memory, in bytes, for the keys of the records that a compaction meets for the first time, 16 bytes for
     /// each key however long it is (Kafka's `log.cleaner.dedupe.buffer.size`); default 128 MiB, of which no more is
     /// taken than there are keys. If it does not suffice, compaction goes over the log several times.
     pub fn cleaner_dedupe_buffer_size(mut self, bytes: usize) -> StoreBuilder {

@@ -79,7 +79,7 @@ pub(super) struct Packer {
 
 impl Packer {
     /// Writes one member; −1 stands for the level that zlib thinks best.
-    pub(super) fn pack(&mut self, level: i32, records: &[u8], into: &mut Vec<u8>) -> Option<()> {
+    pub(super) fn pack(&mut self, level: i32, records: &[u8], into: &mut Vec<u8>) -> Option<usize> {
         let deflate = match &mut self.deflate {
             Some((known, deflate)) if *known == level => {
                 deflate.reset();
@@ -91,6 +91,7 @@ impl Packer {
                 &mut other.insert((level, Compress::new(strength, false))).1
             }
         };
+        into.clear();
         into.extend_from_slice(&MAGIC);
         into.extend_from_slice(&[0; 7]);
         // What does not fit into as much as there was does not pay.
@@ -103,7 +104,7 @@ impl Packer {
         checksum.update(records);
         into.extend_from_slice(&checksum.sum().to_le_bytes());
         into.extend_from_slice(&(records.len() as u32).to_le_bytes());
-        Some(())
+        Some(into.len())
     }
 }
 

@@ -19,6 +19,7 @@ use super::CUT_OFF;
 use super::Refused;
 use super::Room;
 use super::TOO_LONG;
+use super::room_for;
 
 pub(super) fn unpack(packed: &[u8], room: &mut Room<'_>) -> Result<(), Refused> {
     if let Some(blocks) = packed.strip_prefix(&USUAL) {
@@ -77,24 +78,24 @@ pub(super) struct Packer {
 
 impl Packer {
     /// Writes a frame as Kafka's clients do. There is one level: the fast one, which is Kafka's default.
-    pub(super) fn pack(&mut self, records: &[u8], into: &mut Vec<u8>) -> Option<()> {
-        into.extend_from_slice(&USUAL);
+    pub(super) fn pack(&mut self, records: &[u8], into: &mut Vec<u8>) -> Option<usize> {
+        room_for(into, USUAL.len()).copy_from_slice(&USUAL);
+        let mut end = USUAL.len();
         for block in records.chunks(BLOCK_LEN_MAX) {
-            let start = into.len() + 4;
-            into.resize(start + get_maximum_output_size(block.len()), 0);
-            let mut len =
-                compress_into_with_table(block, &mut into[start..], &mut self.table).ok()?;
+            let start = end + 4;
+            let target = &mut room_for(into, start + get_maximum_output_size(block.len()))[start..];
+            let mut len = compress_into_with_table(block, target, &mut self.table).ok()?;
             let mut flag = 0;
             if len >= block.len() {
                 len = block.len();
-                into[start..start + len].copy_from_slice(block);
+                target[..len].copy_from_slice(block);
                 flag = STORED;
             }
-            into[start - 4..start].copy_from_slice(&(len as u32 | flag).to_le_bytes());
-            into.truncate(start + len);
+            into[end..start].copy_from_slice(&(len as u32 | flag).to_le_bytes());
+            end = start + len;
         }
-        into.extend_from_slice(&[0; 4]);
-        Some(())
+        room_for(into, end + 4)[end..].copy_from_slice(&[0; 4]);
+        Some(end + 4)
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) struct Packer {
     lz4: lz4::Packer,
     #[cfg(feature = "zstd")]
     zstd: zstandard::Packer,
+    /// What was written last at its front, and behind that what was written before: room is not cleared for every
+    /// batch.
     packed: Vec<u8>,
 }
 
@@ -221,7 +223,6 @@ impl Packer {
     /// would take them for a bomb, or if this build does not have the codec.
     pub(crate) fn pack(&mut self, codec: Codec, level: i32, records: &[u8]) -> Option<&[u8]> {
         let packed = &mut self.packed;
-        packed.clear();
         if packed.capacity() > BUFFER_KEPT {
             *packed = Vec::new();
         }
@@ -237,9 +238,9 @@ impl Packer {
             #[allow(unreachable_patterns, reason = "with all features none is left")]
             _ => None,
         };
-        written?;
+        let packed = &self.packed[..written?];
         let pays = packed.len() < records.len();
-        (pays && records.len() <= unpacked_len_max(packed.len())).then_some(&self.packed[..])
+        (pays && records.len() <= unpacked_len_max(packed.len())).then_some(packed)
     }
 }
 
@@ -327,6 +328,14 @@ impl Room<'_> {
         }
         Ok(())
     }
+}
+
+/// Gives the first `len` bytes, made if they are not there, whatever is in them.
+fn room_for(bytes: &mut Vec<u8>, len: usize) -> &mut [u8] {
+    if bytes.len() < len {
+        bytes.resize(len.max(2 * bytes.len()), 0);
+    }
+    &mut bytes[..len]
 }
 
 /// Gives how long the records of a batch may be that take `packed_len` bytes when they are compressed.

@@ -17,6 +17,7 @@ use snap::raw::max_compress_len;
 use super::CUT_OFF;
 use super::Refused;
 use super::Room;
+use super::room_for;
 
 pub(super) fn unpack(packed: &[u8], room: &mut Room<'_>) -> Result<(), Refused> {
     let Some(mut blocks) = packed.strip_prefix(MAGIC) else {
@@ -46,18 +47,20 @@ pub(super) struct Packer {
 
 impl Packer {
     /// Writes the frame of Java's clients.
-    pub(super) fn pack(&mut self, records: &[u8], into: &mut Vec<u8>) -> Option<()> {
+    pub(super) fn pack(&mut self, records: &[u8], into: &mut Vec<u8>) -> Option<usize> {
         let encoder = self.encoder.get_or_insert_with(Encoder::new);
-        into.extend_from_slice(MAGIC);
-        into.extend_from_slice(&VERSIONS);
+        let mut end = MAGIC.len() + VERSIONS.len();
+        let (magic, versions) = room_for(into, end).split_at_mut(MAGIC.len());
+        magic.copy_from_slice(MAGIC);
+        versions.copy_from_slice(&VERSIONS);
         for block in records.chunks(BLOCK_LEN) {
-            let start = into.len() + 4;
-            into.resize(start + max_compress_len(block.len()), 0);
-            let len = encoder.compress(block, &mut into[start..]).ok()?;
-            into[start - 4..start].copy_from_slice(&(len as u32).to_be_bytes());
-            into.truncate(start + len);
+            let start = end + 4;
+            let target = &mut room_for(into, start + max_compress_len(block.len()))[start..];
+            let len = encoder.compress(block, target).ok()?;
+            into[end..start].copy_from_slice(&(len as u32).to_be_bytes());
+            end = start + len;
         }
-        Some(())
+        Some(end)
     }
 }
 

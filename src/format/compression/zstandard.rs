@@ -46,15 +46,15 @@ pub(super) struct Packer {
 
 impl Packer {
     /// Writes one frame.
-    pub(super) fn pack(&mut self, level: i32, records: &[u8], into: &mut Vec<u8>) -> Option<()> {
+    pub(super) fn pack(&mut self, level: i32, records: &[u8], into: &mut Vec<u8>) -> Option<usize> {
         let context = match &mut self.context {
             Some(context) => context,
             none => none.insert(CCtx::try_create()?),
         };
         context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
+        into.clear();
         into.reserve(zstd_safe::compress_bound(records.len()));
-        context.compress2(into, records).ok()?;
-        Some(())
+        context.compress2(into, records).ok()
     }
 }
 
