@@ -68,6 +68,7 @@ mod producer;
 mod producer_config;
 mod record;
 mod records;
+pub mod repair;
 mod request;
 mod retainer;
 mod retention_config;

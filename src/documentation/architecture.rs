@@ -256,6 +256,18 @@
 //! | `inspect/log_dump.rs` | a walk over the batches of one segment |
 //! | `inspect/index_entries.rs` | the entries of the three kinds of index |
 //! | `inspect/producer_snapshot.rs` | the entries of a producer snapshot |
+//! | `repair/mod.rs` | puts a damaged directory in order: shows what it would do, or does it |
+//! | `repair/steps.rs` | what a repair is at: each step is told, and done only if it is to be |
+//! | `repair/known.rs` | what is known of a partition before its directory is looked at |
+//! | `repair/root_look.rs` | what the small files of the data root say, as far as they can be read |
+//! | `repair/log_look.rs` | which segments of a log are to be changed; where it has to go on |
+//! | `repair/segment_look.rs` | what of a segment is whole, what can be made whole, what has to go |
+//! | `repair/epochs_look.rs` | whether batches and leader epochs agree, and which are believed |
+//! | `repair/producers.rs` | producer snapshots and transaction indexes, derived from the log |
+//! | `repair/mend.rs` | how a log is put in order, step by step |
+//! | `repair/kept.rs` | bytes that are taken out of a file, kept in one beside it |
+//! | `repair/report.rs` | what a repair does, or would do |
+//! | `repair/crash.rs` | tests only: repairs that die at every effect |
 //!
 //! Above all of them, on the public face only: the command line in `bin/ottla/`, and these pages in `documentation/`.
 //!
@@ -550,6 +562,7 @@
 //! | holds nothing open | `request/inbox.rs` | a thread of the store's own is never the last to hold the store |
 //! | answered first | `request/progress.rs` | an offset is committed only once all replies below it are durable |
 //! | roll back, roll on | `topics/mod.rs` | an unfinished creation is undone, an unfinished deletion finished |
+//! | nothing twice | `repair/mend.rs` | no step takes away what tells a later repair that an offset was given out |
 //! | one cause, one problem | `inspect/check/mod.rs` | what follows from reported damage is not reported again |
 //!
 //! # Tests

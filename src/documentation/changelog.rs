@@ -48,6 +48,8 @@
 //!   with a retriable error. Crash-safe at every effect. [`Topic::describe`](crate::Topic::describe),
 //!   [`Store::health`](crate::Store::health) and `ottla du` tell bytes, ages, what goes next, and which groups were
 //!   overtaken.
+//! * **Repair.** [`repair`](crate::repair) and `ottla repair` put a damaged directory in order, and first show how: what
+//!   can be restored is, what cannot is kept aside, everything else stays readable at its offset.
 //! * **Inspection.** [`inspect::check`](crate::inspect::check) verifies a directory, and every kind of file can be
 //!   dumped.
 //! * **The command** `ottla`, with the feature `cli`.

@@ -17,10 +17,11 @@
 //!     ├── leader-epoch-checkpoint
 //!     ├── partition.metadata
 //!     ├── ottla.compacted                   ours: where offsets may be missing
-//!     └── ottla.cut-00000000000000001200-0  ours: what recovery cut off
+//!     └── ottla.cut-00000000000000001200-0  ours: what recovery cut off, or a repair took out
 //! ```
 //!
-//! All but `ottla.topics`, `ottla.compacted` and `ottla.cut-*` are Kafka's, in Kafka's bytes. A file that is replaced is written beside
+//! All but `ottla.topics`, `ottla.compacted`, `ottla.cut-*` and `ottla.damaged-*`, a small file as it was before a
+//! [repair](crate::repair), are Kafka's, in Kafka's bytes. A file that is replaced is written beside
 //! as `*.tmp`, synced, renamed, and its directory synced; what a crash leaves of that is removed by the next open.
 //! While a segment is compacted its files have `.cleaned`, `.swap` or `.deleted` behind their names, as Kafka's have.
 //! Other files of Kafka's are left alone, `meta.properties` among them; `.txnindex` files are joined with their segments, without

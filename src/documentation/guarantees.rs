@@ -380,6 +380,34 @@
 //!
 //! A partition that cannot be opened is [`Error::Unavailable`](crate::Error::Unavailable), the others open.
 //!
+//! # Repair
+//!
+//! [`repair`](crate::repair) does the least that makes [`inspect::check`](crate::inspect::check) find nothing. It is never done
+//! unasked.
+//!
+//! * Whatever single damage there is, the check finds it, and afterwards exactly those records are missing that no checksum
+//!   confirms (`a_flipped_bit_anywhere_in_a_batch_costs_that_batch_at_most`,
+//!   `a_stretch_of_rubbish_is_set_aside_and_kept`, `a_segment_cut_at_any_batch_or_within_one_keeps_what_is_in_front`,
+//!   `segments_that_are_gone_or_nothing_but_rubbish_cost_their_own_records`,
+//!   `segments_under_each_others_names_get_their_own`, `indexes_are_made_anew_from_the_log`,
+//!   `small_files_are_made_anew_or_go_and_are_kept`, `a_directory_of_kafkas_is_repaired_like_any_other`).
+//! * What Kafka keeps of producers and transactions is derived as Kafka does
+//!   (`what_kafka_keeps_of_producers_is_made_anew_as_kafka_had_it`).
+//! * A log goes on behind every offset that anything speaks of as given out: batches, checkpoints, what groups committed
+//!   (`what_is_on_record_behind_the_end_of_a_log_is_never_given_out_again`,
+//!   `a_group_never_stands_behind_records_that_a_repair_lets_be_written_anew`,
+//!   `a_partition_whose_directory_is_gone_goes_on_behind_what_it_had`).
+//! * A list of topics that was damaged lets no record go (`a_list_of_topics_is_made_anew_and_lets_no_record_go`).
+//! * A repair that is cut short at any effect, by a death, a failure or a power cut, is finished by the next; and who opens
+//!   the directory in between gets no offset twice
+//!   (`a_repair_that_dies_anywhere_is_finished_by_the_next_and_gives_no_offset_out_twice`,
+//!   `a_repair_whose_disk_fails_once_says_so_and_can_be_started_again`). It changes nothing where nothing is wrong, and
+//!   nothing the second time (`a_sound_directory_is_left_as_it_is`). A directory in use is refused
+//!   (`a_directory_in_use_is_refused`).
+//!
+//! Where records are missing, a wrong base offset may pass for a right one: neither checksum nor continuity covers it there,
+//! as in a compacted log.
+//!
 //! # Signals
 //!
 //! Segments are read through mappings, and with `Every` and `Buffered` producers on ext4 and tmpfs they are written

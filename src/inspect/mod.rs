@@ -3,11 +3,11 @@
 //! Nothing here takes a lock or writes a byte, so all of it works while another process holds the directory
 //! open, and on a directory that Kafka wrote. Memory is bounded by one batch, or one index.
 
-mod check;
-mod file_kind;
+pub(crate) mod check;
+pub(crate) mod file_kind;
 mod index_entries;
 mod log_dump;
-mod producer_snapshot;
+pub(crate) mod producer_snapshot;
 
 pub use crate::inspect::check::check;
 pub use crate::inspect::check::check_with;

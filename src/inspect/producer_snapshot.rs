@@ -107,5 +107,54 @@ fn snapshot_entry(entry: &[u8]) -> ProducerSnapshotEntry {
     }
 }
 
+/// What a snapshot has to say of one producer; −1 stands for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KnownProducer {
+    pub(crate) id: i64,
+    pub(crate) epoch: i16,
+    pub(crate) last_sequence: i32,
+    pub(crate) last_offset: i64,
+    pub(crate) offset_delta: i32,
+    pub(crate) last_timestamp_ms: i64,
+    pub(crate) coordinator_epoch: i32,
+    /// Where its open transaction begins.
+    pub(crate) open_from: i64,
+}
+
+impl KnownProducer {
+    /// A producer of which nothing is known but its epoch.
+    pub(crate) fn new(id: i64, epoch: i16) -> KnownProducer {
+        KnownProducer {
+            id,
+            epoch,
+            last_sequence: -1,
+            last_offset: -1,
+            offset_delta: 0,
+            last_timestamp_ms: -1,
+            coordinator_epoch: -1,
+            open_from: -1,
+        }
+    }
+}
+
+/// Gives the bytes of a snapshot.
+pub(crate) fn to_bytes<'p>(producers: impl Iterator<Item = &'p KnownProducer>) -> Vec<u8> {
+    let mut entries = Vec::new();
+    for producer in producers {
+        entries.extend_from_slice(&producer.id.to_be_bytes());
+        entries.extend_from_slice(&producer.epoch.to_be_bytes());
+        entries.extend_from_slice(&producer.last_sequence.to_be_bytes());
+        entries.extend_from_slice(&producer.last_offset.to_be_bytes());
+        entries.extend_from_slice(&producer.offset_delta.to_be_bytes());
+        entries.extend_from_slice(&producer.last_timestamp_ms.to_be_bytes());
+        entries.extend_from_slice(&producer.coordinator_epoch.to_be_bytes());
+        entries.extend_from_slice(&producer.open_from.to_be_bytes());
+    }
+    let count = (entries.len() / SNAPSHOT_ENTRY_LEN) as i32;
+    let checked = [&count.to_be_bytes()[..], &entries].concat();
+    let checksum = crc32c::crc32c(&checked);
+    [&1_i16.to_be_bytes()[..], &checksum.to_be_bytes(), &checked].concat()
+}
+
 /// How many sequence numbers there are.
 pub(crate) const SEQUENCES: i64 = 1 << 31;

@@ -56,6 +56,15 @@ pub(crate) fn tidy(context: &SegmentContext) -> Result<Listing> {
     Ok(listing)
 }
 
+/// Tells whether segments were being replaced when something cut that short.
+pub(crate) fn is_swapping(context: &SegmentContext) -> Result<bool> {
+    let is_of_a_swap = |name: &str| {
+        suffixed(name, file_name::SWAP_SUFFIX).is_some()
+            || suffixed(name, file_name::CLEANED_SUFFIX).is_some()
+    };
+    Ok(Listing::read(&context.disk, context)?.others.iter().any(|name| is_of_a_swap(name)))
+}
+
 impl Listing {
     fn read(disk: &Disk, context: &SegmentContext) -> Result<Listing> {
         let mut listing = Listing::default();

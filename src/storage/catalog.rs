@@ -102,6 +102,30 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// Reads what can be made out of a file that is damaged, line by line. Nothing says that it is true.
+    pub(crate) fn salvage(bytes: &[u8]) -> Catalog {
+        let mut catalog = Catalog::default();
+        let mut current: Option<TopicName> = None;
+        for line in bytes.split(|byte| *byte == b'\n') {
+            let line = String::from_utf8_lossy(line);
+            if let Some(rest) = line.strip_prefix("set ") {
+                let (key, value) = rest.split_once(' ').unwrap_or((rest, ""));
+                let entry = current.as_ref().and_then(|name| catalog.topics.get_mut(name));
+                if let Some(entry) = entry {
+                    // A setting that cannot be one is what was damaged.
+                    entry.overrides.apply(key, Some(value)).unwrap_or_default();
+                }
+                continue;
+            }
+            // The settings behind a topic that cannot be read are nobody's.
+            current = line.strip_prefix("topic ").and_then(parse_topic).map(|(name, entry)| {
+                catalog.topics.insert(name.clone(), entry);
+                name
+            });
+        }
+        catalog
+    }
+
     pub(crate) fn write(&self, disk: &Disk, path: &Path) -> Result<()> {
         let mut text = format!("ottla.topics {VERSION}\n");
         for (name, entry) in &self.topics {

@@ -61,6 +61,11 @@ impl OffsetCheckpoint {
         self.offsets.len() < before
     }
 
+    /// Takes one partition off the record.
+    pub(crate) fn forget_partition(&mut self, topic: &TopicName, partition: u32) {
+        self.offsets.remove(&(topic.clone(), partition));
+    }
+
     pub(crate) fn of(&self, topic: &TopicName, partition: u32) -> Option<i64> {
         self.offsets.get(&(topic.clone(), partition)).copied()
     }

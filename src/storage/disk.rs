@@ -168,6 +168,14 @@ impl Disk {
         fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
     }
 
+    /// Gives two files each other's names, both at once.
+    pub(crate) fn exchange(&self, one: &Path, other: &Path) -> Result<()> {
+        self.effect("exchange", one)?;
+        #[cfg(test)]
+        self.told(|script| script.will_exchange(one, other));
+        exchange(one, other).map_err(|e| Error::io("exchange", one, e))
+    }
+
     /// Removes a file; one that is not there counts as removed.
     pub(crate) fn remove_file(&self, path: &Path) -> Result<()> {
         self.effect("remove", path)?;
@@ -501,6 +509,17 @@ pub(crate) fn refuse_if_not_directory(root: &Path) -> Result<()> {
 /// The directory is named once and for all: the process may change its working directory later.
 pub(crate) fn absolute(root: &Path) -> Result<PathBuf> {
     std::path::absolute(root).map_err(|e| Error::io("find", root, e))
+}
+
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use rustix::fs::CWD;
+    Ok(rustix::fs::renameat_with(CWD, one, CWD, other, rustix::fs::RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(target_os = "linux")]

@@ -53,14 +53,16 @@ enum Naming {
     /// Also what the new name stood for before.
     Renamed(PathBuf, PathBuf, Option<Vec<u8>>),
     Removed(PathBuf, Vec<u8>),
+    Exchanged(PathBuf, PathBuf),
 }
 
 impl Naming {
     fn directory(&self) -> &Path {
         match self {
-            Naming::Created(path) | Naming::Renamed(path, _, _) | Naming::Removed(path, _) => {
-                disk::parent(path)
-            }
+            Naming::Created(path)
+            | Naming::Renamed(path, _, _)
+            | Naming::Removed(path, _)
+            | Naming::Exchanged(path, _) => disk::parent(path),
         }
     }
 }
@@ -190,6 +192,11 @@ impl Script {
         self.device.lock().unwrap().names.push(renamed);
     }
 
+    pub(crate) fn will_exchange(&self, one: &Path, other: &Path) {
+        let exchanged = Naming::Exchanged(one.to_path_buf(), other.to_path_buf());
+        self.device.lock().unwrap().names.push(exchanged);
+    }
+
     pub(crate) fn will_remove(&self, path: &Path) {
         if let Some(bytes) = self.durable_bytes(path) {
             self.device.lock().unwrap().names.push(Naming::Removed(path.to_path_buf(), bytes));
@@ -280,6 +287,12 @@ fn take_back(naming: &Naming) {
             if let Some(bytes) = replaced.as_ref().filter(|_| disk::parent(to).exists()) {
                 fs::write(to, bytes).unwrap();
             }
+        }
+        Naming::Exchanged(one, other) => {
+            let between = one.with_extension("between");
+            fs::rename(one, &between).unwrap();
+            fs::rename(other, one).unwrap();
+            fs::rename(between, other).unwrap();
         }
         Naming::Removed(path, bytes) => {
             if disk::parent(path).exists() {

@@ -26,6 +26,8 @@ pub(crate) const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
 pub(crate) const COMPACTED: &str = "ottla.compacted";
 /// What recovery cut off, kept for inspection.
 pub(crate) const QUARANTINE_PREFIX: &str = "ottla.cut-";
+/// Here and in the data root: a small file that was damaged and is written anew by a repair, kept for inspection.
+pub(crate) const DAMAGED_PREFIX: &str = "ottla.damaged-";
 
 /// What Kafka puts behind a file's name while a compaction writes it, once it is whole and about to replace its
 /// input, and before it is removed.

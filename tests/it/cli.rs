@@ -499,6 +499,40 @@ fn a_reader_who_leaves_is_no_failure() {
 }
 
 #[test]
+fn repair_shows_first_and_does_it_when_asked() {
+    let shell = Shell::with_topic(1);
+    for line in ["a\n", "b\n", "c\n"] {
+        shell.produce(&[], line.as_bytes());
+    }
+    let sound = shell.run(&["repair"]);
+    assert_eq!((sound.status.code(), &sound.stdout[..]), (Some(0), &b""[..]));
+    let len = std::fs::metadata(shell.segment()).unwrap().len() as usize;
+    flip(&shell.segment(), len / 2);
+    let damaged = std::fs::read(shell.segment()).unwrap();
+
+    let planned = shell.run(&["repair"]);
+    assert_eq!(planned.status.code(), Some(1), "{}", errors(&planned));
+    let text = String::from_utf8(planned.stdout.clone()).unwrap();
+    assert!(
+        text.contains("set aside: checksum mismatch; offsets 1 to 1 are lost; kept in "),
+        "{text}"
+    );
+    assert!(errors(&planned).contains("to do, with --apply"), "{}", errors(&planned));
+    assert_eq!(std::fs::read(shell.segment()).unwrap(), damaged);
+
+    let store = Store::open(shell.path()).unwrap();
+    let refused = shell.run(&["repair", "--apply"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", errors(&refused));
+    drop(store);
+    let applied = shell.run(&["repair", "--apply"]);
+    assert_eq!(applied.status.code(), Some(0), "{}", errors(&applied));
+    assert!(errors(&applied).contains("all is well"), "{}", errors(&applied));
+    assert_eq!(shell.text(&["consume", "t"]), "a\nc\n");
+    shell.ok(&["check"]);
+    assert_eq!(shell.run(&["repair", "--aply"]).status.code(), Some(2));
+}
+
+#[test]
 fn check_names_the_file_and_the_byte_of_one_flipped_bit() {
     let shell = Shell::with_topic(1);
     shell.produce(&[], b"first record\nsecond record\nthird record\n");

@@ -64,6 +64,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "point_read",
             "request",
             "inspect",
+            "repair",
         ],
     ),
     ("facade", &["lib"]),

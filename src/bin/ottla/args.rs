@@ -115,6 +115,13 @@ pub(crate) enum Command {
     /// Every checksum of every batch, the order of offsets, indexes, snapshots, checkpoints. Prints one line
     /// for each thing that is wrong, and exits with 1 if there is any.
     Check,
+    /// Show what would put a damaged data directory in order, or do it
+    ///
+    /// Prints one line for each step: cuts off a torn end, sets damaged stretches aside, restores what can be restored,
+    /// makes indexes, snapshots and checkpoints anew. Every record that can be read stays, at its offset; what is taken
+    /// out is kept in a file beside. Changes nothing without --apply. Exits with 1 if something is wrong: before, or
+    /// with --apply still. No application may have the directory open meanwhile.
+    Repair(RepairArgs),
     /// Measure this machine
     ///
     /// Without -d in a temporary directory, which is removed afterwards.
@@ -365,6 +372,13 @@ fn first_kept(text: &str) -> Result<i64, String> {
             _ => Err("an offset, or `end`, is needed".into()),
         },
     }
+}
+
+#[derive(Clone, Copy, Debug, Options)]
+pub(crate) struct RepairArgs {
+    /// Do what is shown
+    #[arg(long)]
+    pub(crate) apply: bool,
 }
 
 #[derive(Debug, Options)]

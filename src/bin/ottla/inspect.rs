@@ -1,4 +1,4 @@
-//! `ottla dump` and `ottla check`.
+//! `ottla dump`, `ottla check` and `ottla repair`.
 
 use std::fs;
 use std::io;
@@ -14,8 +14,10 @@ use ottla::inspect::DumpedHeader;
 use ottla::inspect::DumpedRecord;
 use ottla::inspect::DumpedRecords;
 use ottla::inspect::FileKind;
+use ottla::repair;
 
 use crate::args::DumpArgs;
+use crate::args::RepairArgs;
 use crate::failure::Failure;
 use crate::terminal;
 use crate::text;
@@ -50,6 +52,34 @@ pub(crate) fn check(root: &Path) -> Result<(), Failure> {
             count => format!("{count} problems"),
         },
     ));
+    if report.is_good() { Ok(()) } else { Err(Failure::Told) }
+}
+
+/// Shows what would put a data directory in order, or does it.
+pub(crate) fn repair(root: &Path, args: RepairArgs) -> Result<(), Failure> {
+    let report = if args.apply { repair::apply(root)? } else { repair::plan(root)? };
+    let mut out = terminal::output();
+    for step in &report.steps {
+        writeln!(out, "{step}")?;
+    }
+    out.flush()?;
+    for problem in &report.problems {
+        let when = if args.apply { "left" } else { "found" };
+        terminal::tell(format_args!("{when}: {problem}"));
+    }
+    let count = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
+    let (steps, problems) =
+        (count(report.steps.len(), "step"), count(report.problems.len(), "problem"));
+    let summary = match (report.is_good(), args.apply) {
+        (true, true) => format!("{steps} done: all is well"),
+        (true, false) => format!("{steps} to do: all is well"),
+        (false, true) => format!("{steps} done: {problems} left"),
+        (false, false) => format!("{problems}: {steps} to do, with --apply"),
+    };
+    terminal::tell(format_args!("{summary}"));
     if report.is_good() { Ok(()) } else { Err(Failure::Told) }
 }
 

@@ -61,6 +61,7 @@ fn run(args: &Args) -> Result<(), Failure> {
         Command::Compact(compact) => compact::run(args.directory()?, compact),
         Command::Dump(dump) => inspect::dump(dump),
         Command::Check => inspect::check(args.directory()?),
+        Command::Repair(repair) => inspect::repair(args.directory()?, *repair),
         Command::DeleteRecords(records) => topic::delete_records(args.directory()?, records),
         Command::Du(du) => du::run(args.directory()?, du),
         Command::Perf(perf) => perf::run(args.directory.as_deref(), perf),

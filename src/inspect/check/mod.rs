@@ -75,8 +75,20 @@ pub fn check_with(
     root: impl AsRef<Path>,
     progress: impl FnMut(Progress<'_>),
 ) -> Result<CheckReport> {
-    let root = root.as_ref();
-    let disk = Disk::default();
+    check_through(&Disk::default(), root.as_ref(), progress)
+}
+
+/// As [`check`], on a disk of one's choice.
+pub(crate) fn check_on(disk: &Disk, root: &Path) -> Result<CheckReport> {
+    check_through(disk, root, |_| {})
+}
+
+fn check_through(
+    disk: &Disk,
+    root: &Path,
+    progress: impl FnMut(Progress<'_>),
+) -> Result<CheckReport> {
+    let disk = disk.clone();
     refuse_what_is_no_root(&disk, root)?;
     let mut check = Check {
         is_clean: disk.exists(&root.join(file_name::CLEAN_SHUTDOWN))?,
@@ -388,7 +400,11 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
         for name in names {
             let path = directory.join(name);
             if name.starts_with(file_name::QUARANTINE_PREFIX) {
-                self.note(path, "bytes that an earlier recovery cut off");
+                self.note(path, "bytes that an earlier recovery cut off, or a repair set aside");
+                continue;
+            }
+            if name.starts_with(file_name::DAMAGED_PREFIX) {
+                self.note(path, "a damaged file that a repair set aside");
                 continue;
             }
             let has_log = |offset: i64| segments.iter().any(|(_, base)| *base == offset);
@@ -470,7 +486,7 @@ impl Sight {
 const TRIES: u32 = 10;
 const TRY_INTERVAL: Duration = Duration::from_millis(5);
 
-fn refuse_what_is_no_root(disk: &Disk, root: &Path) -> Result<()> {
+pub(crate) fn refuse_what_is_no_root(disk: &Disk, root: &Path) -> Result<()> {
     let refuse = |reason| Err(Error::NotADataDirectory { path: root.to_path_buf(), reason });
     if !root.exists() {
         return refuse("it does not exist");
@@ -482,6 +498,11 @@ fn refuse_what_is_no_root(disk: &Disk, root: &Path) -> Result<()> {
         return refuse("it is a partition's directory; the data directory is the one above");
     }
     Ok(())
+}
+
+/// Gives the base offsets of the segments in a partition directory, in order.
+pub(crate) fn segment_offsets(entries: &[Entry]) -> Vec<i64> {
+    segments_of(entries).into_iter().map(|(_, base_offset)| base_offset).collect()
 }
 
 /// Gives the segments of a partition directory in the order of their offsets.

@@ -263,24 +263,30 @@ impl<P: FnMut(Progress<'_>)> Check<'_, P> {
             Err(error) if error.is_not_found() => return,
             Err(error) => return self.problem_of(error),
         };
-        let mut findings = Vec::new();
-        let mut last_offset = place.base_offset - 1;
-        let entries = bytes.chunks_exact(TRANSACTION_ENTRY_LEN);
-        let whole_len = bytes.len() - entries.remainder().len();
-        for (index, entry) in entries.map(transaction_entry).enumerate() {
-            let position = (index * TRANSACTION_ENTRY_LEN) as u64;
-            if entry.version != 0 {
-                findings.push((position, "an entry of an unknown version".to_owned()));
-            } else if entry.last_offset <= last_offset || entry.first_offset > entry.last_offset {
-                findings.push((position, "entries do not ascend".to_owned()));
-            }
-            last_offset = entry.last_offset;
-        }
-        if whole_len < bytes.len() {
-            findings.push((whole_len as u64, "an entry is cut off".to_owned()));
-        }
+        let findings = transaction_findings(&bytes, place.base_offset);
         self.index_findings(path, findings, place);
     }
+}
+
+/// Says what is wrong with a transaction index, and at which byte.
+pub(crate) fn transaction_findings(bytes: &[u8], base_offset: i64) -> Vec<(u64, String)> {
+    let mut findings = Vec::new();
+    let mut last_offset = base_offset - 1;
+    let entries = bytes.chunks_exact(TRANSACTION_ENTRY_LEN);
+    let whole_len = bytes.len() - entries.remainder().len();
+    for (index, entry) in entries.map(transaction_entry).enumerate() {
+        let position = (index * TRANSACTION_ENTRY_LEN) as u64;
+        if entry.version != 0 {
+            findings.push((position, "an entry of an unknown version".to_owned()));
+        } else if entry.last_offset <= last_offset || entry.first_offset > entry.last_offset {
+            findings.push((position, "entries do not ascend".to_owned()));
+        }
+        last_offset = entry.last_offset;
+    }
+    if whole_len < bytes.len() {
+        findings.push((whole_len as u64, "an entry is cut off".to_owned()));
+    }
+    findings
 }
 
 const PROGRESS_INTERVAL: u64 = 4 << 20;
