@@ -59,5 +59,4 @@
 //! * idempotent producers and transactions. Those that Kafka wrote are read as `read_uncommitted` reads them:
 //!   markers are passed over, records of aborted transactions are returned;
 //! * replication;
-//! * a way to read without mapping files, or to turn a SIGBUS into an error;
-//! * a tool that repairs damage.
+//! * a way to read without mapping files, or to turn a SIGBUS into an error.
