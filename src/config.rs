@@ -369,6 +369,8 @@ impl Overrides {
 pub(crate) struct LogConfig {
     pub(crate) segment_bytes: u32,
     pub(crate) segment_ms: i64,
+    /// By so much a segment may be closed earlier; each by another part of it.
+    pub(crate) segment_jitter_ms: i64,
     pub(crate) segment_index_bytes: u32,
     pub(crate) index_interval_bytes: u32,
     pub(crate) batch_bytes_max: usize,
@@ -394,6 +396,7 @@ impl LogConfig {
         Ok(LogConfig {
             segment_bytes: overrides.number("segment.bytes")?,
             segment_ms: CompactionConfig::segment_ms(compaction, overrides.number("segment.ms")?),
+            segment_jitter_ms: overrides.number("segment.jitter.ms")?,
             segment_index_bytes: overrides.number("segment.index.bytes")?,
             index_interval_bytes: overrides.number("index.interval.bytes")?,
             batch_bytes_max: overrides.number("max.message.bytes")?,
@@ -569,7 +572,7 @@ static PROPERTIES: &[Property] = &[
     in_force("retention.ms", "604800000", ValueRange::Number(-1, i64::MAX)),
     in_force("segment.bytes", "67108864", ValueRange::Number(1024, INT_MAX)),
     in_force("segment.index.bytes", "10485760", ValueRange::Number(24, INT_MAX)),
-    kept("segment.jitter.ms", "0", ValueRange::Number(0, i64::MAX)),
+    in_force("segment.jitter.ms", "0", ValueRange::Number(0, i64::MAX)),
     in_force("segment.ms", "604800000", ValueRange::Number(1, i64::MAX)),
     kept("unclean.leader.election.enable", "false", ValueRange::Flag),
 ];

@@ -253,6 +253,7 @@ impl Topic {
     /// # Errors
     ///
     /// * [`Error::InvalidPartitions`] if there are that many already; nothing was changed.
+    /// * [`Error::InternalTopic`] if groups or transactions keep their papers in it, which would not be found again.
     /// * [`Error::ReadOnly`], [`Error::TopicDeleted`], [`Error::OutOfSpace`], [`Error::Io`]: likewise.
     pub fn add_partitions(&self, count: u32) -> Result<()> {
         self.topics.add_partitions(&self.state, count)

@@ -109,12 +109,12 @@
 //! | --- | --- | --- |
 //! | `cleanup.policy` | `compression.lz4.level` | `follower.replication.throttled.replicas` |
 //! | `max.message.bytes` | | `leader.replication.throttled.replicas` |
-//! | `message.timestamp.after.max.ms` | `segment.jitter.ms` | `local.retention.bytes` |
+//! | `message.timestamp.after.max.ms` | | `local.retention.bytes` |
 //! | `message.timestamp.before.max.ms` | `errors.deadletterqueue.group.enable` | `local.retention.ms` |
 //! | `message.timestamp.type` | `file.delete.delay.ms` | `message.downconversion.enable` |
 //! | `segment.bytes` | `flush.messages`, `flush.ms` | `message.format.version` |
 //! | `segment.index.bytes`, `index.interval.bytes` | `min.insync.replicas` | `remote.log.copy.disable` |
-//! | `segment.ms`, `compression.type`, `compression.gzip.level`, `compression.zstd.level` | `preallocate` | `remote.log.delete.on.disable` |
+//! | `segment.ms`, `segment.jitter.ms`, `compression.type`, `compression.gzip.level`, `compression.zstd.level` | `preallocate` | `remote.log.delete.on.disable` |
 //! | `min.cleanable.dirty.ratio`, `min.compaction.lag.ms`, `max.compaction.lag.ms`, `delete.retention.ms`, `retention.bytes`, `retention.ms` | `unclean.leader.election.enable` | `remote.storage.enable` |
 //!
 //! Of the broker's properties these have a place in [`StoreBuilder`](crate::StoreBuilder): `log.cleaner.enable`,

@@ -13,6 +13,8 @@
 //! | 7 | unlock; ring the doorbells | cannot fail |
 //! | 8 | the delivery waits at the sync gate, if its level asks for it | visible but not acknowledged: latched |
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use crate::clock::Clock;
@@ -92,6 +94,8 @@ pub(crate) struct TailState {
     /// The greatest timestamp of the segment's first batch; −1 if it has none.
     pub(crate) first_timestamp_ms: i64,
     pub(crate) created_ms: i64,
+    /// Drawn for each segment: which part of `segment.jitter.ms` it is closed earlier by.
+    pub(crate) draw: u64,
     /// A roll was begun, and failed.
     pub(crate) is_over: bool,
     /// It had batches when this life began, or its indexes were spilled while it was parked, and so its index
@@ -238,7 +242,7 @@ impl LiveTail {
         } else {
             clock.now_ms().saturating_sub(created_ms)
         };
-        age_ms > config.segment_ms
+        age_ms > self.state.age_max_ms(config)
     }
 }
 
@@ -248,6 +252,8 @@ impl TailState {
         TailState {
             first_timestamp_ms: -1,
             created_ms,
+            // Each hasher of the standard library's has a seed of its own, from the system's randomness.
+            draw: RandomState::new().hash_one(0),
             is_over: false,
             was_taken_over: false,
             written: Written::default(),
@@ -257,7 +263,17 @@ impl TailState {
     fn due_ms(&self, end: u64, config: &LogConfig) -> Option<i64> {
         let begun =
             if self.first_timestamp_ms >= 0 { self.first_timestamp_ms } else { self.created_ms };
-        (end > 0).then(|| begun.saturating_add(config.segment_ms))
+        (end > 0).then(|| begun.saturating_add(self.age_max_ms(config)))
+    }
+
+    /// Gives the age at which the segment is closed: as in Kafka up to `segment.jitter.ms` before `segment.ms`, so that
+    /// logs that were begun together are not all closed at once.
+    #[inline]
+    fn age_max_ms(&self, config: &LogConfig) -> i64 {
+        match config.segment_jitter_ms.min(config.segment_ms) {
+            0 => config.segment_ms,
+            span => config.segment_ms - (self.draw % span.unsigned_abs()) as i64,
+        }
     }
 }
 
@@ -266,11 +282,13 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
+    use super::TailState;
     use crate::Record;
     use crate::Store;
     use crate::TimestampType;
     use crate::TopicConfig;
     use crate::clock::Clock;
+    use crate::config::LogConfig;
 
     #[test]
     fn append_times_never_decrease_though_the_clock_is_set_back() {
@@ -327,5 +345,42 @@ mod tests {
         now.fetch_add(5000, Ordering::Relaxed);
         partition.roll_if_due(now.load(Ordering::Relaxed)).unwrap();
         assert_eq!(segments(), 3);
+    }
+
+    #[test]
+    fn segments_are_closed_earlier_by_parts_of_the_jitter_that_differ() {
+        let (clock, now) = Clock::fixed(1_000_000);
+        let store = Store::builder_temporary().clock(clock).open().unwrap();
+        let config = TopicConfig::new().partitions(40).segment_ms(1000);
+        let topic = store.create_topic("t", config.set("segment.jitter.ms", "600").unwrap());
+        let topic = topic.unwrap();
+        let rolled_after = |ms: i64| {
+            now.store(1_000_000 + ms, Ordering::Relaxed);
+            for n in 0..40 {
+                store.producer().send(&topic, Record::new("v").partition(n)).unwrap();
+            }
+            let partitions = topic.describe().unwrap().partitions;
+            partitions.iter().filter(|partition| partition.segment_count == 2).count()
+        };
+        assert_eq!(rolled_after(0), 0);
+        assert_eq!(rolled_after(400), 0, "none is closed before its time less the jitter");
+        let some = rolled_after(700);
+        assert!((1..40).contains(&some), "of 40 segments {some} were closed");
+        assert_eq!(rolled_after(1001), 40);
+    }
+
+    #[test]
+    fn a_jitter_longer_than_the_age_is_as_long_as_it() {
+        let config = |segment_ms, segment_jitter_ms| LogConfig {
+            segment_ms,
+            segment_jitter_ms,
+            ..LogConfig::default()
+        };
+        for draw in [0, 1, 999, 1000, u64::MAX] {
+            let state = TailState { draw, ..TailState::new(0) };
+            assert_eq!(state.age_max_ms(&config(1000, 0)), 1000);
+            assert!((1..=1000).contains(&state.age_max_ms(&config(1000, i64::MAX))));
+            assert!((401..=1000).contains(&state.age_max_ms(&config(1000, 600))));
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::config::LogConfig;
 use crate::error::Error;
 use crate::error::Result;
+use crate::name;
 use crate::partition::Attention;
 use crate::topic_state::Settings;
 use crate::topic_state::TopicState;
@@ -39,6 +40,8 @@ impl Topics {
 
     pub(crate) fn add_partitions(&self, state: &Arc<TopicState>, count: u32) -> Result<()> {
         let writing = self.writing_for("add partitions")?;
+        // Which partition a group's papers are in follows from how many there are.
+        name::refuse_internal(state.name.as_str())?;
         let _change = self.changes.lock();
         self.refuse_if_closed()?;
         state.refuse_if_deleted()?;

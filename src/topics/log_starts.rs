@@ -120,6 +120,14 @@ impl Topics {
             }
         }
         let mut noted = writing.log_starts.lock();
+        // What could not be opened begins where it began, should it come back.
+        for topic in self.list.read().values() {
+            for number in topic.unavailable_partitions() {
+                if let Some(start) = noted.of(&topic.name, number) {
+                    starts.set(&topic.name, number, start);
+                }
+            }
+        }
         starts.write(&self.disk, &self.root.join(file_name::LOG_STARTS))?;
         *noted = starts;
         high_watermarks.write(&self.disk, &self.root.join(file_name::HIGH_WATERMARKS))

@@ -356,3 +356,27 @@ fn nothing_goes_on_the_word_of_a_checkpoint_that_cannot_be_true() {
         assert_eq!(base_offsets(&root.join("t-0")), before, "{text:?}");
     }
 }
+
+/// Were its start forgotten at the close, what was deleted would be there again.
+#[test]
+fn a_partition_that_cannot_be_opened_for_a_while_begins_afterwards_where_it_began() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("data");
+    let store = Store::open(&root).unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    send_numbers(&store, &topic, 0..10);
+    assert_eq!(topic.partition(0).unwrap().delete_records(7).unwrap(), 7);
+    drop(topic);
+    store.close().unwrap();
+
+    fs::rename(root.join("t-0"), directory.path().join("away")).unwrap();
+    for _ in 0..2 {
+        let store = Store::open(&root).unwrap();
+        assert!(store.topic("t").unwrap().partition(0).unwrap().watermarks().is_err());
+        store.close().unwrap();
+    }
+    fs::rename(directory.path().join("away"), root.join("t-0")).unwrap();
+    let store = Store::open(&root).unwrap();
+    let partition = store.topic("t").unwrap().partition(0).unwrap();
+    assert_eq!(partition.watermarks().unwrap(), (7, 10));
+}

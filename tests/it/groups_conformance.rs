@@ -380,6 +380,7 @@ fn nobody_produces_to_an_internal_topic_by_hand() {
         for outcome in [
             store.create_topic(internal, TopicConfig::new()).map(drop),
             store.delete_topic(internal),
+            topic.add_partitions(topic.partition_count() + 1),
         ] {
             let Err(error @ Error::InternalTopic { .. }) = outcome else { panic!("{outcome:?}") };
             assert_eq!(error.kafka_code(), Some(17));
