@@ -1,5 +1,7 @@
 //! What a producer hands in: a record, borrowed.
 
+use std::fmt;
+
 use std::hint::black_box;
 
 /// A record to be appended: value, key, headers, timestamp, partition, all of them optional.
@@ -14,7 +16,9 @@ use std::hint::black_box;
 /// assert_eq!(record.value_bytes(), Some(&b"paid"[..]));
 /// assert_eq!(Record::tombstone("order-42").value_bytes(), None);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// Shows its lengths, not its content: what is logged is read by others.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Record<'a> {
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
@@ -29,12 +33,51 @@ pub struct Record<'a> {
 /// let header = ottla::Header { key: "trace", value: Some(b"7f3a") };
 /// assert_eq!(header.key, "trace");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The name; never null.
     pub key: &'a str,
     /// The value; null differs from empty.
     pub value: Option<&'a [u8]>,
+}
+
+/// Stands for bytes where they must not be shown: how many they are, or that they are null.
+pub(crate) struct Unshown(pub(crate) Option<usize>);
+
+impl Unshown {
+    pub(crate) fn of(bytes: Option<&[u8]>) -> Unshown {
+        Unshown(bytes.map(<[u8]>::len))
+    }
+}
+
+impl fmt::Debug for Unshown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(len) => write!(f, "{len} bytes"),
+            None => f.write_str("null"),
+        }
+    }
+}
+
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("key", &Unshown::of(self.key))
+            .field("value", &Unshown::of(self.value))
+            .field("headers", &self.headers)
+            .field("timestamp_ms", &self.timestamp_ms)
+            .field("partition", &self.partition)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Header")
+            .field("key", &Unshown(Some(self.key.len())))
+            .field("value", &Unshown::of(self.value))
+            .finish()
+    }
 }
 
 impl<'a> Record<'a> {

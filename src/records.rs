@@ -18,6 +18,7 @@ use crate::handed_out::Lease;
 use crate::partition::fetch::Fetched;
 use crate::partition::unpacking::Memory;
 use crate::record::Header;
+use crate::record::Unshown;
 use crate::storage::point::Point;
 use crate::topic::TopicPartition;
 
@@ -405,10 +406,9 @@ fn show(
     key: Option<&[u8]>,
     value: Option<&[u8]>,
 ) -> fmt::Result {
-    let text = |bytes: Option<&[u8]>| bytes.map(|b| String::from_utf8_lossy(b).into_owned());
     f.debug_struct("Message")
         .field("source", &format_args!("{source}@{offset}"))
-        .field("key", &text(key))
-        .field("value", &text(value))
+        .field("key", &Unshown::of(key))
+        .field("value", &Unshown::of(value))
         .finish()
 }

@@ -437,7 +437,27 @@
 //! `LogAppendTime` timestamps do not decrease within a partition, even if the clock is set back. If the clock jumps,
 //! a segment may be closed earlier or later. What that means for retention stands [above](#deletion).
 //!
+//! # Privacy
+//!
+//! Files are made for the owner alone, unless [`file_mode`](crate::StoreBuilder::file_mode) says otherwise
+//! (`files_are_the_owners_alone_unless_told_otherwise`). What is deleted is gone from the directory: segments below the
+//! beginning that [`delete_records`](crate::TopicPartition::delete_records) or retention gave a log are removed whole, and so
+//! are deleted topics; what a compaction left out is in no file once the segment was replaced
+//! (`what_was_deleted_is_in_no_file_any_more`). What file systems and disks keep of removed files is theirs. Of a record's
+//! content, key, value and headers, nothing is in any error, finding, report or `Debug` of this library
+//! (`nothing_of_a_record_is_in_an_error_or_a_debug_output`); the functions that give it are the only ones.
+//!
 //! # Files
 //!
 //! Files are made with mode 0600 and directories with 0700. Symbolic links, pipes and devices in place of files are
-//! refused.
+//! refused, and so are links in place of partitions' directories
+//! (`what_is_no_regular_file_where_one_belongs_is_refused_by_name_at_once`,
+//! `a_linked_partition_is_not_followed_and_a_linked_root_is`).
+//!
+//! Whatever lies in a directory, opening, reading, checking and repairing it costs bounded memory and time: files that are
+//! nothing but holes (`a_file_of_holes_costs_neither_memory_nor_time`), lengths, counts and offsets that lie
+//! (`fronts_that_lie_about_lengths_counts_and_offsets_cost_nothing`), files that are made to be searched for ever
+//! (`a_file_in_which_a_batch_seems_to_begin_everywhere_is_searched_in_bounded_time`), checkpoints that point anywhere
+//! (`checkpoints_that_point_anywhere_are_not_followed`), files of others
+//! (`segments_and_indexes_of_others_yield_no_wrong_record`,
+//! `names_of_other_encodings_and_of_thousands_of_others_are_left_alone`).

@@ -5,6 +5,8 @@
 //! header names are UTF-8. Iterating a batch therefore cannot fail, and the iterators have no error to
 //! report. They rely on it for what they say, never for safety: over any other bytes they end early.
 
+use std::fmt;
+
 use crate::format::header;
 use crate::format::header::BatchHeader;
 use crate::format::header::Front;
@@ -14,14 +16,14 @@ use crate::format::varint;
 use crate::record::Header;
 
 /// A batch whose checksum and structure hold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Batch<'a> {
     header: BatchHeader,
     records: RawRecords<'a>,
 }
 
 /// One record of a batch, borrowed from its bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawRecord<'a> {
     pub(crate) offset: i64,
     pub(crate) timestamp_ms: i64,
@@ -31,7 +33,7 @@ pub(crate) struct RawRecord<'a> {
 }
 
 /// The headers of one record, still encoded, with their number in front.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RawHeaders<'a> {
     pub(crate) bytes: &'a [u8],
 }
@@ -69,6 +71,44 @@ pub(crate) fn header_at(bytes: &[u8]) -> Result<BatchHeader, HeaderFault> {
 #[inline]
 pub(crate) fn checksum_holds(header: &BatchHeader, bytes: &[u8]) -> bool {
     checksum(&bytes[field::CHECKSUM.end..header.len()]) == header.checksum
+}
+
+impl fmt::Debug for Batch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.header().fmt(f)
+    }
+}
+
+impl fmt::Debug for RawRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the record at offset {}", self.offset)
+    }
+}
+
+impl fmt::Debug for RawHeaders<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "headers of {} bytes", self.bytes.len())
+    }
+}
+
+impl fmt::Debug for RawRecords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records", self.left())
+    }
+}
+
+/// The checksum of a batch that is not in memory as a whole.
+#[derive(Debug, Default)]
+pub(crate) struct Checksum(u32);
+
+impl Checksum {
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0 = crc32c::crc32c_append(self.0, bytes);
+    }
+
+    pub(crate) fn value(&self) -> u32 {
+        self.0
+    }
 }
 
 /// Sums bytes that most likely lie in memory, not in a cache of the processor.
@@ -176,7 +216,7 @@ impl<'a> Batch<'a> {
 }
 
 /// The records of a verified batch, in offset order.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct RawRecords<'a> {
     left: i32,
     bytes: &'a [u8],

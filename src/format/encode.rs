@@ -4,6 +4,8 @@
 //! the checksum) happens here, before any lock is taken; what the log assigns afterwards (base
 //! offset, leader epoch) lies outside the checksum.
 
+use std::fmt;
+
 use crate::config::TimestampType;
 use crate::error::Error;
 use crate::error::Result;
@@ -18,7 +20,6 @@ use crate::record::Header;
 use crate::record::Record;
 
 /// Collects records into one batch.
-#[derive(Debug)]
 pub(crate) struct BatchBuilder {
     /// [`LEAD`] bytes, the header's, then the records encoded so far. What lies behind `end` was written
     /// before and counts for nothing; it is there so that a record is written without growing anything.
@@ -51,13 +52,24 @@ struct Written {
 }
 
 /// A finished batch in a builder's buffer: everything but its [front](EncodedBatch::front) is in place.
-#[derive(Debug)]
 pub(crate) struct EncodedBatch<'b> {
     bytes: &'b mut [u8],
     /// The builder's; it counts on the header as it was written.
     written: &'b mut Option<Written>,
     record_count: i32,
     max_timestamp_ms: i64,
+}
+
+impl fmt::Debug for BatchBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a batch of {} records so far", self.record_count)
+    }
+}
+
+impl fmt::Debug for EncodedBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a batch of {} records", self.record_count)
+    }
 }
 
 impl BatchBuilder {

@@ -94,7 +94,8 @@ impl<'a> Front<'a> {
     #[inline]
     pub(crate) fn len(self) -> Option<usize> {
         let length = self.length();
-        (length >= LENGTH_MIN).then_some(length as usize + LENGTH_EXCLUDES)
+        // Not before it is known to be positive.
+        (length >= LENGTH_MIN).then(|| length as usize + LENGTH_EXCLUDES)
     }
 }
 

@@ -1,5 +1,6 @@
 //! A walk over the batches of one segment file, and what it shows of each: header, records, markers.
 
+use std::fmt;
 use std::path::Path;
 
 use crate::config::TimestampType;
@@ -18,6 +19,7 @@ use crate::inspect::file_kind::field;
 use crate::inspect::file_kind::offset_in_name;
 use crate::inspect::producer_snapshot::SEQUENCES;
 use crate::record::Header;
+use crate::record::Unshown;
 use crate::storage::disk::Access;
 use crate::storage::disk::Disk;
 use crate::storage::disk::DiskFile;
@@ -44,7 +46,6 @@ use crate::storage::file_name::OffsetFile;
 /// assert_eq!(values, [b"value"]);
 /// # Ok::<(), ottla::Error>(())
 /// ```
-#[derive(Debug)]
 pub struct LogDump {
     file: DiskFile,
     base_offset: i64,
@@ -130,7 +131,7 @@ pub struct DumpedRecordIter<'d> {
 }
 
 /// One record of a [`DumpedBatch`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DumpedRecord<'d> {
     /// Its offset.
@@ -146,6 +147,19 @@ pub struct DumpedRecord<'d> {
     /// What it says, if it belongs to a control batch.
     pub control: Option<ControlRecord>,
     headers: RawHeaders<'d>,
+}
+
+impl fmt::Debug for DumpedRecord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DumpedRecord")
+            .field("offset", &self.offset)
+            .field("timestamp_ms", &self.timestamp_ms)
+            .field("sequence", &self.sequence)
+            .field("key", &Unshown::of(self.key))
+            .field("value", &Unshown::of(self.value))
+            .field("control", &self.control)
+            .finish()
+    }
 }
 
 /// What a record of a control batch says.
@@ -188,6 +202,15 @@ pub fn dump_log(path: impl AsRef<Path>) -> Result<LogDump> {
         unpacked: Unpacked::default(),
         buffer_start: 0,
     })
+}
+
+impl fmt::Debug for LogDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogDump")
+            .field("path", &self.file.path())
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LogDump {

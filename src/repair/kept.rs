@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::error::Result;
+use crate::inspect::file_kind::FILE_LEN_MAX;
 use crate::storage::disk;
 use crate::storage::disk::Access;
 use crate::storage::disk::Disk;
@@ -37,9 +38,9 @@ impl Kept {
         unreachable!("there are more numbers than files")
     }
 
-    /// As [`find`](Self::find), for all of a file.
+    /// As [`find`](Self::find), for all of a small file. Of one that is larger than any, it is the front.
     pub(crate) fn whole(disk: &Disk, from: &Path, stem: &str) -> Result<Kept> {
-        let len = disk.open(from, Access::Read)?.len()?;
+        let len = disk.open(from, Access::Read)?.len()?.min(FILE_LEN_MAX as u64);
         Kept::find(disk, from, 0..len, stem)
     }
 

@@ -307,7 +307,11 @@ impl Walker {
             if !is_certain {
                 continue;
             }
-            let mut bytes = vec![0; header.len()];
+            let mut bytes = Vec::new();
+            if bytes.try_reserve_exact(header.len()).is_err() {
+                continue;
+            }
+            bytes.resize(header.len(), 0);
             file.read_exact_at(&mut bytes, stretch.start)?;
             header.write(bytes.first_chunk_mut().expect("a batch is longer than its header"));
             let is_whole = matches!(

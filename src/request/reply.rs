@@ -1,7 +1,10 @@
 //! What a handler answers.
 
+use std::fmt;
+
 use crate::record::Header;
 use crate::record::Record;
+use crate::record::Unshown;
 
 /// What a responder's handler answers: a value, and if wanted a key and headers.
 ///
@@ -12,12 +15,22 @@ use crate::record::Record;
 /// assert_eq!(reply.value_bytes(), Some(&b"12.50"[..]));
 /// assert_eq!(ottla::Reply::null().value_bytes(), None);
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Reply {
     value: Option<Vec<u8>>,
     key: Option<Vec<u8>>,
     headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("value", &Unshown::of(self.value.as_deref()))
+            .field("key", &Unshown::of(self.key.as_deref()))
+            .field("header_count", &self.headers.len())
+            .finish()
+    }
 }
 
 impl Reply {

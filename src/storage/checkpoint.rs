@@ -27,7 +27,7 @@ impl OffsetCheckpoint {
     /// * [`Error::Corrupt`] if it is not a checkpoint. What it says can be derived by scanning.
     pub(crate) fn read(disk: &Disk, path: &Path) -> Result<OffsetCheckpoint> {
         let mut checkpoint = OffsetCheckpoint::default();
-        for (line, position) in entries(disk, path)? {
+        entries(disk, path, |line, position| {
             let mut fields = line.split_whitespace();
             let entry = (|| {
                 let topic = TopicName::new(fields.next()?).ok()?;
@@ -38,7 +38,8 @@ impl OffsetCheckpoint {
             let (key, offset) =
                 entry.ok_or_else(|| malformed(path, position, "not `topic partition offset`"))?;
             checkpoint.offsets.insert(key, offset);
-        }
+            Ok(())
+        })?;
         Ok(checkpoint)
     }
 
@@ -74,7 +75,7 @@ impl OffsetCheckpoint {
 /// Reads pairs of numbers, as in `leader-epoch-checkpoint`; both must ascend.
 pub(crate) fn read_epochs(disk: &Disk, path: &Path) -> Result<Vec<(i32, i64)>> {
     let mut epochs: Vec<(i32, i64)> = Vec::new();
-    for (line, position) in entries(disk, path)? {
+    entries(disk, path, |line, position| {
         let pair = line.split_once(char::is_whitespace).and_then(|(epoch, start)| {
             Some((epoch.parse::<i32>().ok()?, start.trim().parse::<i64>().ok()?))
         });
@@ -85,7 +86,8 @@ pub(crate) fn read_epochs(disk: &Disk, path: &Path) -> Result<Vec<(i32, i64)>> {
             .filter(ascends)
             .ok_or_else(|| malformed(path, position, "not an ascending `epoch offset`"))?;
         epochs.push(pair);
-    }
+        Ok(())
+    })?;
     Ok(epochs)
 }
 
@@ -102,14 +104,14 @@ pub(crate) fn read_offset(disk: &Disk, path: &Path) -> Result<i64> {
     if !disk.exists(path)? {
         return Ok(0);
     }
-    match &entries(disk, path)?[..] {
-        [(line, position)] => line
-            .parse::<i64>()
-            .ok()
-            .filter(|offset| *offset >= 0)
-            .ok_or_else(|| malformed(path, *position, "not an offset")),
-        _ => Err(malformed(path, 0, "not one offset")),
-    }
+    let (mut found, mut count) = (None, 0);
+    entries(disk, path, |line, position| {
+        let offset = line.parse::<i64>().ok().filter(|offset| *offset >= 0);
+        found = Some(offset.ok_or_else(|| malformed(path, position, "not an offset"))?);
+        count += 1;
+        Ok(())
+    })?;
+    found.filter(|_| count == 1).ok_or_else(|| malformed(path, 0, "not one offset"))
 }
 
 pub(crate) fn write_offset(disk: &Disk, path: &Path, offset: i64) -> Result<()> {
@@ -123,32 +125,35 @@ fn heading(count: usize) -> String {
     format!("0\n{count}\n")
 }
 
-/// Gives the entry lines with the byte positions they start at.
-fn entries(disk: &Disk, path: &Path) -> Result<Vec<(String, u64)>> {
+/// Gives each entry line to `take`, with the byte position it starts at.
+fn entries(disk: &Disk, path: &Path, mut take: impl FnMut(&str, u64) -> Result<()>) -> Result<()> {
     let bytes = match disk.read_small(path, FILE_LEN_MAX) {
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
+        Err(error) if error.is_not_found() => return Ok(()),
         other => other?,
     };
-    let text = String::from_utf8(bytes).map_err(|_| malformed(path, 0, "not UTF-8"))?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| malformed(path, 0, "not UTF-8"))?;
     if text.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let mut position = 0;
     let mut lines = text.split_inclusive('\n').map(|line| {
         let start = position;
         position += line.len() as u64;
-        (line.trim_end().to_owned(), start)
+        (line.trim_end(), start)
     });
     match lines.next() {
-        Some((version, _)) if version == "0" => {}
+        Some(("0", _)) => {}
         _ => return Err(malformed(path, 0, "not version 0")),
     }
     let count = lines.next().and_then(|(line, _)| line.parse::<usize>().ok());
-    let entries: Vec<_> = lines.filter(|(line, _)| !line.is_empty()).collect();
-    if count != Some(entries.len()) {
+    let behind = text.lines().skip(2).filter(|line| !line.trim_end().is_empty());
+    if count != Some(behind.count()) {
         return Err(malformed(path, 2, "the number of entries is not the one stated"));
     }
-    Ok(entries)
+    for (line, start) in lines.filter(|(line, _)| !line.is_empty()) {
+        take(line, start)?;
+    }
+    Ok(())
 }
 
 fn malformed(path: &Path, position: u64, reason: &'static str) -> Error {

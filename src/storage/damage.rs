@@ -54,6 +54,13 @@ impl OpenSegment {
             }
         }
         let magic = header::field::MAGIC.start as u64;
+        // As in `Scan`: a file that was made to cost time costs a few passes over it.
+        let mut left = view.end().saturating_mul(8).saturating_add(64 << 20);
+        let mut whole_at = |position: u64| {
+            let header = decode::header_at(view.from(position)).ok()?;
+            left = left.checked_sub(header.len() as u64)?;
+            whole_at(position)
+        };
         let last = view.end().saturating_sub(header::LEN as u64);
         (from + 1..=last).find_map(|position| {
             let is_magic = view.from(position + magic).first() == Some(&(header::MAGIC as u8));

@@ -28,8 +28,10 @@ use crate::error::Result;
 use crate::storage::file_name;
 
 /// A file system, or in tests one that fails on command.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Disk {
+    /// Of files that are made.
+    pub(crate) file_mode: u32,
     #[cfg(test)]
     pub(crate) script: Option<std::sync::Arc<crate::storage::faults::Script>>,
 }
@@ -69,11 +71,32 @@ pub(crate) struct Entry {
     pub(crate) is_directory: bool,
 }
 
+impl Default for Disk {
+    fn default() -> Disk {
+        Disk {
+            file_mode: FILE_MODE,
+            #[cfg(test)]
+            script: None,
+        }
+    }
+}
+
 impl Disk {
+    /// Lets others read or write files that are made; the owner always may. Directories may be entered by whoever may
+    /// read files.
+    pub(crate) fn with_file_mode(mut self, mode: u32) -> Disk {
+        self.file_mode = FILE_MODE | (mode & 0o666);
+        self
+    }
+
+    fn directory_mode(&self) -> u32 {
+        self.file_mode | (self.file_mode & 0o444) >> 2
+    }
+
     pub(crate) fn open(&self, path: &Path, access: Access) -> Result<DiskFile> {
         let mut options = OpenOptions::new();
         // A symbolic link inside the data directory could lead anywhere, and opening a FIFO would block.
-        options.read(true).mode(FILE_MODE).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        options.read(true).mode(self.file_mode).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let action = match access {
             Access::Read => "open",
             Access::Write => {
@@ -133,7 +156,11 @@ impl Disk {
                 resume: None,
             }
         })?;
-        let mut bytes = vec![0; len];
+        let mut bytes = Vec::new();
+        bytes
+            .try_reserve_exact(len)
+            .map_err(|_| Error::io("read", path, io::ErrorKind::OutOfMemory.into()))?;
+        bytes.resize(len, 0);
         file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     }
@@ -201,7 +228,7 @@ impl Disk {
         #[cfg(test)]
         self.told(|script| script.will_create(path));
         fs::DirBuilder::new()
-            .mode(DIRECTORY_MODE)
+            .mode(self.directory_mode())
             .create(path)
             .map_err(|e| Error::io("create", path, e))
     }
@@ -240,6 +267,15 @@ impl Disk {
             entries.push(Entry { name, is_directory });
         }
         Ok(entries)
+    }
+
+    /// Tells whether a name stands for a directory; a symbolic link to one is none.
+    pub(crate) fn is_directory(&self, path: &Path) -> Result<bool> {
+        match fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(metadata.is_dir()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(Error::io("examine", path, e)),
+        }
     }
 
     pub(crate) fn len(&self, path: &Path) -> Result<u64> {
@@ -485,7 +521,6 @@ const ZERO_SLICES_MAX: u64 = 16;
 const BLOCK_LEN: u64 = 512;
 /// What is stored may be anybody's secret: the owner alone reads it.
 const FILE_MODE: u32 = 0o600;
-const DIRECTORY_MODE: u32 = 0o700;
 
 /// Gives how many descriptors this process may have; `None` if there is no limit, or none that is known.
 pub(crate) fn descriptor_count_max() -> Option<u64> {

@@ -86,7 +86,7 @@ impl Disk {
     fn scripted(fail_at: u64, errno: i32, persistent: bool) -> Disk {
         let state = State { count: 0, fail_at, errno, persistent, trace: Vec::new() };
         let script = Script { state: Mutex::new(state), device: Mutex::default() };
-        Disk { script: Some(Arc::new(script)) }
+        Disk { script: Some(Arc::new(script)), ..Disk::default() }
     }
 
     pub(crate) fn script(&self) -> &Script {

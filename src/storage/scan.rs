@@ -4,9 +4,13 @@
 //! with memory for one batch at a time. Every length is checked against the bytes that are there before
 //! it is used.
 
+use std::io;
+
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::BatchFault;
+use crate::format::decode::Checksum;
 use crate::format::header;
 use crate::format::header::BatchHeader;
 use crate::format::header::HeaderFault;
@@ -34,6 +38,8 @@ pub(crate) struct Scan<'f> {
     continuity: Continuity,
     buffer: Vec<u8>,
     buffer_start: u64,
+    /// How many bytes were summed in search of a whole batch behind damage.
+    searched_len: u64,
 }
 
 /// What the walk met next.
@@ -81,7 +87,21 @@ impl<'f> Scan<'f> {
         depth: Depth,
     ) -> Result<Scan<'f>> {
         let len = file.len()?;
-        Ok(Scan { file, len, depth, position, continuity, buffer: Vec::new(), buffer_start: 0 })
+        if len > SEGMENT_LEN_MAX {
+            // Positions are 32-bit. Most likely nothing but holes, and nobody lives to see the end of them.
+            let (path, reason) = (file.path().to_path_buf(), "the file is larger than it can be");
+            return Err(Error::Corrupt { path, position: SEGMENT_LEN_MAX, reason, resume: None });
+        }
+        Ok(Scan {
+            file,
+            len,
+            depth,
+            position,
+            continuity,
+            buffer: Vec::new(),
+            buffer_start: 0,
+            searched_len: 0,
+        })
     }
 
     /// Looks at what lies at the current position and, if it is a batch, steps over it.
@@ -107,6 +127,10 @@ impl<'f> Scan<'f> {
         }
         let depth = self.depth;
         if depth != Depth::Headers {
+            // What only claims to be large costs no memory.
+            if header.len() > READ_AHEAD && !self.sum_holds(position, &header)? {
+                return fault(BatchFault::Checksum);
+            }
             let bytes = self.fill(position, header.len())?;
             if bytes.len() < header.len() {
                 return fault(BatchFault::Header(HeaderFault::CutOff));
@@ -166,7 +190,7 @@ impl<'f> Scan<'f> {
         while position + header::LEN as u64 <= self.len {
             let window = self.fill(position, RESYNC_WINDOW)?;
             let Some(step) = candidate(window) else {
-                position += (window.len() - header::LEN + 1) as u64;
+                position += (window.len().saturating_sub(header::LEN) + 1) as u64;
                 continue;
             };
             position += step as u64;
@@ -210,9 +234,31 @@ impl<'f> Scan<'f> {
         if header.base_offset - offset_min > i64::from(i32::MAX) {
             return Ok(None);
         }
-        let bytes = self.fill(position, header.len())?;
-        let holds = bytes.len() == header.len() && decode::checksum_holds(&header, bytes);
-        Ok(holds.then_some(header))
+        // A file can be made so that a batch seems to begin everywhere, each of which reaches to the end. Whoever made
+        // that is not worth more than a few passes over the file.
+        self.searched_len += header.len() as u64;
+        if self.searched_len > self.len.saturating_mul(SEARCH_PASSES) + SEARCH_LEN_MIN {
+            return Ok(None);
+        }
+        Ok(self.sum_holds(position, &header)?.then_some(header))
+    }
+
+    /// Tells whether the checksum of a batch holds, with memory for a part of it at a time.
+    fn sum_holds(&mut self, position: u64, header: &BatchHeader) -> Result<bool> {
+        let end = position + header.len() as u64;
+        let mut sum = Checksum::default();
+        let mut from = position;
+        while from < end {
+            let wanted = (end - from).min(READ_AHEAD as u64) as usize;
+            let piece = self.fill(from, wanted)?;
+            let skipped = if from == position { header::field::CHECKSUM.end } else { 0 };
+            if piece.len() < wanted {
+                return Ok(false);
+            }
+            sum.add(&piece[skipped..]);
+            from += wanted as u64;
+        }
+        Ok(sum.value() == header.checksum)
     }
 
     /// Gives up to `len` bytes from a position; fewer only at the end of the file.
@@ -222,6 +268,10 @@ impl<'f> Scan<'f> {
         let held = self.buffer_start..self.buffer_start + self.buffer.len() as u64;
         if position < held.start || position + len as u64 > held.end {
             let ahead = usize::try_from(available).unwrap_or(usize::MAX).min(READ_AHEAD).max(len);
+            let more = ahead.saturating_sub(self.buffer.len());
+            self.buffer.try_reserve_exact(more).map_err(|_| {
+                Error::io("read", self.file.path(), io::ErrorKind::OutOfMemory.into())
+            })?;
             self.buffer.resize(ahead, 0);
             let filled = self.file.read_up_to(&mut self.buffer, position)?;
             self.buffer.truncate(filled);
@@ -264,6 +314,11 @@ fn is_zero(bytes: &[u8]) -> bool {
 
 const STRETCH: usize = 256;
 const READ_AHEAD: usize = 256 << 10;
+/// Longer than any segment: appenders, here and in Kafka, end one before its positions need 32 bits.
+const SEGMENT_LEN_MAX: u64 = 4 << 30;
+/// How often a file is summed, all in all, in search of whole batches.
+const SEARCH_PASSES: u64 = 8;
+const SEARCH_LEN_MIN: u64 = 64 << 20;
 const RESYNC_WINDOW: usize = 64 << 10;
 
 #[cfg(test)]

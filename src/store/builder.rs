@@ -137,6 +137,26 @@ impl StoreBuilder {
         self
     }
 
+    /// Sets the permissions of files that are made, as for `chmod`; by default `0o600`: nobody but the owner reads what is
+    /// stored. The owner may always read and write, nobody executes; directories may be entered by whoever may read
+    /// files (`0o700`, or for example `0o750` with `0o640`). The process's `umask` takes away from that, as always. Files
+    /// that are there keep theirs.
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    ///
+    /// # fn io<T>(r: std::io::Result<T>) -> ottla::Result<T> { r.map_err(|_| ottla::Error::Closed) }
+    /// # let directory = io(tempfile::tempdir())?;
+    /// # let path = directory.path().join("data");
+    /// let store = ottla::Store::builder(&path).file_mode(0o640).open()?;
+    /// assert_eq!(io(std::fs::metadata(&path))?.permissions().mode() & 0o707, 0o700);
+    /// # Ok::<(), ottla::Error>(())
+    /// ```
+    pub fn file_mode(mut self, mode: u32) -> StoreBuilder {
+        self.disk = self.disk.with_file_mode(mode);
+        self
+    }
+
     #[cfg(test)]
     pub(crate) fn disk(mut self, disk: Disk) -> StoreBuilder {
         self.disk = disk;

@@ -127,6 +127,10 @@ impl Topics {
             if !self.disk.exists(&directory)? {
                 return Ok(Some("the directory is missing".into()));
             }
+            if !self.disk.is_directory(&directory)? {
+                // A link could lead anywhere.
+                return Ok(Some("it is not a directory".into()));
+            }
             match catalog::read_partition_metadata(&self.disk, &metadata)? {
                 Some(found) if found != id => {
                     Ok(Some(format!("it belongs to the topic with id {found}, not {id}")))

@@ -78,12 +78,18 @@ pub(crate) struct Packer {
 
 /// Batches that were unpacked, back to back. Each looks as if it had never been compressed, except that its checksum
 /// is that of the packed one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Unpacked {
     /// What lies behind `end` was written before and counts for nothing; it is there so that room is not cleared for
     /// every batch.
     bytes: Vec<u8>,
     end: usize,
+}
+
+impl std::fmt::Debug for Unpacked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes, unpacked", self.end)
+    }
 }
 
 /// Where a codec writes.
