@@ -28,6 +28,7 @@ mod points;
 mod producing;
 mod read_only;
 mod reading;
+mod real_disks;
 mod request_faults;
 mod request_reply;
 mod request_restart;
