@@ -108,7 +108,9 @@ impl Topics {
         writing: &Writing,
         open: &[(TopicName, u32, Arc<Partition>)],
     ) -> Result<()> {
-        let mut starts = OffsetCheckpoint::default();
+        let mut noted = writing.log_starts.lock();
+        // What is on record of partitions that could not be opened stays there.
+        let mut starts = noted.clone();
         let mut high_watermarks = OffsetCheckpoint::default();
         for (topic, number, partition) in open {
             let marks = partition.watermarks();
@@ -117,9 +119,12 @@ impl Topics {
             let is_within = marks.log_start() > partition.segments().first().base_offset();
             if is_within || partition.has_files_to_remove() {
                 starts.set(topic, *number, marks.log_start());
+            } else if starts.of(topic, *number).is_some() {
+                // From here on nothing but their absence says that segments were deleted.
+                self.disk.sync_directory(partition.directory())?;
+                starts.remove(topic, *number);
             }
         }
-        let mut noted = writing.log_starts.lock();
         starts.write(&self.disk, &self.root.join(file_name::LOG_STARTS))?;
         *noted = starts;
         high_watermarks.write(&self.disk, &self.root.join(file_name::HIGH_WATERMARKS))
