@@ -1,6 +1,7 @@
 //! Tests only: numbers that look random, the same ones for the same seed.
 
 /// A seed other than 0, and what has become of it.
+#[derive(Debug)]
 pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {

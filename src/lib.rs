@@ -52,6 +52,8 @@ pub mod documentation;
 mod due;
 mod error;
 mod error_texts;
+#[cfg(test)]
+mod explorer;
 mod format;
 mod group_description;
 mod handed_out;

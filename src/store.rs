@@ -33,6 +33,7 @@ use crate::request::claims::Claims;
 use crate::request::requester_builder::RequesterBuilder;
 use crate::request::responder::ResponderBuilder;
 use crate::storage::disk;
+use crate::storage::file_name;
 use crate::store::builder::BYTES_MAX_MIN;
 use crate::store::builder::CHECKPOINT_INTERVAL;
 use crate::store::builder::RETENTION_INTERVAL;
@@ -419,6 +420,10 @@ impl StoreBuilder {
             self.disk.create_directories(&root)?;
         }
         disk::refuse_if_not_directory(&root)?;
+        if !self.disk.exists(&root.join(file_name::TOPICS))? {
+            // The first life here, or one that follows on another which ended before the directory had a durable name.
+            self.disk.sync_name(&root)?;
+        }
         let (attention, asked) = crossbeam_channel::unbounded();
         #[cfg_attr(not(test), expect(unused_mut))]
         let mut live_tails = LiveTails::default();

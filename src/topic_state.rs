@@ -155,12 +155,6 @@ impl TopicState {
         };
         partitions.iter().enumerate().filter_map(open).collect()
     }
-
-    pub(crate) fn unavailable_partitions(&self) -> Vec<u32> {
-        let slots = self.partitions.read();
-        let is_open = |slot: &Slot| matches!(slot, Slot::Open(_));
-        (0..).zip(slots.iter()).filter(|(_, slot)| !is_open(slot)).map(|(n, _)| n).collect()
-    }
 }
 
 fn next_version() -> u64 {

@@ -59,6 +59,7 @@
 //! | `storage/mod.rs` | what lies in a data directory |
 //! | `storage/disk.rs` | `Disk`: the one door to the file system; tests put a script behind it |
 //! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
+//! | `storage/planted.rs` | bugs that tests plant, to see that they are found |
 //! | `storage/verified.rs` | what of a segment has been checked since it was opened |
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
 //! | `storage/front.rs` | how far the space ahead of an appender was made ready |
@@ -132,7 +133,6 @@
 //! | `partition/follow.rs` | reading a log that another process appends to |
 //! | `partition/following.rs` | such a log as its readers see it, though it is compacted meanwhile |
 //! | `partition/crash.rs` | tests only: crashes at every byte and at every effect |
-//! | `partition/power.rs` | tests only: lives that end in a power cut, one after the other |
 //!
 //! **Topics**: many logs. This floor knows neither producers nor consumers.
 //!
@@ -268,6 +268,10 @@
 //! | `repair/kept.rs` | bytes that are taken out of a file, kept in one beside it |
 //! | `repair/report.rs` | what a repair does, or would do |
 //! | `repair/crash.rs` | tests only: repairs that die at every effect |
+//! | `explorer.rs` | tests only: what crashes may leave of a whole store, explored by lives that end anywhere |
+//! | `explorer/lineage.rs` | tests only: one machine's lives, how they end, and what is found afterwards |
+//! | `explorer/known.rs` | tests only: what is known from outside, and the check of what is found |
+//! | `explorer/found_out.rs` | tests only: bugs that are planted, and after how many recoveries they are found |
 //!
 //! Above all of them, on the public face only: the command line in `bin/ottla/`, and these pages in `documentation/`.
 //!
@@ -571,7 +575,9 @@
 //! | --- | --- |
 //! | words, bytes, files | at the bottom of each file |
 //! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
-//! | power cuts, on a disk that loses what was not synced | `partition/power.rs`; prints its seed, takes it back from `OTTLA_SEED` |
+//! | crashes of a whole store, on a disk that fails, and loses what was not synced | `explorer.rs`; prints the seed of what fails, takes it back from `OTTLA_SEED`; `OTTLA_RECOVERIES` sets how many |
+//! | that the explorer finds bugs: those that are planted | `explorer/found_out.rs` |
+//! | real file systems: full, shut down, limited; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
 //! | groups on disks that fail or die at every effect of a commit, a join, a deletion, a compaction, an open | `coordinator/crash.rs` |
 //! | groups in power cuts: commits in every way there is, members, rolls, compaction, a topic made anew | `coordinator/power.rs`; the same variables, and `OTTLA_LIVES` |
 //! | compaction: death, failure and power cuts at every effect; a model; threads | `partition/compaction_crash.rs`, `partition/compaction_model.rs`; the same variables |

@@ -201,12 +201,39 @@
 //!
 //! # What is assumed, and what is not
 //!
-//! Assumed: a sync that succeeded has made its bytes durable; a write does not harm bytes beside it; a single byte is
-//! old or new; the host's memory is good.
+//! Of the medium these are assumed:
 //!
-//! Not assumed: that a sector or page is written whole; any order among writes that were not synced; that data reaches
-//! the disk before the file's length; that a file's entry in its directory is durable with the file; that a rename is
-//! durable with what was renamed; that unwritten space reads as zeros; that the page cache tells the truth after an error.
+//! 1. A sync that succeeded has made the bytes of its file durable, or the names in its directory.
+//! 2. A write does not harm bytes beside it.
+//! 3. A single byte is old or new.
+//! 4. The host's memory is good.
+//! 5. While a segment is replaced by a compacted one, or removed, the names in its directory become durable in the order
+//!    in which they were changed, as on every file system with a journal. Without that an index may be missing
+//!    afterwards, which is built again in memory.
+//!
+//! These are not, and the simulated disk of the tests (`storage/faults.rs`) breaks each of them:
+//!
+//! 6. That a sector or page is written whole: any of the 512-byte sectors that were not synced may be missing, and some
+//!    are torn at a byte.
+//! 7. Any order among writes that were not synced, within a file or between files.
+//! 8. That data reaches the disk before the file's length, or behind it.
+//! 9. That a file's entry in its directory is durable with the file; that entries become durable in the order in which
+//!    they were made, but for 5.
+//! 10. That a rename is durable with what was renamed.
+//! 11. That unwritten space reads as zeros.
+//! 12. That the page cache tells the truth after an error: a sync that fails loses a part of what it was to save, the
+//!     next one succeeds, and reads show what was lost until clean pages are dropped.
+//! 13. That what the cache shows after the end of a process is durable, or ever will be.
+//!
+//! What holds all the same is explored by lives that are cut short anywhere, by the thousand
+//! (`whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`), and that this would find
+//! a bug is tested with bugs that are planted (`every_bug_that_is_planted_is_found_out`). On real file systems it is
+//! tested that nothing acknowledged is lost when ext4 is shut down under a writer
+//! (`a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged`), when a call to the system fails
+//! (`whichever_call_to_the_system_fails_nothing_acknowledged_is_lost`), and when the disk is full
+//! (`a_full_file_system_is_an_error_and_nothing_acknowledged_is_lost`,
+//! `a_full_ext4_is_an_error_and_appends_go_on_once_there_is_space`) or files may not grow
+//! (`a_limit_on_the_length_of_files_is_an_error`).
 //!
 //! On macOS the standard library's sync is `F_FULLFSYNC`. There the lock is a POSIX lock with a list of this
 //! process's directories, the boot is unknown, and space is not reserved. It is not tested there.
@@ -214,21 +241,20 @@
 //! # Rules
 //!
 //! Each names the tests that hold it. Tests in `crash` run on a disk whose n-th effect fails, for every n, or on files
-//! cut and flipped everywhere. Those in `power` run on a disk that loses, of each file, any of the sectors that were not
-//! synced, and of each directory any of its last unsynced changes. Those in `killing` kill real processes. No test cuts
-//! the power of a real machine.
+//! cut and flipped everywhere. The explorer's run on a disk that does all that is not assumed above. Those in `killing`
+//! kill real processes. No test cuts the power of a real machine.
 //!
 //! | | rule | tests |
 //! | --- | --- | --- |
-//! | R1 | What was acknowledged is there after any single accident. What is there is a prefix of what was appended, byte for byte, at its offsets. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order`, `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `a_log_cut_at_any_byte_opens_as_a_prefix_and_goes_on`, `a_hundred_kills_lose_nothing_that_send_returned`, `kills_lose_nothing_that_was_acknowledged_as_durable`, `the_log_is_what_the_model_says_whatever_is_done_to_it` |
-//! | R2 | What one recovery dropped never appears again. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `what_one_recovery_dropped_never_appears_again` |
+//! | R1 | What was acknowledged is there after any single accident. What is there is a prefix of what was appended, byte for byte, at its offsets. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order`, `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `a_log_cut_at_any_byte_opens_as_a_prefix_and_goes_on`, `a_hundred_kills_lose_nothing_that_send_returned`, `kills_lose_nothing_that_was_acknowledged_as_durable`, `the_log_is_what_the_model_says_whatever_is_done_to_it` |
+//! | R2 | What one recovery dropped never appears again. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `what_one_recovery_dropped_never_appears_again` |
 //! | R3 | Recovery can be cut short anywhere and done again. | `wherever_recovery_dies_the_next_one_finishes` |
-//! | R4 | Recovery shows nothing that is not durable: every segment it scans is synced first. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped` |
-//! | R5 | Nothing in a segment is called durable before every segment before it is synced, its successor's name is durable, and its indexes on disk say so. Recovery, which finds a segment unlike that torn by a power cut, ends the log there and keeps the rest aside. | `no_power_cut_takes_what_was_acknowledged_or_brings_back_what_was_dropped`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order` |
+//! | R4 | Recovery shows nothing that is not durable: every segment it scans is synced first. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back` |
+//! | R5 | Nothing in a segment is called durable before every segment before it is synced, its successor's name is durable, and its indexes on disk say so. Recovery, which finds a segment unlike that torn by a power cut, ends the log there and keeps the rest aside. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order` |
 //! | R6 | What is derived from the log is never ahead of what is durable: recovery points, the durable end that readers see, what groups committed. | `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`, `many_waiters_share_few_syncs_and_none_is_told_too_early`, `a_durable_reader_never_sees_what_a_power_cut_can_take`, `a_careful_reader_sees_only_what_the_writer_made_durable` |
 //! | R7 | The marker of a clean shutdown is removed, durably, before anything else is done, and written last, only if everything is in order. | `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end` |
 //! | R8 | A failed sync is not repeated; after a failed write or sync the partition takes nothing more. | `a_failed_sync_latches_for_good_and_tells_everyone`, `a_failure_is_final_and_reaches_everyone`, `a_sync_that_failed_is_told_to_everyone_who_synchronises_the_file` |
-//! | R9 | After an unclean end: sync, drop clean pages, then scan; write again what lies above the recovery point. | `wherever_recovery_dies_the_next_one_finishes`, for the steps; that the cache lies after a failed sync cannot be tested without a failing device |
+//! | R9 | After an unclean end: sync, drop clean pages, then scan; write again what lies above the recovery point. What is shown after that is on the device. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `every_bug_that_is_planted_is_found_out`, `wherever_recovery_dies_the_next_one_finishes` |
 //! | R10 | A torn tail is cut, and kept unless it is zeros; damage before durable data is an error with file and byte. | `a_flipped_bit_never_yields_a_wrong_record_and_hides_no_other_batch`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end`, `after_a_restart_of_the_machine_a_reordered_tail_is_cut_and_kept`, `recovery_decides_every_combination_exactly_once` |
 //! | R11 | Lengths, counts and offsets from the disk are checked before they are used. | `every_truncation_is_refused`, `hostile_records_under_a_valid_checksum_are_refused`, `a_record_count_bomb_costs_nothing`, `nothing_that_lies_in_a_file_makes_a_check_or_a_dump_panic` |
 //! | R12 | The failure of one partition reaches no other, and never the host. | `a_partition_that_cannot_be_opened_holds_up_no_other`, `a_compressed_batch_is_refused_by_name_and_holds_up_no_other_partition`, `a_panicking_leader_does_not_leave_the_others_waiting`, `a_panicking_iterator_appends_nothing_and_breaks_nothing`, `a_sync_that_fails_while_a_log_is_parked_latches_that_log_and_no_other` |
@@ -273,6 +299,37 @@
 //! [`Finding::Cut`](crate::Finding::Cut). Damage is a [`Finding::Damage`](crate::Finding::Damage) and stays as it is.
 //! A log that is damaged up to its end, or ends before its recovery point, takes no appends: offsets that were given
 //! out for good must not be given out again.
+//!
+//! The recovery point never goes beyond a segment whose indexes are not durable
+//! (`what_is_on_record_as_durable_never_goes_beyond_a_segment_whose_indexes_are_not_written`), and a store whose
+//! recovery could not write an index leaves no marker of a clean shutdown: what that marker vouches for, indexes
+//! included, Kafka believes.
+//!
+//! # What a crash leaves of each step
+//!
+//! | operation | steps | commit point | what a crash leaves before it, and what an open makes of it |
+//! | --- | --- | --- | --- |
+//! | first open | make the directories above, each name synced; sync the name of this one as long as there is no list of topics | the sync | a directory that may be gone: nothing was acknowledged in it |
+//! | create a topic, add partitions | list it with the number wanted; directories, first segments, names synced; list it with the number present | the directory's sync behind the second list | the first list: what was made is removed |
+//! | undo a creation | list it as not yet made, if the second list is in place; directories renamed and removed; list it no more | | a topic that is there whole, or none |
+//! | append, send | bytes behind the end, the first twelve last; the end is shown | the sync of the file, for what the level promises | a torn tail: cut, and kept |
+//! | roll | files of the next segment made; later the one before cut to its end, synced; names synced; indexes written, synced | the sync of the segment before, for what is in it; the indexes say it | unsealed segments: the log ends where one is torn |
+//! | park | what is before it sealed; cut, synced | the sync | as for an append |
+//! | put recovery points on record | temporary file written, synced, renamed; directory synced | the directory's sync | the older record: more is scanned |
+//! | delete records, retain | what goes is durable; log starts put on record; segments renamed, removed | the record | the old beginning, or the new one |
+//! | compact | see `storage/swap.rs` | the rename of all new files to `.swap`, synced | the old segments, or the new ones |
+//! | commit offsets | everything below synced; papers appended, synced | the sync of the papers | the commit before |
+//! | delete a topic | listed as being deleted; directories renamed, names synced; removed; listed no more | the first list | the topic whole, or none |
+//! | close | each partition sealed; recovery points, log starts, ends put on record; marker written, synced | the directory's sync behind the marker | no marker: the open recovers |
+//!
+//! All of it is explored by `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`,
+//! and step by step by `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`,
+//! `wherever_a_deletion_fails_or_dies_the_topic_is_whole_or_gone_for_good`,
+//! `wherever_a_deletion_dies_the_log_is_whole_and_what_was_deleted_stays_so`,
+//! `no_power_cut_behind_a_clean_close_brings_back_what_was_deleted`,
+//! `a_log_that_could_not_be_opened_once_begins_where_it_did`,
+//! `wherever_a_compaction_dies_nothing_that_counts_is_lost_and_the_next_one_finishes`,
+//! `whichever_effect_fails_groups_lose_nothing_and_go_on`.
 //!
 //! Scanning starts at the recovery point, so damage further in front is met by whoever reads it, or by
 //! [`inspect::check`](crate::inspect::check), which reads everything.

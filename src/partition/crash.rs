@@ -229,6 +229,38 @@ fn a_flipped_bit_never_yields_a_wrong_record_and_hides_no_other_batch() {
     }
 }
 
+/// The last batch of a segment that another follows was damaged: the error said that nothing was behind it, and whoever
+/// went by that read none of the segments that followed, all of them whole.
+#[test]
+fn damage_at_the_end_of_a_segment_hides_nothing_of_the_next_one() {
+    let directory = scratch();
+    let root = directory.path().join("data");
+    let all = values(40);
+    {
+        let store = buffered(&root).open().unwrap();
+        let config = TopicConfig::new().segment_bytes(1024);
+        let topic = store.create_topic("t", config).unwrap();
+        all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    }
+    let mut bytes = fs::read(first_log(&root)).unwrap();
+    let boundaries = boundaries(&bytes);
+    let hurt = boundaries.len() - 2;
+    for at in [10, 30, 64] {
+        bytes[boundaries[hurt] + at] ^= 0xff;
+        fs::write(first_log(&root), &bytes).unwrap();
+        bytes[boundaries[hurt] + at] ^= 0xff;
+        let store = Store::open(&root).unwrap();
+        let (found, errors) = read_all(&store);
+        let mut expected = numbered(&all);
+        expected.remove(hurt);
+        assert!(found == expected, "byte {at}: {} of {}", found.len(), all.len());
+        match &errors[..] {
+            [Error::Corrupt { resume, .. }] => assert_eq!(*resume, Some(hurt as i64 + 1)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
 #[test]
 fn damage_below_the_recovery_point_is_never_cut_even_at_the_end() {
     let directory = scratch();
@@ -571,6 +603,67 @@ fn wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order(
         );
         check_after(directory.path(), &life, &what);
     }
+}
+
+/// How what is opened, listed, read or mapped may fail: no descriptor is left, no memory for another mapping, or the
+/// disk cannot read.
+fn errno_of(access: &str) -> i32 {
+    match access.split(' ').next().unwrap() {
+        "open" => libc::EMFILE,
+        "map" => libc::ENOMEM,
+        _ => libc::EIO,
+    }
+}
+
+#[test]
+fn whichever_open_list_read_or_map_fails_nothing_sent_is_lost_and_the_next_open_is_in_order() {
+    let mut kinds = std::collections::BTreeSet::new();
+    for room in ROOMS {
+        let directory = scratch();
+        let disk = Disk::failing_once(u64::MAX, 0);
+        drop(live(directory.path(), &disk, room));
+        let trace = disk.script().access_trace();
+        assert_eq!(trace.len() as u64, disk.script().access_count());
+        for (n, access) in trace.iter().enumerate() {
+            let directory = scratch();
+            let disk = Disk::failing_once(u64::MAX, 0);
+            disk.script().arm_access(n as u64 + 1, errno_of(access));
+            let (life, error) = live(directory.path(), &disk, room);
+            let what = format!("access {} of {} ({access}), room for {room}", n + 1, trace.len());
+            if let Some(error) = error {
+                kinds.insert(access.split(' ').next().unwrap().to_owned());
+                assert!(!matches!(error, Error::Latched { .. }), "{what}: {error}");
+            }
+            check_after(directory.path(), &life, &what);
+        }
+    }
+    assert!(!kinds.is_empty());
+}
+
+#[test]
+fn whichever_open_list_read_or_map_of_a_recovery_fails_the_next_one_finishes() {
+    let directory = scratch();
+    let all = values(30);
+    let config = TopicConfig::new().segment_bytes(1024).index_interval_bytes(100);
+    let crashed = crashed(directory.path(), config, &all[..5], &all[5..]);
+    let mut n = 1;
+    loop {
+        let root = fresh_copy(&crashed, "recovering");
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let access = {
+            let whole = fresh_copy(&crashed, "whole");
+            drop(Store::builder(&whole).disk(disk.clone()).open());
+            disk.script().access_trace().get(n as usize - 1).cloned()
+        };
+        let Some(access) = access else { break };
+        let disk = Disk::failing_once(u64::MAX, 0);
+        disk.script().arm_access(n, errno_of(&access));
+        // As it is, or with its partition unavailable, or not at all; and nothing is worse for it.
+        drop(Store::builder(&root).disk(disk).open());
+        assert_goes_on(&root, &all);
+        n += 1;
+    }
+    assert!(n > 20, "recovery had only {n} accesses");
 }
 
 #[test]

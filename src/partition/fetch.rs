@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::Weak;
 
+use crate::error::Error;
 use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::Batch;
@@ -153,7 +154,23 @@ impl Partition {
         checks: Checks,
         unpacking: &mut Unpacking,
     ) -> Result<ReadOutcome> {
-        self.despite_compaction(|| self.read_at_once(cursor, limits, bound, checks, unpacking))
+        let read =
+            self.despite_compaction(|| self.read_at_once(cursor, limits, bound, checks, unpacking));
+        read.map_err(|error| self.resumable(error, cursor.position))
+    }
+
+    /// Says of damage at the end of a segment that reading can go on with the next one.
+    #[cold]
+    fn resumable(&self, error: Error, at: i64) -> Error {
+        match error {
+            Error::Corrupt { path, position, reason, resume: None } => {
+                let list = self.segments().snapshot();
+                let next = list.partition_point(|segment| segment.base_offset() <= at);
+                let resume = list.get(next).map(|segment| segment.base_offset());
+                Error::Corrupt { path, position, reason, resume }
+            }
+            other => other,
+        }
     }
 
     fn read_at_once(

@@ -66,7 +66,8 @@ impl LeaderEpochs {
     /// the file.
     pub(crate) fn clip(&mut self, log_start: i64, log_end: i64) {
         let before = self.entries.clone();
-        self.entries.retain(|(_, start)| *start < log_end || *start == 0);
+        // What a log without records begins with is kept: batches of that epoch may lie before its start.
+        self.entries.retain(|(_, start)| *start < log_end || *start <= log_start);
         let first = self.entries.partition_point(|(_, start)| *start <= log_start);
         if first > 0 {
             self.entries.drain(..first - 1);
@@ -116,5 +117,19 @@ mod tests {
         }
         epochs.clip(15, 30);
         assert_eq!(epochs.entries(), [(2, 15), (3, 20)]);
+    }
+
+    /// A log whose records had all been deleted forgot its epoch with the second crash after that, and began with 0
+    /// again, behind batches of later epochs in the same segment.
+    #[test]
+    fn a_log_without_records_does_not_forget_its_epoch() {
+        let mut epochs = LeaderEpochs::empty(&Disk::default(), PathBuf::new());
+        for (epoch, start) in [(0, 0), (2, 10)] {
+            epochs.observe(epoch, start);
+        }
+        for _ in 0..3 {
+            epochs.clip(20, 20);
+            assert_eq!(epochs.entries(), [(2, 20)]);
+        }
     }
 }

@@ -138,6 +138,10 @@ fn finish_compaction(context: &SegmentContext, listing: &Listing) -> Result<()> 
     }
     for (base, kind, path) in swaps {
         disk.rename(&path, &kind.path(directory, base))?;
+        if kind == OffsetFile::Log {
+            // Names need not reach the disk in order.
+            disk.sync_directory(directory)?;
+        }
     }
     Ok(())
 }

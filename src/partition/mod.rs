@@ -35,8 +35,6 @@ pub(crate) mod live_tails;
 pub(crate) mod open_segments;
 pub(crate) mod parking;
 pub(crate) mod point;
-#[cfg(test)]
-mod power;
 pub(crate) mod producer_snapshot;
 pub(crate) mod recovery;
 pub(crate) mod removed;
@@ -137,6 +135,8 @@ pub(crate) struct Partition {
     /// The shortest interval, in milliseconds, that the keeper was asked to sync within since it last
     /// looked; `u64::MAX` if it was not. Keeps a busy partition from asking again and again.
     asked_within_ms: AtomicU64,
+    /// The first segment whose indexes recovery could not write.
+    unindexed: Option<i64>,
 }
 
 /// What a partition asks the keeper for.
@@ -287,11 +287,27 @@ impl Partition {
             latch,
             attention: opening.attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
+            unindexed: recovered.unindexed,
             context,
             clock,
         };
         partition.recharge()?;
         Ok((Arc::new(partition), findings))
+    }
+
+    /// Tells whether a batch of this length can be appended at once: nobody is busy, and there is room.
+    #[cfg(test)]
+    pub(crate) fn has_room_for_test(&self, len: u64) -> bool {
+        let writer = self.writer.try_lock();
+        let is_ready = |writer: &Writer| {
+            writer.phase == Phase::Open
+                && writer.live.as_ref().is_some_and(|live| {
+                    let is_full = live.state.is_over || live.is_index_full;
+                    let limit = live.tail.capacity().min(u64::from(writer.config.segment_bytes));
+                    !is_full && live.tail.end() + len <= limit
+                })
+        };
+        self.latch.get().is_none() && writer.is_some_and(|writer| is_ready(&writer))
     }
 
     /// Opens a log that another process may be appending to, for reading.
@@ -326,6 +342,7 @@ impl Partition {
             latch: OnceLock::new(),
             attention: opening.attention,
             asked_within_ms: AtomicU64::new(u64::MAX),
+            unindexed: None,
             context,
             clock,
         };

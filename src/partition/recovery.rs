@@ -40,6 +40,7 @@ use crate::storage::indexes;
 use crate::storage::indexes::Indexes;
 use crate::storage::lock::LastBoot;
 use crate::storage::offset_index::OffsetIndex;
+use crate::storage::planted::Planted;
 use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
@@ -169,6 +170,8 @@ pub(crate) struct Recovered {
     /// The scan began with the first segment.
     pub(crate) saw_whole_log: bool,
     pub(crate) was_unclean: bool,
+    /// The first segment whose indexes could not be written.
+    pub(crate) unindexed: Option<i64>,
 }
 
 /// Finds the end of a log whose segments start at `base_offsets`, and repairs what needs it; takes those off
@@ -189,6 +192,7 @@ pub(crate) fn recover(
                 met_producers: false,
                 saw_whole_log: base_offsets.len() == 1 && log_end == last,
                 was_unclean: false,
+                unindexed: None,
             });
         }
     }
@@ -203,8 +207,10 @@ pub(crate) fn recover(
             met_producers: false,
             saw_whole_log: false,
             was_unclean: true,
+            unindexed: None,
         },
         ends_here: false,
+        makes_names: false,
     }
     .run(base_offsets)
 }
@@ -253,6 +259,8 @@ struct Recovery<'r> {
     recovered: Recovered,
     /// The log was cut in a segment that was not the last.
     ends_here: bool,
+    /// Index files were missing, and are made.
+    makes_names: bool,
 }
 
 /// One segment as the scan leaves it.
@@ -286,6 +294,10 @@ impl Recovery<'_> {
                 base_offsets.truncate(index);
             }
         }
+        if self.makes_names {
+            // No recovery looks here again.
+            self.context.disk.sync_directory(&self.context.directory)?;
+        }
         let log_end = self.recovered.log_end;
         if log_end < point && self.recovered.latch.is_none() {
             // Offsets that were durable must not be given out again.
@@ -306,7 +318,9 @@ impl Recovery<'_> {
         // First let the kernel say what it could not write, then look at what the device holds: after
         // a failed sync the page cache shows bytes that are not on the disk.
         file.sync_data()?;
-        file.drop_clean_pages();
+        if !self.context.disk.has(Planted::CacheTrusted) {
+            file.drop_clean_pages();
+        }
 
         let walked = self.walk(&file, base_offset, standing, next)?;
         if walked.cut == Some(Decision::Cut) && !behind.is_empty() {
@@ -319,12 +333,16 @@ impl Recovery<'_> {
             self.latch(error.to_string());
         }
         self.recovered.log_end = walked.expected;
+        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+            self.makes_names |= !self.context.disk.exists(&kind.beside(&path))?;
+        }
         if let Err(error) = indexes::write_indexes(&self.context.disk, &path, &walked.indexes) {
             // Readers rebuild an index that is missing, in memory.
             self.recovered
                 .findings
                 .push(Finding::Nuisance { path: path.clone(), reason: error.to_string() });
             self.context.disk.remove_file(&OffsetFile::OffsetIndex.beside(&path))?;
+            self.recovered.unindexed.get_or_insert(base_offset);
         }
         Ok(())
     }
@@ -368,7 +386,11 @@ impl Recovery<'_> {
         let point = self.circumstances.recovery_point;
         let continuity =
             Continuity { expected: base_offset, gaps_below: self.context.gaps.below() };
-        let mut scan = Scan::new(file, 0, continuity, Depth::Checksums)?;
+        let depth = match self.context.disk.has(Planted::ChecksumIgnored) {
+            true => Depth::Headers,
+            false => Depth::Checksums,
+        };
+        let mut scan = Scan::new(file, 0, continuity, depth)?;
         let mut walked = Walked {
             indexes: Indexes::new(base_offset, self.context.index_interval_bytes),
             end: 0,
@@ -430,7 +452,10 @@ impl Recovery<'_> {
                         whole_batch_behind: behind.is_some() || standing == Standing::Unsealed,
                         last_boot: self.circumstances.last_boot,
                     };
-                    let decision = decide(facts);
+                    let mut decision = decide(facts);
+                    if self.context.disk.has(Planted::CutAnywhere) {
+                        decision = Decision::Cut;
+                    }
                     if decision != Decision::Damage {
                         walked.cut = Some(decision);
                         return Ok(walked);
@@ -456,13 +481,22 @@ impl Recovery<'_> {
 
     /// Puts the end of a segment in order, durably.
     fn settle(&mut self, file: &DiskFile, walked: &Walked) -> Result<()> {
+        let disk = &self.context.disk;
+        let cut = || match disk.has(Planted::TailKept) {
+            true => Ok(()),
+            false => file.set_len(walked.end),
+        };
+        let sync = || match disk.has(Planted::CutNotSynced) {
+            true => Ok(()),
+            false => file.sync_all(),
+        };
         match walked.cut {
-            Some(Decision::Cut) if file.len()? == walked.end => file.sync_all()?,
+            Some(Decision::Cut) if file.len()? == walked.end => sync()?,
             Some(Decision::Cut) => {
                 let len = file.len()? - walked.end;
                 let kept = self.quarantine(file, walked.end, walked.expected)?;
-                file.set_len(walked.end)?;
-                file.sync_all()?;
+                cut()?;
+                sync()?;
                 self.recovered.findings.push(Finding::Cut {
                     path: file.path().to_path_buf(),
                     position: walked.end,
@@ -471,14 +505,16 @@ impl Recovery<'_> {
                 });
             }
             Some(Decision::End) => {
-                file.set_len(walked.end)?;
-                file.sync_all()?;
+                cut()?;
+                sync()?;
             }
             Some(Decision::Damage) | None => {}
         }
         // The last life may have ended in a failed sync, after which the kernel takes lost pages for
         // clean ones. Writing the same bytes again makes them durable wherever the cache was wrong.
-        if let Some(from) = walked.fresh_from.filter(|from| walked.end - from <= REWRITE_LEN_MAX) {
+        let is_careless = disk.has(Planted::CacheTrusted) || disk.has(Planted::CutNotSynced);
+        let fresh_from = walked.fresh_from.filter(|_| !is_careless);
+        if let Some(from) = fresh_from.filter(|from| walked.end - from <= REWRITE_LEN_MAX) {
             let mut bytes = vec![0; (walked.end - from) as usize];
             file.read_exact_at(&mut bytes, from)?;
             file.write_all_at(&bytes, from)?;

@@ -320,6 +320,47 @@ fn no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not() {
     }
 }
 
+/// A partition that could not be opened, because of a damaged file that was put right later, was left out when the store
+/// wrote where its logs begin as it closed: what had been deleted of it was back.
+#[test]
+fn a_log_that_could_not_be_opened_once_begins_where_it_did() {
+    let directory = scratch();
+    let root = directory.path().join("data");
+    prepared(&root);
+    let store = builder(&root).open().unwrap();
+    assert_eq!(Deletion::Records(25).run(&store).unwrap(), 25);
+    store.close().unwrap();
+    let metadata = root.join("t-0").join(file_name::PARTITION_METADATA);
+    let whole = fs::read(&metadata).unwrap();
+    fs::write(&metadata, "damaged").unwrap();
+    let store = builder(&root).open().unwrap();
+    assert!(matches!(partition(&store).watermarks(), Err(Error::Unavailable { .. })));
+    store.close().unwrap();
+    fs::write(&metadata, whole).unwrap();
+    assert_eq!(check(&root, "put right"), (25, RECORDS));
+}
+
+/// What was deleted from a log that nobody appended to had no names any more, but that was not durable when the store
+/// closed, and took it off its record where the log begins, for the files said it: a power cut brought all of it back.
+#[test]
+fn no_power_cut_behind_a_clean_close_brings_back_what_was_deleted() {
+    for deletion in Deletion::ALL {
+        let case = case(deletion);
+        for seed in seeds(20) {
+            let root = fresh_copy(&case.prepared, "closed");
+            let disk = Disk::failing_once(u64::MAX, 0);
+            let store = builder(&root).disk(disk.clone()).open().unwrap();
+            let start = deletion.run(&store).unwrap();
+            store.close().unwrap();
+            let mut chance = chance_of(seed);
+            disk.script().cut_power(&root, &mut |limit| chance.below(limit));
+            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
+            let what = format!("OTTLA_SEED={seed}, {deletion:?}");
+            assert_eq!(check(&root, &what), (start, RECORDS));
+        }
+    }
+}
+
 fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }

@@ -27,6 +27,7 @@ use crate::storage::disk::Access;
 use crate::storage::indexes::Indexes;
 use crate::storage::map::Tail;
 use crate::storage::parked_indexes::Written;
+use crate::storage::planted::Planted;
 use crate::storage::segment::OpenSegment;
 use crate::storage::segment_files;
 
@@ -91,7 +92,7 @@ impl Partition {
             let tail = self.making_room(|| {
                 let file = self.context.disk.open(&path, Access::Write)?;
                 let len = file.len()?;
-                if len != end {
+                if len != end && !self.context.disk.has(Planted::TailKept) {
                     let reason = "the segment has not the length it must have";
                     let position = len.min(end);
                     return Err(Error::Corrupt {
@@ -203,8 +204,9 @@ impl Partition {
             let tail = (|| {
                 // What is in a created file counts only once its directory entry is durable. For one that
                 // follows an unsealed segment, that is part of sealing it.
-                if before.state.was_taken_over {
-                    self.context.disk.sync_directory(&self.context.directory)?;
+                let disk = &self.context.disk;
+                if before.state.was_taken_over && !disk.has(Planted::NameNotSynced) {
+                    disk.sync_directory(&self.context.directory)?;
                 }
                 let lock = self.context.lock.clone();
                 Tail::open_behind(&before.tail, file, self.capacity(), lock)

@@ -29,6 +29,7 @@ use crate::partition::sync::Waited;
 use crate::partition::unsealed::Followed;
 use crate::partition::writer::LiveTail;
 use crate::storage::indexes;
+use crate::storage::planted::Planted;
 
 impl Partition {
     /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
@@ -116,8 +117,26 @@ impl Partition {
                 )));
             }
         }
+        let end = match self.context.disk.has(Planted::TargetReadAfterSync) {
+            true => self.shown.watermarks.log_end(),
+            false => end,
+        };
         self.shown.watermarks.note_durable(end);
         Ok(Synced::Upto(end))
+    }
+
+    /// Gives the offset below which recovery need not look: everything there is durable, in segments whose indexes
+    /// are, too, or in the last one.
+    pub(crate) fn recovery_point(&self) -> i64 {
+        // Asked first: whatever is durable by now is in a segment that is sealed, or in the list below.
+        let durable_end = self.shown.watermarks.durable_end();
+        let oldest = self.unsealed.queue.lock().oldest();
+        [oldest, self.unindexed].into_iter().flatten().fold(durable_end, i64::min)
+    }
+
+    /// Tells whether recovery could write all the indexes it had to.
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.unindexed.is_none()
     }
 
     /// Seals what was followed by another segment.
@@ -204,8 +223,10 @@ impl Partition {
     pub(super) fn seal(&self, live: &mut LiveTail, next: i64) -> Result<()> {
         live.tail.trim()?;
         live.tail.mapping().unmap_pages();
-        if let Err(error) = live.tail.file().sync_all() {
-            return Err(self.latch(&format!("a sync failed: {error}")));
+        if !self.context.disk.has(Planted::SegmentNotSynced) {
+            if let Err(error) = live.tail.file().sync_all() {
+                return Err(self.latch(&format!("a sync failed: {error}")));
+            }
         }
         self.note_durable(next);
         self.make_names_durable(next)?;
@@ -227,6 +248,9 @@ impl Partition {
         let snapshot = self.writer.lock().producer_snapshot.clone();
         if let Some(snapshot) = snapshot {
             producer_snapshot::write(&self.context, next, &snapshot)?;
+        }
+        if self.context.disk.has(Planted::NameNotSynced) {
+            return Ok(());
         }
         self.context.disk.sync_directory(&self.context.directory)
     }
@@ -310,6 +334,36 @@ mod tests {
         let before = files(&store.path().join("t-0"));
         old.seal_followed().unwrap();
         assert_eq!(files(&store.path().join("t-0")), before);
+    }
+
+    /// A segment was durable, and on record as such, and its indexes were being written when the power was cut: a time
+    /// index of the right length and full of zeros was left, which no recovery looked at any more. The next clean close
+    /// vouched for it, and Kafka, which goes by the last entry, would have taken the segment for one of 1970 and
+    /// deleted it. Now a segment stays above the recovery point until its indexes are durable.
+    #[test]
+    fn what_is_on_record_as_durable_never_goes_beyond_a_segment_whose_indexes_are_not_written() {
+        let mut failed = 0;
+        for n in 1.. {
+            let (store, _topic, partition) = with_full_segments(2);
+            let second = partition.segments.snapshot()[1].base_offset();
+            let script = store.topics_for_test().disk_for_test();
+            script.script().arm(n, libc::ENOSPC, false);
+            let sealed = partition.seal_followed();
+            script.script().disarm();
+            let topics = store.topics_for_test();
+            topics.note_recovery_points(&topics.all_open()).unwrap();
+            let path = store.path().join(crate::storage::file_name::RECOVERY_POINTS);
+            let points = crate::storage::checkpoint::OffsetCheckpoint::read(script, &path).unwrap();
+            let point = points.of(&crate::name::TopicName::new("t").unwrap(), 0).unwrap();
+            let has_indexes = partition.unsealed.queue.lock().oldest() != Some(0);
+            assert!(has_indexes || point == 0, "effect {n}: {point} is on record");
+            assert!(!has_indexes || point >= second);
+            failed += usize::from(!has_indexes);
+            if sealed.is_ok() {
+                break;
+            }
+        }
+        assert!(failed > 6, "{failed}");
     }
 
     #[test]

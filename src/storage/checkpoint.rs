@@ -55,6 +55,10 @@ impl OffsetCheckpoint {
         self.offsets.insert((topic.clone(), partition), offset);
     }
 
+    pub(crate) fn remove(&mut self, topic: &TopicName, partition: u32) {
+        self.offsets.remove(&(topic.clone(), partition));
+    }
+
     /// Takes a topic off the record; says whether it was on it.
     pub(crate) fn forget(&mut self, topic: &TopicName) -> bool {
         let before = self.offsets.len();

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use crate::error::Error;
 use crate::error::Result;
 use crate::storage::file_name;
+use crate::storage::planted::Planted;
 
 /// A file system, or in tests one that fails on command.
 #[derive(Clone, Debug)]
@@ -114,6 +115,7 @@ impl Disk {
                 "create"
             }
         };
+        self.access("open", path)?;
         #[cfg(test)]
         self.told(|script| script.will_create(path));
         let file = options.open(path).map_err(|e| Error::io(action, path, e))?;
@@ -170,7 +172,7 @@ impl Disk {
         let file = self.open(path, Access::CreateOrKeep)?;
         file.set_len(0)?;
         file.write_all_at(bytes, 0)?;
-        file.sync_all()
+        if self.has(Planted::TemporaryNotSynced) { Ok(()) } else { file.sync_all() }
     }
 
     /// Replaces a file atomically: after a crash at any point it holds the old bytes or the new ones.
@@ -217,6 +219,8 @@ impl Disk {
     /// Removes a directory with everything in it; one that is not there counts as removed.
     pub(crate) fn remove_tree(&self, path: &Path) -> Result<()> {
         self.effect("remove", path)?;
+        #[cfg(test)]
+        self.told(|script| script.will_remove_tree(path));
         match fs::remove_dir_all(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
             _ => Ok(()),
@@ -236,7 +240,8 @@ impl Disk {
     /// Makes a directory and those above it that are missing, durably.
     pub(crate) fn create_directories(&self, path: &Path) -> Result<()> {
         if self.exists(path)? {
-            return Ok(());
+            // Whoever made it may have ended before its name was durable.
+            return self.sync_name(path);
         }
         let above = parent(path);
         self.create_directories(above)?;
@@ -247,6 +252,7 @@ impl Disk {
     /// Makes the names in a directory durable: creations, renames and removals.
     pub(crate) fn sync_directory(&self, path: &Path) -> Result<()> {
         self.effect("synchronise", path)?;
+        self.access("open", path)?;
         let directory = File::open(path).map_err(|e| Error::io("open", path, e))?;
         directory.sync_all().map_err(|e| Error::io("synchronise", path, e))?;
         #[cfg(test)]
@@ -254,9 +260,18 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes the name of a directory durable that somebody has made, where the one above can be opened for that.
+    pub(crate) fn sync_name(&self, path: &Path) -> Result<()> {
+        match self.sync_directory(parent(path)) {
+            Err(Error::Io { source, .. }) if is_none_of_ours(&source) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Lists a directory. Names that are not UTF-8 are not ours and are left out.
     pub(crate) fn entries(&self, path: &Path) -> Result<Vec<Entry>> {
         let failed = |e| Error::io("list", path, e);
+        self.access("list", path)?;
         let mut entries = Vec::new();
         for entry in fs::read_dir(path).map_err(failed)? {
             let entry = entry.map_err(failed)?;
@@ -319,6 +334,28 @@ impl Disk {
         }
     }
 
+    /// Tells whether a bug is planted here; never outside of tests.
+    #[cfg_attr(not(test), allow(unused_variables, clippy::unused_self))]
+    #[inline]
+    pub(crate) fn has(&self, bug: Planted) -> bool {
+        #[cfg(test)]
+        if let Some(script) = &self.script {
+            return script.has(bug);
+        }
+        false
+    }
+
+    /// Asks the test's script, if there is one, whether this may be opened, read or mapped.
+    #[cfg_attr(not(test), allow(unused_variables, clippy::unused_self, clippy::unnecessary_wraps))]
+    #[inline]
+    fn access(&self, action: &'static str, path: &Path) -> Result<()> {
+        #[cfg(test)]
+        if let Some(script) = &self.script {
+            return script.next_access(action, path).map_err(|e| Error::io(action, path, e));
+        }
+        Ok(())
+    }
+
     /// Asks the test's script, if there is one, whether this effect may happen.
     #[cfg_attr(not(test), allow(unused_variables, clippy::unused_self, clippy::unnecessary_wraps))]
     #[inline]
@@ -362,11 +399,13 @@ impl DiskFile {
     }
 
     pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> Result<()> {
+        self.disk.access("read", &self.path)?;
         self.file.read_exact_at(bytes, position).map_err(|e| Error::io("read", &self.path, e))
     }
 
     /// Reads what there is, up to the length of `bytes`; fewer only at the end of the file.
     pub(crate) fn read_up_to(&self, bytes: &mut [u8], position: u64) -> Result<usize> {
+        self.disk.access("read", &self.path)?;
         let mut filled = 0;
         while filled < bytes.len() {
             match self.file.read_at(&mut bytes[filled..], position + filled as u64) {
@@ -381,12 +420,16 @@ impl DiskFile {
 
     pub(crate) fn write_all_at(&self, bytes: &[u8], position: u64) -> Result<()> {
         #[cfg(test)]
-        self.disk.told(|script| script.will_change(&self.file));
-        if let Err(error) = self.disk.effect("append to", &self.path) {
+        self.disk.told(|script| script.will_write(&self.file, position, bytes.len()));
+        let may_happen = self.disk.effect("append to", &self.path);
+        #[cfg(test)]
+        if may_happen.is_err() {
             // A failing disk may have taken a part: the file is left torn, as a real one would be.
-            drop(self.file.write_all_at(&bytes[..bytes.len() / 2], position));
-            return Err(error);
+            self.disk.told(|script| {
+                drop(self.file.write_all_at(&bytes[..script.torn_len(bytes.len())], position));
+            });
         }
+        may_happen?;
         self.file.write_all_at(bytes, position).map_err(|e| Error::io("append to", &self.path, e))
     }
 
@@ -414,11 +457,18 @@ impl DiskFile {
             return Err(failed(io::Error::other("a sync of this file has failed before")));
         }
         *has_failed = true;
-        self.disk.effect("synchronise", &self.path)?;
+        if let Err(error) = self.disk.effect("synchronise", &self.path) {
+            #[cfg(test)]
+            self.disk.told(|script| script.sync_has_failed(&self.file));
+            let is_retried = self.disk.has(Planted::SyncRetried);
+            if !is_retried || self.disk.effect("synchronise", &self.path).is_err() {
+                return Err(error);
+            }
+        }
+        #[cfg(test)]
+        self.disk.told(|script| script.sync_begins(&self.file, &self.path));
         sync(&self.file).map_err(failed)?;
         *has_failed = false;
-        #[cfg(test)]
-        self.disk.told(|script| script.file_is_durable(&self.file));
         Ok(())
     }
 
@@ -476,6 +526,8 @@ impl DiskFile {
 
     /// Lets go of cached pages that are not dirty, so that reads show what the device holds.
     pub(crate) fn drop_clean_pages(&self) {
+        #[cfg(test)]
+        self.disk.told(|script| script.will_drop_clean(&self.file));
         #[cfg(target_os = "linux")]
         // Advice only: where it is not taken, reads come from the cache as always.
         rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed).unwrap_or_default();
@@ -497,12 +549,35 @@ impl DiskFile {
         false
     }
 
-    /// Asks the test's script whether a store through a mapping of this file may happen.
+    /// Asks the test's script whether a store of `bytes` through a mapping of this file may happen; of one that
+    /// may not, a part behind `front_len` may be there all the same.
+    #[cfg_attr(not(test), allow(unused_variables))]
     #[inline]
-    pub(crate) fn effect_of_store(&self) -> Result<()> {
+    pub(crate) fn effect_of_store(
+        &self,
+        bytes: &[u8],
+        position: u64,
+        front_len: usize,
+    ) -> Result<()> {
         #[cfg(test)]
-        self.disk.told(|script| script.will_change(&self.file));
-        self.disk.effect("append to", &self.path)
+        self.disk.told(|script| script.will_write(&self.file, position, bytes.len()));
+        let stored = self.disk.effect("append to", &self.path);
+        #[cfg(test)]
+        if stored.is_err() {
+            self.disk.told(|script| {
+                script.tear_store(&self.file, &bytes[front_len..], position + front_len as u64)
+            });
+        }
+        stored
+    }
+
+    /// Asks the test's script whether the file may be mapped.
+    pub(crate) fn access_of_map(&self) -> Result<()> {
+        self.disk.access("map", &self.path)
+    }
+
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 }
 
@@ -529,6 +604,18 @@ pub(crate) fn descriptor_count_max() -> Option<u64> {
 
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Tells whether a directory above the data cannot be synchronised by us, or by anybody.
+fn is_none_of_ours(error: &io::Error) -> bool {
+    use io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::InvalidInput
+            | ErrorKind::Unsupported
+    )
 }
 
 pub(crate) fn refuse_if_not_directory(root: &Path) -> Result<()> {

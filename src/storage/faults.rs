@@ -2,10 +2,19 @@
 //!
 //! A [`Script`] stands behind a [`Disk`]: it lets effects fail, lets nothing take effect any more, and keeps
 //! account of what was changed and not yet synchronised, so that a power cut can take it back. What a power
-//! cut takes: of every file, any of the 512-byte sectors changed since its last sync, or none, or all, and
-//! its length or the one before; of every directory, any suffix of what was created, renamed and removed in
-//! it since *its* last sync. Nothing ties one file to another.
+//! cut takes: of every file, any of the 512-byte sectors changed since its last sync, or none, or all, some of
+//! them torn at a byte, and its length or the one before; of every directory, any suffix of what was created,
+//! renamed and removed in it since *its* last sync, or any part of it in which nothing depends on what is lost; but
+//! where files of a compaction or a deletion are among them, their order is kept.
+//! Nothing ties one file to another.
+//!
+//! A script that [loses](Script::lose_at_failed_syncs) at failed syncs does what kernels do: a part of the changed
+//! sectors reaches the device, the rest counts as clean from then on, so that a later sync succeeds and leaves it out,
+//! and reads show it until clean pages are dropped.
+//!
+//! Beside effects, what is opened, read, listed and mapped is counted, and can be let fail by its own number.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::fs;
 use std::fs::File;
@@ -17,14 +26,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
+use crate::chance::Chance;
 use crate::storage::disk;
 use crate::storage::disk::Disk;
+use crate::storage::planted::Planted;
 
 /// Which effects fail, how, and what a power cut would take.
 #[derive(Debug)]
 pub(crate) struct Script {
     state: Mutex<State>,
     device: Mutex<Device>,
+    meanwhile: Mutex<Option<Meanwhile>>,
+}
+
+/// What somebody does while a file is being synchronised, whose path it is told.
+#[derive(Clone)]
+pub(crate) struct Meanwhile(pub(crate) Arc<dyn Fn(&Path) + Send + Sync>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
 }
 
 #[derive(Debug)]
@@ -34,26 +56,48 @@ struct State {
     errno: i32,
     persistent: bool,
     trace: Vec<String>,
+    /// Effects that fail once, and how.
+    faults: Vec<(u64, i32)>,
+    /// So many syncs of segments from now, one fails; 0 if none does.
+    log_syncs_left: u64,
+    /// Opens, reads, lists and maps so far; the one that fails, and how.
+    access_count: u64,
+    access_fails_at: u64,
+    access_errno: i32,
+    access_trace: Vec<String>,
+    /// Set where it decides what a failing write or sync leaves.
+    chance: Option<Chance>,
+    planted: Option<Planted>,
 }
 
 /// What the device holds of what differs from the cache.
 #[derive(Debug, Default)]
 struct Device {
     /// The bytes of changed files as of their last sync, by inode.
-    files: HashMap<u64, Vec<u8>>,
+    files: HashMap<u64, Unsynced>,
     /// What happened in directories since their last sync, in order.
     names: Vec<Naming>,
     /// Segments that were closed before what was written to them was durable.
     closed_unsynced: Vec<PathBuf>,
 }
 
+/// A file of which the cache shows more than the device holds.
 #[derive(Debug)]
+struct Unsynced {
+    durable: Vec<u8>,
+    /// Sectors that a failed sync has lost and that count as clean.
+    lost: BTreeSet<usize>,
+}
+
+#[derive(Clone, Debug)]
 enum Naming {
     Created(PathBuf),
     /// Also what the new name stood for before.
     Renamed(PathBuf, PathBuf, Option<Vec<u8>>),
     Removed(PathBuf, Vec<u8>),
     Exchanged(PathBuf, PathBuf),
+    /// A directory, with what was in it.
+    TreeRemoved(PathBuf, Vec<(PathBuf, Vec<u8>)>),
 }
 
 impl Naming {
@@ -62,7 +106,32 @@ impl Naming {
             Naming::Created(path)
             | Naming::Renamed(path, _, _)
             | Naming::Removed(path, _)
-            | Naming::Exchanged(path, _) => disk::parent(path),
+            | Naming::Exchanged(path, _)
+            | Naming::TreeRemoved(path, _) => disk::parent(path),
+        }
+    }
+
+    /// The names it is about.
+    fn paths(&self) -> Vec<&Path> {
+        match self {
+            Naming::Created(path) | Naming::Removed(path, _) | Naming::TreeRemoved(path, _) => {
+                vec![path]
+            }
+            Naming::Renamed(from, to, _) | Naming::Exchanged(from, to) => vec![from, to],
+        }
+    }
+
+    /// The same in another directory than `root`.
+    fn moved(&self, root: &Path, target: &Path) -> Naming {
+        let moved = |path: &Path| target.join(path.strip_prefix(root).unwrap());
+        match self {
+            Naming::Created(path) => Naming::Created(moved(path)),
+            Naming::Renamed(from, to, bytes) => {
+                Naming::Renamed(moved(from), moved(to), bytes.clone())
+            }
+            Naming::Removed(path, bytes) => Naming::Removed(moved(path), bytes.clone()),
+            Naming::Exchanged(one, other) => Naming::Exchanged(moved(one), moved(other)),
+            Naming::TreeRemoved(path, files) => Naming::TreeRemoved(moved(path), files.clone()),
         }
     }
 }
@@ -84,8 +153,26 @@ impl Disk {
     }
 
     fn scripted(fail_at: u64, errno: i32, persistent: bool) -> Disk {
-        let state = State { count: 0, fail_at, errno, persistent, trace: Vec::new() };
-        let script = Script { state: Mutex::new(state), device: Mutex::default() };
+        let state = State {
+            count: 0,
+            fail_at,
+            errno,
+            persistent,
+            trace: Vec::new(),
+            faults: Vec::new(),
+            log_syncs_left: 0,
+            access_count: 0,
+            access_fails_at: u64::MAX,
+            access_errno: 0,
+            access_trace: Vec::new(),
+            chance: None,
+            planted: None,
+        };
+        let script = Script {
+            state: Mutex::new(state),
+            device: Mutex::default(),
+            meanwhile: Mutex::default(),
+        };
         Disk { script: Some(Arc::new(script)), ..Disk::default() }
     }
 
@@ -107,6 +194,17 @@ impl Script {
         state.trace.push(format!("{action} {name}"));
         let fails =
             state.count == state.fail_at || (state.persistent && state.count > state.fail_at);
+        let count = state.count;
+        let is_of_log = path.extension().is_some_and(|kind| kind == "log");
+        if state.log_syncs_left > 0 && action == "synchronise" && is_of_log {
+            state.log_syncs_left -= 1;
+            if state.log_syncs_left == 0 {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
+        }
+        if let Some((_, errno)) = state.faults.iter().find(|(at, _)| *at == count) {
+            return Err(io::Error::from_raw_os_error(*errno));
+        }
         if fails && state.errno == Script::PANIC {
             drop(state);
             panic!("on purpose");
@@ -136,22 +234,183 @@ impl Script {
         self.state.lock().unwrap().fail_at = u64::MAX;
     }
 
+    /// Has one more effect fail, once: the n-th from now on.
+    pub(crate) fn arm_once_more(&self, from_now: u64, errno: i32) {
+        let mut state = self.state.lock().unwrap();
+        let at = state.count + from_now;
+        state.faults.push((at, errno));
+    }
+
+    /// Has the n-th sync of a segment from now on fail, once.
+    pub(crate) fn arm_sync_of_log(&self, from_now: u64) {
+        self.state.lock().unwrap().log_syncs_left = from_now;
+    }
+
+    /// Puts something between the effects in the trace.
+    pub(crate) fn note(&self, what: String) {
+        self.state.lock().unwrap().trace.push(what);
+    }
+
+    /// Tells whether nothing takes effect any more.
+    pub(crate) fn has_died(&self) -> bool {
+        let state = self.state.lock().unwrap();
+        state.persistent && state.count >= state.fail_at
+    }
+
+    /// Forgets what was armed, for another life on the same disk.
+    pub(crate) fn revive(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.fail_at = u64::MAX;
+        state.persistent = false;
+        state.faults.clear();
+        self.device.lock().unwrap().closed_unsynced.clear();
+        state.log_syncs_left = 0;
+        state.trace.clear();
+        state.access_trace.clear();
+    }
+
+    /// Has a part of what was changed lost for good when a sync fails, and writes that fail torn anywhere.
+    pub(crate) fn lose_at_failed_syncs(&self, seed: u64) {
+        self.state.lock().unwrap().chance = Some(Chance(seed | 1));
+    }
+
+    pub(crate) fn plant(&self, bug: Option<Planted>) {
+        self.state.lock().unwrap().planted = bug;
+    }
+
+    pub(crate) fn has(&self, bug: Planted) -> bool {
+        self.state.lock().unwrap().planted == Some(bug)
+    }
+
+    pub(crate) fn next_access(&self, action: &'static str, path: &Path) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.access_count += 1;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        state.access_trace.push(format!("{action} {name}"));
+        if state.access_count == state.access_fails_at {
+            return Err(io::Error::from_raw_os_error(state.access_errno));
+        }
+        Ok(())
+    }
+
+    /// How much was opened, read, listed and mapped so far.
+    pub(crate) fn access_count(&self) -> u64 {
+        self.state.lock().unwrap().access_count
+    }
+
+    pub(crate) fn access_trace(&self) -> Vec<String> {
+        self.state.lock().unwrap().access_trace.clone()
+    }
+
+    /// Lets the n-th access from now on fail, once.
+    pub(crate) fn arm_access(&self, from_now: u64, errno: i32) {
+        let mut state = self.state.lock().unwrap();
+        state.access_fails_at = state.access_count + from_now;
+        state.access_errno = errno;
+    }
+
+    /// Gives how much of a write that fails gets into the file.
+    pub(crate) fn torn_len(&self, len: usize) -> usize {
+        match &mut self.state.lock().unwrap().chance {
+            Some(chance) => chance.below(len as u64 + 1) as usize,
+            None => len / 2,
+        }
+    }
+
+    /// Leaves a part of a store that was cut short.
+    pub(crate) fn tear_store(&self, file: &File, bytes: &[u8], position: u64) {
+        let is_by_chance = self.state.lock().unwrap().chance.is_some();
+        if is_by_chance {
+            let torn = &bytes[..self.torn_len(bytes.len())];
+            file.write_all_at(torn, position).unwrap_or_default();
+        }
+    }
+
     pub(crate) fn trace(&self) -> Vec<String> {
         self.state.lock().unwrap().trace.clone()
     }
 
     pub(crate) fn will_change(&self, file: &File) {
-        let metadata = file.metadata().unwrap();
-        let mut device = self.device.lock().unwrap();
-        device.files.entry(metadata.ino()).or_insert_with(|| {
-            let mut bytes = vec![0; metadata.len() as usize];
-            file.read_exact_at(&mut bytes, 0).unwrap();
-            bytes
-        });
+        self.will_write(file, 0, usize::MAX);
     }
 
-    pub(crate) fn file_is_durable(&self, file: &File) {
-        self.device.lock().unwrap().files.remove(&file.metadata().unwrap().ino());
+    pub(crate) fn will_write(&self, file: &File, position: u64, len: usize) {
+        let metadata = file.metadata().unwrap();
+        let mut device = self.device.lock().unwrap();
+        let unsynced = device.files.entry(metadata.ino()).or_insert_with(|| {
+            let mut durable = vec![0; metadata.len() as usize];
+            file.read_exact_at(&mut durable, 0).unwrap();
+            Unsynced { durable, lost: BTreeSet::new() }
+        });
+        if !unsynced.lost.is_empty() {
+            let first = position as usize / SECTOR_LEN;
+            let end = (position as usize).saturating_add(len).div_ceil(SECTOR_LEN);
+            unsynced.lost.retain(|sector| !(first..end).contains(sector));
+        }
+    }
+
+    /// What the cache shows now is durable once the sync is through, which it will be; what somebody changes
+    /// meanwhile is not.
+    pub(crate) fn sync_begins(&self, file: &File, path: &Path) {
+        let metadata = file.metadata().unwrap();
+        let mut device = self.device.lock().unwrap();
+        if let Some(unsynced) = device.files.get_mut(&metadata.ino()) {
+            if unsynced.lost.is_empty() {
+                device.files.remove(&metadata.ino());
+            } else {
+                let cached = bytes_of(file, metadata.len());
+                let lost = unsynced.lost.clone();
+                write_back(&mut unsynced.durable, &cached, |sector| !lost.contains(&sector));
+            }
+        }
+        drop(device);
+        let meanwhile = self.meanwhile.lock().unwrap().clone();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.0(path);
+        }
+    }
+
+    /// Sets what somebody does while a file is being synchronised.
+    pub(crate) fn during_syncs(&self, meanwhile: Option<Meanwhile>) {
+        *self.meanwhile.lock().unwrap() = meanwhile;
+    }
+
+    /// A part of what was changed is on the device, the rest counts as clean.
+    pub(crate) fn sync_has_failed(&self, file: &File) {
+        let mut state = self.state.lock().unwrap();
+        let has_died = state.persistent && state.count >= state.fail_at;
+        let Some(chance) = state.chance.as_mut().filter(|_| !has_died) else { return };
+        let metadata = file.metadata().unwrap();
+        let mut device = self.device.lock().unwrap();
+        if let Some(Unsynced { durable, lost }) = device.files.get_mut(&metadata.ino()) {
+            let cached = bytes_of(file, metadata.len());
+            write_back(durable, &cached, |sector| {
+                let is_written = !lost.contains(&sector) && chance.below(2) == 0;
+                if !is_written {
+                    lost.insert(sector);
+                }
+                is_written
+            });
+        }
+    }
+
+    /// Tells whether a failed sync has lost something that the cache still shows.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.device.lock().unwrap().files.values().any(|unsynced| !unsynced.lost.is_empty())
+    }
+
+    /// What the cache shows of what was lost is shown no more.
+    pub(crate) fn will_drop_clean(&self, file: &File) {
+        let metadata = file.metadata().unwrap();
+        let mut device = self.device.lock().unwrap();
+        let Some(unsynced) = device.files.get_mut(&metadata.ino()) else { return };
+        for sector in std::mem::take(&mut unsynced.lost) {
+            let start = sector * SECTOR_LEN;
+            let end = (start + SECTOR_LEN).min(unsynced.durable.len()).min(metadata.len() as usize);
+            if start < end {
+                file.write_all_at(&unsynced.durable[start..end], start as u64).unwrap_or_default();
+            }
+        }
     }
 
     /// A failed sync is told only to descriptors that were open before: a segment's is to be closed after a sync.
@@ -162,12 +421,9 @@ impl Script {
         let metadata = file.metadata().unwrap();
         let is_segment = path.extension().is_some_and(|e| e == "log") && metadata.nlink() > 0;
         let mut device = self.device.lock().unwrap();
-        let Some(durable) = device.files.get(&metadata.ino()).filter(|_| is_segment && !has_died)
-        else {
-            return;
-        };
-        let mut cached = vec![0; metadata.len() as usize];
-        file.read_exact_at(&mut cached, 0).unwrap();
+        let unsynced = device.files.get(&metadata.ino()).filter(|_| is_segment && !has_died);
+        let Some(Unsynced { durable, .. }) = unsynced else { return };
+        let cached = bytes_of(file, metadata.len());
         // Where only zeros differ, nothing can be lost but reserved space.
         let (shared, rest) = cached.split_at(cached.len().min(durable.len()));
         let is_lost = shared != &durable[..shared.len()] || rest.iter().any(|byte| *byte != 0);
@@ -203,47 +459,132 @@ impl Script {
         }
     }
 
+    pub(crate) fn will_remove_tree(&self, path: &Path) {
+        let mut files = Vec::new();
+        if path.is_dir() {
+            find_files(path, &mut |path, _| {
+                let bytes = self.durable_bytes(path).unwrap_or_default();
+                files.push((path.file_name().unwrap().into(), bytes));
+            });
+            self.device.lock().unwrap().names.push(Naming::TreeRemoved(path.to_path_buf(), files));
+        }
+    }
+
     pub(crate) fn directory_is_durable(&self, path: &Path) {
         self.device.lock().unwrap().names.retain(|naming| naming.directory() != path);
     }
 
     /// Takes back what a power cut takes, `chance` giving numbers below its argument.
     pub(crate) fn cut_power(&self, root: &Path, chance: &mut impl FnMut(u64) -> u64) {
-        let device = std::mem::take(&mut *self.device.lock().unwrap());
+        self.cut_power_into(root, root, chance);
+        *self.device.lock().unwrap() = Device::default();
+    }
+
+    /// Puts into `target` what a power cut would leave of `root`, which stays as it is.
+    pub(crate) fn cut_power_into(
+        &self,
+        root: &Path,
+        target: &Path,
+        chance: &mut impl FnMut(u64) -> u64,
+    ) {
+        let device = self.device.lock().unwrap();
         if !root.exists() {
             return;
         }
+        let is_elsewhere = root != target;
         let mut changed = Vec::new();
-        find_files(root, &mut |path, inode| {
-            if let Some(durable) = device.files.get(&inode) {
-                changed.push((path.to_path_buf(), durable.clone()));
-            }
-        });
+        find_files(root, &mut |path, inode| changed.push((inode, path.to_path_buf())));
+        // In the order in which they were made, where inodes are numbered so: some names are made up at random.
         changed.sort();
-        for (path, durable) in changed {
-            let cached = fs::read(&path).unwrap();
-            fs::write(&path, survivors(&cached, &durable, chance)).unwrap();
+        if is_elsewhere {
+            copy_directories(root, target);
         }
-        // Each directory keeps a prefix of what happened in it.
-        let mut directories: Vec<PathBuf> =
-            device.names.iter().map(|naming| naming.directory().to_path_buf()).collect();
-        directories.sort();
-        directories.dedup();
+        for (inode, path) in changed {
+            let to = target.join(path.strip_prefix(root).unwrap());
+            match device.files.get(&inode) {
+                Some(Unsynced { durable, lost }) => {
+                    let mut cached = fs::read(&path).unwrap();
+                    // What counts as clean is not written any more.
+                    for sector in lost {
+                        let start = (sector * SECTOR_LEN).min(cached.len());
+                        let end = (start + SECTOR_LEN).min(cached.len()).min(durable.len());
+                        if start < end {
+                            cached[start..end].copy_from_slice(&durable[start..end]);
+                        }
+                    }
+                    fs::write(&to, survivors(&cached, durable, chance)).unwrap();
+                }
+                None if is_elsewhere => drop(fs::copy(&path, &to).unwrap()),
+                None => {}
+            }
+        }
+        let mut directories: Vec<&Path> = Vec::new();
+        for directory in device.names.iter().map(|naming| naming.directory()) {
+            if !directories.contains(&directory) {
+                directories.push(directory);
+            }
+        }
         for directory in directories {
-            let happened: Vec<&Naming> =
+            let happened =
                 device.names.iter().filter(|naming| naming.directory() == directory).collect();
-            let kept = chance(happened.len() as u64 + 1) as usize;
-            for naming in happened[kept..].iter().rev() {
-                take_back(naming);
+            for naming in lost_names(happened, chance).into_iter().rev() {
+                take_back(&naming.moved(root, target));
             }
         }
     }
 
     fn durable_bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let inode = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.ino();
-        let durable = self.device.lock().unwrap().files.get(&inode).cloned();
+        let device = self.device.lock().unwrap();
+        let durable = device.files.get(&inode).map(|unsynced| unsynced.durable.clone());
+        drop(device);
         durable.or_else(|| fs::read(path).ok())
     }
+}
+
+fn bytes_of(file: &File, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Brings the device up to the cache, but for the sectors that are not written.
+fn write_back(durable: &mut Vec<u8>, cached: &[u8], mut is_written: impl FnMut(usize) -> bool) {
+    durable.resize(cached.len(), 0);
+    for (sector, bytes) in durable.chunks_mut(SECTOR_LEN).enumerate() {
+        let start = sector * SECTOR_LEN;
+        let cached = &cached[start..start + bytes.len()];
+        if bytes != cached && is_written(sector) {
+            bytes.copy_from_slice(cached);
+        }
+    }
+}
+
+/// Gives what a power cut loses of what happened in one directory: all from some point on, or any of it together
+/// with all that depends on it, having to do with the same names.
+fn lost_names<'n>(
+    happened: Vec<&'n Naming>,
+    chance: &mut impl FnMut(u64) -> u64,
+) -> Vec<&'n Naming> {
+    // The steps of a swap rely on the order of the names in one directory.
+    let is_swap = |path: &&Path| {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        kind.is_some_and(|kind| ["cleaned", "swap", "deleted"].contains(&kind))
+    };
+    let is_swapping = happened.iter().any(|naming| naming.paths().iter().any(is_swap));
+    if chance(2) == 0 || is_swapping {
+        let kept = chance(happened.len() as u64 + 1) as usize;
+        return happened[kept..].to_vec();
+    }
+    let mut lost: Vec<&Naming> = Vec::new();
+    for naming in happened {
+        let paths = naming.paths();
+        let depends = lost.iter().any(|lost| lost.paths().iter().any(|path| paths.contains(path)));
+        if depends || chance(2) == 0 {
+            lost.push(naming);
+        }
+    }
+    lost
 }
 
 /// Gives the bytes of a file after a power cut, from those in the cache and those on the device.
@@ -298,6 +639,24 @@ fn take_back(naming: &Naming) {
             if disk::parent(path).exists() {
                 fs::write(path, bytes).unwrap();
             }
+        }
+        Naming::TreeRemoved(path, files) => {
+            if disk::parent(path).exists() && !path.exists() {
+                fs::create_dir(path).unwrap();
+                for (name, bytes) in files {
+                    fs::write(path.join(name), bytes).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn copy_directories(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_dir() {
+            copy_directories(&entry.path(), &to.join(entry.file_name()));
         }
     }
 }

@@ -140,15 +140,13 @@ impl Indexes {
     }
 }
 
-/// Writes both index files of a segment that ends here, durably, unless they say so already.
+/// Writes both index files of a segment that ends here, durably. Also where they say so already: what the cache shows
+/// may never have reached the disk, after a sync that failed or in a life that was killed before it.
 pub(crate) fn write_indexes(disk: &Disk, log: &Path, indexes: &Indexes) -> Result<()> {
     let (offsets, times) = indexes.finished();
     for (kind, bytes) in [(OffsetFile::OffsetIndex, offsets), (OffsetFile::TimeIndex, times)] {
         let path = kind.beside(log);
-        let is_written = disk.read_small(&path, INDEX_LEN_MAX).is_ok_and(|found| found == bytes);
-        if !is_written {
-            disk.write_synced(&path, &bytes)?;
-        }
+        disk.write_synced(&path, &bytes)?;
     }
     Ok(())
 }

@@ -146,6 +146,7 @@ impl Mapping {
         len: usize,
         lock: Option<Arc<DirectoryLock>>,
     ) -> Result<Mapping> {
+        file.access_of_map()?;
         let memory = MmapOptions::new()
             .len(len)
             .map_raw_read_only(file.file())
@@ -154,6 +155,7 @@ impl Mapping {
     }
 
     fn writable(file: &DiskFile, len: usize, lock: Option<Arc<DirectoryLock>>) -> Result<Mapping> {
+        file.access_of_map()?;
         let memory = MmapOptions::new()
             .len(len)
             .map_raw(file.file())
@@ -537,7 +539,7 @@ impl Tail {
 
     #[inline]
     fn store(&mut self, front: [u8; FRONT_LEN], batch: &[u8]) -> Result<()> {
-        self.runway.file.effect_of_store()?;
+        self.runway.file.effect_of_store(batch, self.end, FRONT_LEN)?;
         let start = self.end as usize;
         assert!(
             self.door == DoorsOpen::Both

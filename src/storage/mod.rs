@@ -22,6 +22,7 @@ pub(crate) mod map;
 pub(crate) mod marks;
 pub(crate) mod offset_index;
 pub(crate) mod parked_indexes;
+pub(crate) mod planted;
 pub(crate) mod point;
 pub(crate) mod removal;
 pub(crate) mod scan;

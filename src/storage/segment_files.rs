@@ -32,12 +32,12 @@ impl SegmentContext {
         OffsetFile::Log.path(&self.directory, base_offset)
     }
 
-    /// Tells whether a segment's index files are both there and empty, as they are made: it is the last one,
-    /// or not sealed yet.
+    /// Tells whether a segment's index files have no entries, as they are made, or are not there, as a power cut may
+    /// leave them of which nothing was durable: it is the last one, or not sealed yet.
     pub(crate) fn is_unsealed(&self, base_offset: i64) -> Result<bool> {
         for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
             let path = kind.path(&self.directory, base_offset);
-            if !self.disk.exists(&path)? || self.disk.len(&path)? != 0 {
+            if self.disk.exists(&path)? && self.disk.len(&path)? != 0 {
                 return Ok(false);
             }
         }

@@ -5,7 +5,7 @@
 //! | 1 | the new files are written with `.cleaned` behind their names; they and their names are made durable | undone: `.cleaned` is removed |
 //! | 2 | they are renamed to `.swap`, the names made durable | undone as long as one is still `.cleaned`; finished from then on |
 //! | 3 | the old files are renamed to `.deleted`, the names made durable | finished: old files that are left are removed |
-//! | 4 | `.swap` is taken off the new files' names, the names made durable | finished |
+//! | 4 | `.swap` is taken off the new log's name, that is made durable; then off its indexes' | finished |
 //! | 5 | the old files are removed | `.deleted` is removed |
 //!
 //! What an open makes of it stands in `partition/leftovers.rs`, and is what Kafka does. A step that fails is taken
@@ -176,6 +176,10 @@ impl Cleaned<'_> {
         renames.make_durable()?;
         for kind in &self.kinds {
             renames.rename(self.path(*kind, SWAP_SUFFIX), self.path(*kind, ""))?;
+            if *kind == OffsetFile::Log {
+                // An open that finds a new index beside a log that is not in its place takes it for an old one.
+                renames.make_durable()?;
+            }
         }
         renames.make_durable()
     }

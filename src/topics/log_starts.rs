@@ -108,7 +108,9 @@ impl Topics {
         writing: &Writing,
         open: &[(TopicName, u32, Arc<Partition>)],
     ) -> Result<()> {
-        let mut starts = OffsetCheckpoint::default();
+        let mut noted = writing.log_starts.lock();
+        // What is on record of partitions that could not be opened stays there.
+        let mut starts = noted.clone();
         let mut high_watermarks = OffsetCheckpoint::default();
         for (topic, number, partition) in open {
             let marks = partition.watermarks();
@@ -117,15 +119,10 @@ impl Topics {
             let is_within = marks.log_start() > partition.segments().first().base_offset();
             if is_within || partition.has_files_to_remove() {
                 starts.set(topic, *number, marks.log_start());
-            }
-        }
-        let mut noted = writing.log_starts.lock();
-        // What could not be opened begins where it began, should it come back.
-        for topic in self.list.read().values() {
-            for number in topic.unavailable_partitions() {
-                if let Some(start) = noted.of(&topic.name, number) {
-                    starts.set(&topic.name, number, start);
-                }
+            } else if starts.of(topic, *number).is_some() {
+                // From here on nothing but their absence says that segments were deleted.
+                self.disk.sync_directory(partition.directory())?;
+                starts.remove(topic, *number);
             }
         }
         starts.write(&self.disk, &self.root.join(file_name::LOG_STARTS))?;

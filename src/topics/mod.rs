@@ -58,6 +58,7 @@ use crate::storage::disk::Disk;
 use crate::storage::file_name;
 use crate::storage::lock;
 use crate::storage::lock::DirectoryLock;
+use crate::storage::planted::Planted;
 use crate::topic_state::Settings;
 use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
@@ -122,7 +123,7 @@ impl Topics {
         let (lock, last_boot) = DirectoryLock::acquire(&disk, root)?;
         let marker = root.join(file_name::CLEAN_SHUTDOWN);
         let clean = disk.exists(&marker)?;
-        if clean {
+        if clean && !disk.has(Planted::MarkerLeft) {
             // Whatever happens from here on, the directory is not what the marker says it is.
             disk.remove_file(&marker)?;
             disk.sync_directory(root)?;
@@ -348,7 +349,8 @@ impl Topics {
         self.note_recovery_points(&open)?;
         self.note_starts_and_ends(self.writing()?, &open)?;
         let is_whole = |topic: &Arc<TopicState>| {
-            topic.partitions.read().iter().all(|slot| matches!(slot, Slot::Open(_)))
+            let partitions = topic.partitions.read();
+            partitions.iter().all(|slot| matches!(slot, Slot::Open(open) if open.is_indexed()))
         };
         if self.list.read().values().all(is_whole) {
             self.disk.write_synced(&root.join(file_name::CLEAN_SHUTDOWN), MARKER)?;
@@ -381,6 +383,11 @@ impl Topics {
     pub(crate) fn ask(&self, attention: Attention) {
         // It is gone only once the store is closing, and then nothing is left to its care.
         drop(self.attention.send(attention));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn disk_for_test(&self) -> &Disk {
+        &self.disk
     }
 
     pub(crate) fn closing(&self) -> &Doorbells {
@@ -460,11 +467,20 @@ impl Topics {
     /// Takes back a creation that failed half-way. Best effort: what cannot be taken back now, because
     /// the disk is full or failing, is taken back by the next open, which finds it in the catalog.
     fn undo_creation(&self, writing: &Writing, name: &TopicName, numbers: Range<u32>) {
-        let undone = self
-            .remove_partitions(name, numbers.clone())
-            .and_then(|()| self.change_catalog(writing, |catalog| forget_creation(catalog, name)));
+        let path = self.root.join(file_name::TOPICS);
+        let says_it_is_there = || match Catalog::read(&self.disk, &path) {
+            Ok(there) => there.topics.get(name).is_some_and(|e| e.partition_count >= numbers.end),
+            Err(_) => true,
+        };
+        let undone = (|| {
+            if says_it_is_there() {
+                // All but the last sync has succeeded. Nothing is removed as long as a power cut may leave it so.
+                self.change_catalog(writing, |_| {})?;
+            }
+            self.remove_partitions(name, numbers.clone())?;
+            self.change_catalog(writing, |catalog| forget_creation(catalog, name))
+        })();
         if let Err(error) = undone {
-            let path = self.root.join(file_name::TOPICS);
             let reason = format!("undoing a creation of `{name}`: {error}");
             self.note(Finding::Nuisance { path, reason });
         }

@@ -7,6 +7,7 @@ use crate::name::TopicName;
 use crate::partition::Partition;
 use crate::storage::file_name;
 use crate::storage::file_name::RootDirectory;
+use crate::storage::planted::Planted;
 use crate::topics::Topics;
 
 impl Topics {
@@ -22,7 +23,11 @@ impl Topics {
             if partition.is_deleted() {
                 continue;
             }
-            points.set(topic, *number, partition.watermarks().durable_end());
+            let point = match self.disk.has(Planted::PointAhead) {
+                true => partition.watermarks().log_end(),
+                false => partition.recovery_point(),
+            };
+            points.set(topic, *number, point);
         }
         points.write(&self.disk, &self.root.join(file_name::RECOVERY_POINTS))
     }

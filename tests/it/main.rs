@@ -30,6 +30,7 @@ mod privacy;
 mod producing;
 mod read_only;
 mod reading;
+mod real_disks;
 mod repairing;
 mod request_faults;
 mod request_reply;

@@ -65,6 +65,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "request",
             "inspect",
             "repair",
+            "explorer",
         ],
     ),
     ("facade", &["lib"]),
@@ -151,7 +152,13 @@ impl Sources {
             for line in &tests {
                 let line = line.strip_prefix("pub(crate) ").unwrap_or(line);
                 if let Some(name) = line.strip_prefix("mod ").and_then(|l| l.strip_suffix(';')) {
-                    let directory = path.strip_suffix("mod.rs").unwrap_or("");
+                    let directory = match path.as_str() {
+                        "lib.rs" => String::new(),
+                        other => match other.strip_suffix("mod.rs") {
+                            Some(directory) => directory.to_owned(),
+                            None => format!("{}/", other.strip_suffix(".rs").unwrap()),
+                        },
+                    };
                     test_files.insert(format!("{directory}{name}.rs"));
                 }
             }

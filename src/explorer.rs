@@ -1,0 +1,101 @@
+//! Tests only: what crashes may leave of a whole store, explored by lives that end anywhere.
+//!
+//! A *lineage* is a machine's history: one life after the other on the same directory. In each, records are sent to
+//! several partitions through both doors, waited for or not, segments are rolled, parked, compacted and retained,
+//! records deleted, topics made, grown and deleted, offsets committed, until an effect beyond which nothing takes
+//! effect any more, often within the first ones of the opening itself, or a clean close. Some effects before it fail, as
+//! a full disk or a failing one lets them; a failed sync loses a part of what it was to save, and the cache goes on to
+//! show it. Then only the process has died, and the cache is what the next life finds, with everything in it that is
+//! not on the device yet; or the power was cut, and several of the states are looked at that the device may be in.
+//!
+//! A *recovery* is the opening of a directory that was left in that way. What it shows is compared with what is known
+//! from outside (`explorer/known.rs`): everything acknowledged is there, at its offset, byte for byte; what is there is
+//! a prefix of what was sent; what an earlier recovery dropped is not back; the beginning of a log, and where a group
+//! stopped, are as acknowledged or as something tried since; no commit is ahead of its log. Of some recoveries a second
+//! opening is seen to change nothing, and of some [`inspect::check`] finds nothing wrong. Half of the states are looked
+//! at in a copy, so that the next life is the one that recovers, and may end within that. At the end of some lineages a
+//! bit of what is durable is flipped: no record may come of that, no other one be missing, and nothing be cut.
+//!
+//! `OTTLA_SEED` plays one lineage again, `OTTLA_RECOVERIES` sets how many recoveries are explored, by all processors.
+
+#[cfg(test)]
+mod found_out;
+#[cfg(test)]
+mod known;
+#[cfg(test)]
+mod lineage;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Instant;
+
+use crate::explorer::lineage::Lineage;
+
+/// In memory where there is a place for that: what counts is what is in the files.
+fn scratch() -> tempfile::TempDir {
+    let memory = PathBuf::from("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+fn seed(n: u64) -> u64 {
+    n.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1
+}
+
+/// In an ordinary run. A machine with two processors that does nothing else does about a thousand a second.
+const RECOVERIES: u64 = 4_000;
+
+#[test]
+fn whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back()
+{
+    if let Some(seed) = number("OTTLA_SEED") {
+        let recoveries = AtomicU64::new(0);
+        Lineage::new(seed, None, &recoveries).play().unwrap();
+        return;
+    }
+    let wanted = number("OTTLA_RECOVERIES").unwrap_or(RECOVERIES);
+    let (begun, recoveries, next) = (Instant::now(), AtomicU64::new(0), AtomicU64::new(0));
+    thread::scope(|scope| {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        for _ in 0..processors {
+            scope.spawn(|| {
+                while recoveries.load(Ordering::Relaxed) < wanted {
+                    let seed = seed(next.fetch_add(1, Ordering::Relaxed));
+                    Lineage::new(seed, None, &recoveries).play().unwrap();
+                }
+            });
+        }
+    });
+    let count = recoveries.into_inner();
+    let each_second = count as f64 / begun.elapsed().as_secs_f64();
+    println!(
+        "{count} recoveries in {} lineages, {each_second:.0} a second, nothing wrong",
+        next.into_inner()
+    );
+    assert!(count >= wanted);
+}
+
+/// What fails in a lineage must be found again by its seed.
+#[test]
+fn a_lineage_is_the_same_each_time_it_is_played() {
+    for n in 0..10 {
+        let traces = [0, 1].map(|_| {
+            let recoveries = AtomicU64::new(0);
+            let mut lineage = Lineage::new(seed(n), None, &recoveries);
+            lineage.play().unwrap();
+            (lineage.into_trace(), recoveries.into_inner())
+        });
+        assert!(traces[0].0.len() > 20);
+        let differ = (0..traces[0].0.len()).find(|at| traces[0].0.get(*at) != traces[1].0.get(*at));
+        let around = differ.map(|at| {
+            let from = at.saturating_sub(8);
+            [0, 1].map(|n: usize| traces[n].0[from..(at + 2).min(traces[n].0.len())].to_vec())
+        });
+        assert!(traces[0] == traces[1], "lineage {n} was another one the second time: {around:#?}");
+    }
+}

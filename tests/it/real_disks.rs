@@ -1,0 +1,379 @@
+//! Real file systems that fill up, fail, and lose their power.
+//!
+//! What needs root, Linux, or a program that is not there is skipped, and says so; `.ci/run` counts what was. A *writer*
+//! is this test binary run again: it appends, waits, and tells on its standard output what was acknowledged, which is
+//! collected outside of the disk that is about to go.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that fails should say where"
+)]
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use ottla::Durability;
+use ottla::Error;
+use ottla::Finding;
+use ottla::Record;
+use ottla::Store;
+use ottla::TopicConfig;
+use ottla::inspect;
+
+const WRITER: &str = "real_disks::child_that_writes_to_a_disk_that_may_go";
+
+fn runs(program: &str, arguments: &[&str]) -> bool {
+    let output = Command::new(program).args(arguments).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+fn skipped(why: &str) {
+    println!("SKIPPED: {why}");
+}
+
+/// A file system in a file, mounted until it is dropped.
+struct Mounted {
+    directory: tempfile::TempDir,
+}
+
+impl Mounted {
+    /// `None` where this cannot be done, having said so.
+    fn ext4(megabytes: u64) -> Option<Mounted> {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+        fs::create_dir(directory.path().join("m")).unwrap();
+        let image = image.to_str().unwrap().to_owned();
+        if !runs("mkfs.ext4", &["-q", "-F", &image]) {
+            skipped("mkfs.ext4 is missing");
+            return None;
+        }
+        let mounted = Mounted { directory };
+        if !mounted.mount() {
+            skipped("no file system can be mounted from a file here, as root only");
+            return None;
+        }
+        Some(mounted)
+    }
+
+    fn mount(&self) -> bool {
+        let image = self.directory.path().join("image");
+        runs("mount", &["-o", "loop", image.to_str().unwrap(), self.path().to_str().unwrap()])
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("m")
+    }
+
+    fn unmount(&self) -> bool {
+        runs("umount", &[self.path().to_str().unwrap()])
+    }
+
+    /// Cuts the power: what is not on the device is not written any more.
+    #[allow(unsafe_code, reason = "there is no safe wrapper for this")]
+    fn shut_down(&self) -> std::io::Result<()> {
+        // Without writing the journal out, as `_IOR('X', 125, __u32)` is to be told.
+        const EXT4_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
+        const NO_LOG_FLUSH: u32 = 2;
+        let directory = fs::File::open(self.path())?;
+        let how = NO_LOG_FLUSH;
+        // SAFETY: the kernel reads one `u32` through the pointer, which outlives the call.
+        let outcome = unsafe { libc::ioctl(directory.as_raw_fd(), EXT4_IOC_SHUTDOWN, &how) };
+        if outcome == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
+/// What the tests below run in a process of its own; does nothing in an ordinary run.
+#[test]
+fn child_that_writes_to_a_disk_that_may_go() {
+    let Ok(root) = std::env::var("OTTLA_REAL_DISK") else { return };
+    let level = match std::env::var("OTTLA_REAL_LEVEL").as_deref() {
+        Ok("buffered") => Durability::Buffered,
+        _ => Durability::Synced,
+    };
+    let store = match Store::open(&root) {
+        Ok(store) => store,
+        Err(error) => return println!("@error {error}"),
+    };
+    let config = TopicConfig::new().partitions(2).segment_bytes(64 << 10);
+    let topic = match store.topic_or_create("t", config) {
+        Ok(topic) => topic,
+        Err(error) => return println!("@error {error}"),
+    };
+    // Through the map, or by writes.
+    let producer = store.producer_builder().durability(level).build();
+    let count = std::env::var("OTTLA_REAL_COUNT").ok().and_then(|count| count.parse().ok());
+    for n in 0..count.unwrap_or(u64::MAX) {
+        let number = (n % 2) as u32;
+        let value = format!("{n}.{}", "v".repeat((n % 700) as usize));
+        let sent = producer.send(&topic, Record::new(&value).partition(number));
+        let sent = match (sent, level) {
+            (Ok(delivery), Durability::Synced) => delivery.wait().map(|told| Some(told.offset())),
+            // Many share a sync, and are durable once it returns.
+            (Ok(_), _) if n % 50 == 49 => store
+                .sync()
+                .map(|()| Some(topic.partition(number).unwrap().watermarks().unwrap().1 - 1)),
+            (Ok(_), _) => Ok(None),
+            (Err(error), _) => Err(error),
+        };
+        match sent {
+            Ok(Some(offset)) => {
+                // One write each, so that a line is whole or not there.
+                let line = format!("@{number} {offset} {n}\n");
+                std::io::stdout().write_all(line.as_bytes()).unwrap();
+            }
+            Ok(None) => {}
+            Err(error) => {
+                println!("@error {error}");
+                break;
+            }
+        }
+    }
+    if let Err(error) = store.close() {
+        println!("@error {error}");
+    }
+}
+
+/// What a writer has told: of each partition the last offset that was acknowledged, and what lies there; and errors.
+#[derive(Debug, Default)]
+struct Told {
+    acknowledged: BTreeMap<u32, BTreeMap<i64, u64>>,
+    errors: Vec<String>,
+}
+
+impl Told {
+    fn note(&mut self, line: &str) {
+        let Some((_, told)) = line.trim_end().split_once('@') else { return };
+        if let Some(error) = told.strip_prefix("error ") {
+            return self.errors.push(error.to_owned());
+        }
+        let numbers: Vec<u64> = told.split(' ').filter_map(|n| n.parse().ok()).collect();
+        if let [partition, offset, n] = numbers[..] {
+            let log = self.acknowledged.entry(partition as u32).or_default();
+            log.insert(offset as i64, n);
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.values().map(BTreeMap::len).sum()
+    }
+}
+
+fn writer(root: &Path, level: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", WRITER, "--nocapture"])
+        .env("OTTLA_REAL_DISK", root)
+        .env("OTTLA_REAL_LEVEL", level)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    command
+}
+
+fn collect(stdout: impl std::io::Read, told: &mut Told) {
+    let mut lines = BufReader::new(stdout);
+    let mut line = String::new();
+    // A line without its end was never written whole.
+    while lines.read_line(&mut line).unwrap_or(0) > 0 && line.ends_with('\n') {
+        told.note(&line);
+        line.clear();
+    }
+}
+
+/// Opens what is left: everything acknowledged is there, offsets follow one another, and it goes on.
+fn check(root: &Path, told: &Told, what: &str) {
+    let store = Store::open(root).unwrap_or_else(|error| panic!("{what}: {error}"));
+    let is_wrong = |finding: &&Finding| !matches!(finding, Finding::Cut { .. });
+    assert_eq!(store.health().findings.iter().find(is_wrong), None, "{what}");
+    let Ok(topic) = store.topic("t") else {
+        assert_eq!(told.count(), 0, "{what}: the topic is gone");
+        return;
+    };
+    for partition in topic.partitions() {
+        let mut consumer = store.consumer().max_poll_records(100_000).assign([&partition]).unwrap();
+        let mut found = Vec::new();
+        loop {
+            let records = consumer.poll(Duration::ZERO).unwrap();
+            if records.is_empty() {
+                break;
+            }
+            for message in &records {
+                assert_eq!(message.offset(), found.len() as i64, "{what}: a hole");
+                found.push(message.value().unwrap().to_vec());
+            }
+        }
+        for (offset, n) in told.acknowledged.get(&partition.partition()).into_iter().flatten() {
+            let value = found.get(*offset as usize);
+            let is_there = value.is_some_and(|value| value.starts_with(format!("{n}.").as_bytes()));
+            assert!(is_there, "{what}: {} at {offset} is not {n}", partition.partition());
+        }
+    }
+    let producer = store.producer();
+    producer.send(&topic, Record::new("more").partition(0)).unwrap().wait().unwrap();
+    drop((topic, producer));
+    store.close().unwrap();
+    let report = inspect::check(root).unwrap();
+    assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
+}
+
+#[test]
+fn a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged() {
+    let Some(mounted) = Mounted::ext4(64) else { return };
+    let cuts = std::env::var("OTTLA_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(4);
+    let (mut count, mut chance) = (0, 7_u64);
+    for cut in 0..cuts {
+        let root = mounted.path().join(format!("data-{}", cut % 3));
+        let level = ["synced", "buffered"][cut % 2];
+        drop(fs::remove_dir_all(&root));
+        let mut child = writer(&root, level).spawn().unwrap();
+        let stdout = child.stdout.take().unwrap();
+        let reader = thread::spawn(move || {
+            let mut told = Told::default();
+            collect(stdout, &mut told);
+            told
+        });
+        // At any moment, not at a certain one.
+        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        thread::sleep(Duration::from_millis(20 + (chance >> 33) % 150));
+        if let Err(error) = mounted.shut_down() {
+            drop((child.kill(), child.wait()));
+            return skipped(&format!("this kernel cannot shut a file system down: {error}"));
+        }
+        // It goes on until it is told that the disk has failed, if it is not killed before.
+        thread::sleep(Duration::from_millis(20));
+        drop((child.kill(), child.wait()));
+        let told = reader.join().unwrap();
+        assert!(mounted.unmount() && mounted.mount(), "it cannot be mounted again");
+        count += told.count();
+        check_if_there(&root, &told, &format!("cut {cut}, {level}"));
+    }
+    println!("{cuts} power cuts, {count} acknowledgements, none lost");
+}
+
+fn check_if_there(root: &Path, told: &Told, what: &str) {
+    if root.exists() {
+        check(root, told, what);
+    } else {
+        assert_eq!(told.count(), 0, "{what}: the directory is gone");
+    }
+}
+
+#[test]
+fn a_full_ext4_is_an_error_and_appends_go_on_once_there_is_space() {
+    let Some(mounted) = Mounted::ext4(8) else { return };
+    let root = mounted.path().join("data");
+    let ballast = mounted.path().join("ballast");
+    fs::write(&ballast, vec![1; 1 << 20]).unwrap();
+    let store = Store::open(&root).unwrap();
+    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(256 << 10)).unwrap();
+    let mut sent = 0;
+    for level in [Durability::Synced, Durability::Buffered] {
+        let producer = store.producer_builder().durability(level).build();
+        let refused = (0..100_000).find_map(|_| {
+            let value = format!("{sent}.{}", "v".repeat(3000));
+            let outcome = producer.send(&topic, Record::new(&value)).and_then(|d| d.wait());
+            sent += i32::from(outcome.is_ok());
+            outcome.err()
+        });
+        assert!(matches!(refused, Some(Error::OutOfSpace { .. })), "{refused:?}");
+        if level == Durability::Synced {
+            fs::remove_file(&ballast).unwrap();
+        }
+    }
+    drop(topic);
+    // What a close needs may not fit either; then the next open recovers.
+    drop(store.close());
+    let store = Store::open_read_only(&root).unwrap();
+    let end = store.topic("t").unwrap().partition(0).unwrap().watermarks().unwrap().1;
+    assert_eq!(end, i64::from(sent));
+}
+
+#[test]
+fn a_limit_on_the_length_of_files_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("data");
+    // Ignored, or it kills: a host that sets a limit knows that. Inherited by the writer.
+    let script = "trap '' XFSZ; ulimit -f 96; exec \"$0\" --exact \"$1\" --nocapture";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .arg(WRITER)
+        .env("OTTLA_REAL_DISK", &root)
+        .env("OTTLA_REAL_LEVEL", "synced")
+        .output();
+    let Ok(output) = output else { return skipped("there is no shell") };
+    let mut told = Told::default();
+    collect(&output.stdout[..], &mut told);
+    assert!(output.status.success(), "{:?}", output.status);
+    // A segment of 64 KiB fits into 96 blocks of 512 or 1024 bytes, or does not; either way nothing is lost.
+    check_if_there(&root, &told, "file limit");
+}
+
+/// Each call at each of its times, with each error: no panic, no signal, an error that is told, nothing lost.
+#[test]
+fn whichever_call_to_the_system_fails_nothing_acknowledged_is_lost() {
+    if !runs("strace", &["-o", "/dev/null", "true"]) {
+        return skipped("strace cannot be used here");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let times = std::env::var("OTTLA_TIMES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_u32);
+    let (mut runs_done, mut told_of) = (0, 0);
+    for (calls, errors) in [
+        ("pwrite64", &["EIO", "ENOSPC", "EINTR"][..]),
+        ("fdatasync", &["EIO", "ENOSPC", "EINTR"]),
+        ("fsync", &["EIO", "EINTR"]),
+        ("ftruncate", &["EIO", "EINTR"]),
+        ("fallocate", &["ENOSPC", "EINTR"]),
+        ("rename,renameat,renameat2", &["EIO", "ENOSPC"]),
+        ("unlink,unlinkat", &["EIO"]),
+        ("mkdir,mkdirat", &["ENOSPC"]),
+    ] {
+        for (error, time) in errors.iter().flat_map(|e| (0..times).map(move |t| (e, 1 + 3 * t))) {
+            let what = format!("{calls}: {error} at {time}");
+            let root = directory.path().join(format!("data-{runs_done}"));
+            let level = ["synced", "buffered"][runs_done % 2];
+            let output = Command::new("strace")
+                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={calls}")])
+                .args(["-e", &format!("inject={calls}:error={error}:when={time}")])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", WRITER, "--nocapture"])
+                .env("OTTLA_REAL_DISK", &root)
+                .env("OTTLA_REAL_LEVEL", level)
+                .env("OTTLA_REAL_COUNT", "200")
+                .output()
+                .unwrap();
+            let mut told = Told::default();
+            collect(&output.stdout[..], &mut told);
+            let text = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{what}: {:?} {text}", output.status);
+            told_of += usize::from(!told.errors.is_empty());
+            if *error == "EINTR" && calls != "fallocate" {
+                assert!(told.errors.is_empty(), "{what}: {:?}", told.errors);
+            }
+            check_if_there(&root, &told, &what);
+            fs::remove_dir_all(&root).unwrap_or_default();
+            runs_done += 1;
+        }
+    }
+    println!("{runs_done} runs, {told_of} of them told of an error, nothing lost");
+    assert!(told_of * 4 > runs_done, "the calls hardly failed: {told_of}");
+}
