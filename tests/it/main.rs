@@ -12,6 +12,8 @@ mod deleting;
 mod differential;
 mod disk_full;
 mod errors;
+mod fuzz_targets;
+mod fuzzing;
 mod golden;
 mod groups;
 mod groups_conformance;
