@@ -15,7 +15,7 @@ const BUGS: [(Planted, u64); 12] = [
     (Planted::TemporaryNotSynced, 1_000),
     (Planted::TargetReadAfterSync, 1_000),
     (Planted::SegmentNotSynced, 1_000),
-    (Planted::SyncRetried, 1_000),
+    (Planted::SyncRetried, 60_000),
     (Planted::CacheTrusted, 1_000),
     (Planted::NameNotSynced, 1_000),
     (Planted::ChecksumIgnored, 1_000),

@@ -920,6 +920,9 @@ mod tests {
                 vec![batch(6, "a"), batch(7, "a")],
                 vec![batch(8, "z")],
             ];
+            // All of it was durable once.
+            let point = directory.path().join("recovery-point-offset-checkpoint");
+            fs::write(point, "0\n1\nt 0 8\n").unwrap();
             let store = store_of(directory.path(), &segments);
             let path = OffsetFile::Log.path(&directory.path().join("t-0"), 2);
             let (before, problems) = (

@@ -364,6 +364,34 @@ fn every_unclean_open_that_appends_begins_a_new_leader_epoch() {
     assert_eq!(epochs, "0\n4\n0 0\n1 3\n2 4\n3 5\n");
 }
 
+/// A seal writes the offset index, then the time index. A crash between the two left a segment that looked sealed, and
+/// lay below a recovery point that was noted while it was the last: nobody gave it its time index any more, and Kafka
+/// would have taken its records for older than they are.
+#[test]
+fn a_segment_whose_seal_was_cut_short_between_its_indexes_gets_both() {
+    let directory = scratch();
+    let root = directory.path().join("live");
+    let store = buffered(&root).open().unwrap();
+    let config = TopicConfig::new().segment_bytes(2048).index_interval_bytes(200);
+    let topic = store.create_topic("t", config).unwrap();
+    values(100).iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    drop(topic);
+    store.close().unwrap();
+    let partition = root.join("t-0");
+    let mut times: Vec<PathBuf> =
+        fs::read_dir(&partition).unwrap().map(|e| e.unwrap().path()).collect();
+    times.retain(|path| path.extension().is_some_and(|kind| kind == "timeindex"));
+    times.sort();
+    let sealed = &times[times.len() - 2];
+    let whole = fs::read(sealed).unwrap();
+    assert!(!whole.is_empty());
+    fs::write(sealed, "").unwrap();
+    fs::remove_file(root.join(file_name::CLEAN_SHUTDOWN)).unwrap();
+    buffered(&root).open().unwrap().close().unwrap();
+    assert_eq!(fs::read(sealed).unwrap(), whole);
+    assert_eq!(crate::inspect::check(&root).unwrap().problems, []);
+}
+
 #[test]
 fn indexes_rebuilt_after_a_crash_are_those_a_clean_close_writes() {
     let directory = scratch();

@@ -210,7 +210,6 @@ pub(crate) fn recover(
             unindexed: None,
         },
         ends_here: false,
-        makes_names: false,
     }
     .run(base_offsets)
 }
@@ -259,8 +258,6 @@ struct Recovery<'r> {
     recovered: Recovered,
     /// The log was cut in a segment that was not the last.
     ends_here: bool,
-    /// Index files were missing, and are made.
-    makes_names: bool,
 }
 
 /// One segment as the scan leaves it.
@@ -280,7 +277,7 @@ impl Recovery<'_> {
         let point = self.circumstances.recovery_point;
         let mut holding = base_offsets.partition_point(|base| *base <= point).saturating_sub(1);
         // What was synchronised while it was the last, and then followed, is not put in order yet.
-        while holding > 0 && self.context.is_unsealed(base_offsets[holding - 1])? {
+        while holding > 0 && self.context.is_unindexed(base_offsets[holding - 1])? {
             holding -= 1;
         }
         self.recovered.saw_whole_log = holding == 0;
@@ -293,10 +290,6 @@ impl Recovery<'_> {
             if self.ends_here {
                 base_offsets.truncate(index);
             }
-        }
-        if self.makes_names {
-            // No recovery looks here again.
-            self.context.disk.sync_directory(&self.context.directory)?;
         }
         let log_end = self.recovered.log_end;
         if log_end < point && self.recovered.latch.is_none() {
@@ -333,15 +326,15 @@ impl Recovery<'_> {
             self.latch(error.to_string());
         }
         self.recovered.log_end = walked.expected;
-        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
-            self.makes_names |= !self.context.disk.exists(&kind.beside(&path))?;
-        }
         if let Err(error) = indexes::write_indexes(&self.context.disk, &path, &walked.indexes) {
             // Readers rebuild an index that is missing, in memory.
             self.recovered
                 .findings
                 .push(Finding::Nuisance { path: path.clone(), reason: error.to_string() });
-            self.context.disk.remove_file(&OffsetFile::OffsetIndex.beside(&path))?;
+            // One of an earlier life may say less than there is by now.
+            for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+                self.context.disk.remove_file(&kind.beside(&path))?;
+            }
             self.recovered.unindexed.get_or_insert(base_offset);
         }
         Ok(())

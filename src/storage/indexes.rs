@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::format::header::BatchHeader;
+use crate::storage::disk;
 use crate::storage::disk::Disk;
 use crate::storage::file_name::OffsetFile;
 use crate::storage::offset_index;
@@ -144,9 +145,15 @@ impl Indexes {
 /// may never have reached the disk, after a sync that failed or in a life that was killed before it.
 pub(crate) fn write_indexes(disk: &Disk, log: &Path, indexes: &Indexes) -> Result<()> {
     let (offsets, times) = indexes.finished();
+    let mut makes_names = false;
     for (kind, bytes) in [(OffsetFile::OffsetIndex, offsets), (OffsetFile::TimeIndex, times)] {
         let path = kind.beside(log);
+        makes_names |= !disk.exists(&path)?;
         disk.write_synced(&path, &bytes)?;
+    }
+    if makes_names {
+        // Or a power cut would bring back what was there before it was taken away.
+        disk.sync_directory(disk::parent(log))?;
     }
     Ok(())
 }

@@ -43,6 +43,13 @@ impl SegmentContext {
         }
         Ok(true)
     }
+
+    /// Tells whether the last of what a seal leaves is missing: the time index, which has an entry for every segment that
+    /// has a record. A crash between the two index files leaves a sealed segment without.
+    pub(crate) fn is_unindexed(&self, base_offset: i64) -> Result<bool> {
+        let path = OffsetFile::TimeIndex.path(&self.directory, base_offset);
+        Ok(!self.disk.exists(&path)? || self.disk.len(&path)? == 0)
+    }
 }
 
 /// Gives where the batches of a file end that has reserved space behind them.
