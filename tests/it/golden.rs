@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -84,22 +85,30 @@ fn unclean() -> (TempDir, PathBuf) {
     (directory, data)
 }
 
-/// Every file below `root`, by its path from there.
+/// Every file below `root`, by its path from there. In a directory in use a file may get another name, or go, between
+/// two looks; then all of it is looked at again.
 pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
-    fn walk(root: &Path, at: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
-        for entry in fs::read_dir(at).unwrap().map(Result::unwrap) {
+    fn walk(root: &Path, at: &Path, found: &mut BTreeMap<String, Vec<u8>>) -> io::Result<()> {
+        for entry in fs::read_dir(at)? {
+            let entry = entry?;
             let path = entry.path();
-            if entry.file_type().unwrap().is_dir() {
-                walk(root, &path, found);
+            if entry.file_type()?.is_dir() {
+                walk(root, &path, found)?;
             } else {
                 let name = path.strip_prefix(root).unwrap().to_str().unwrap();
-                found.insert(name.to_owned(), fs::read(&path).unwrap());
+                found.insert(name.to_owned(), fs::read(&path)?);
             }
         }
+        Ok(())
     }
-    let mut found = BTreeMap::new();
-    walk(root, root, &mut found);
-    found
+    loop {
+        let mut found = BTreeMap::new();
+        match walk(root, root, &mut found) {
+            Ok(()) => return found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && root.exists() => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// What a Kafka client read of the same directory, by topic and partition.
