@@ -13,7 +13,6 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -35,7 +34,6 @@ use crate::chance::Chance;
 use crate::coordinator::offsets_log;
 use crate::storage::disk::Disk;
 use crate::storage::faults::fresh_copy;
-use crate::storage::file_name;
 
 thread_local! {
     /// Set to have commits of this thread appended without regard to what lies below them.
@@ -555,10 +553,6 @@ fn lineage(root: &Path, seed: u64, watch: Watch) -> Result<(), String> {
         let only_killed = chance.below(4) == 0;
         if !only_killed {
             disk.script().cut_power(root, &mut |limit| chance.below(limit));
-            let lock = root.join(file_name::LOCK);
-            if lock.exists() {
-                fs::write(lock, "pid=1\nboot=another\n").unwrap();
-            }
         }
         // Where a copy is looked at, the next life is the one that recovers, and may end within that.
         let is_looked_at_aside = chance.below(2) == 0 && root.exists();

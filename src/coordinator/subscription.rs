@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Error;
 use crate::error::Result;
 use crate::name::TopicName;
 use crate::topic::Topic;
@@ -47,7 +46,7 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// * [`Error::InvalidTopic`] if one is no topic's name by Kafka's rules.
+    /// * [`Error::InvalidTopic`](crate::Error::InvalidTopic) if one is no topic's name by Kafka's rules.
     ///
     /// ```
     /// use ottla::Subscription;
@@ -64,7 +63,7 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// * [`Error::InvalidArgument`] if the expression cannot be understood (Kafka's error 128).
+    /// * [`Error::InvalidArgument`](crate::Error::InvalidArgument) if the expression cannot be understood (Kafka's error 128).
     ///
     /// ```
     /// use ottla::Subscription;
@@ -75,7 +74,7 @@ impl Subscription {
     pub fn pattern(pattern: &str) -> Result<Subscription> {
         let refuse = |_| {
             let reason = "it is not a regular expression";
-            Error::InvalidArgument { argument: "pattern", reason }
+            crate::error::Error::InvalidArgument { argument: "pattern", reason }
         };
         // By itself first: only a whole expression may be put in brackets.
         regex_lite::Regex::new(pattern).map_err(refuse)?;

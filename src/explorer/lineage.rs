@@ -179,10 +179,6 @@ impl<'c> Lineage<'c> {
             let target = self.directory.path().join(format!("{}-{outcome}", generation + 1));
             let chance = &mut self.chance;
             disk.script().cut_power_into(root, &target, &mut |limit| chance.below(limit));
-            let lock = target.join(file_name::LOCK);
-            if lock.exists() {
-                fs::write(lock, "pid=1\nboot=another\n").unwrap();
-            }
             self.known = before.clone();
             if !target.exists() {
                 // Its own name in the directory above was not durable.
@@ -257,7 +253,6 @@ impl<'c> Lineage<'c> {
         let target = self.directory.path().join("doubtful");
         disk.script().cut_power_into(root, &target, &mut |limit| chance.below(limit));
         drop(store);
-        fs::write(target.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
         let disk = self.disk();
         self.recoveries.fetch_add(1, Ordering::Relaxed);
         let opened = builder(&target, &disk).open();

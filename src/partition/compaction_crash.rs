@@ -30,7 +30,6 @@ use crate::partition::compaction_plan::SegmentLimits;
 use crate::storage::disk::Disk;
 use crate::storage::faults::Script;
 use crate::storage::faults::fresh_copy;
-use crate::storage::file_name;
 
 const NOW_MS: i64 = 2_000_000;
 
@@ -371,7 +370,6 @@ fn no_power_cut_during_a_compaction_takes_what_counts() {
             drop(store.compact_for_test("t", &how()));
             drop((partition, store));
             disk.script().cut_power(&root, &mut |limit| chance.below(limit));
-            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
             let what = format!("OTTLA_SEED={seed}, effect {n} of {}", case.effects);
             let mut history = check(&root, &history, &what);
             // A second one hits the recovery.
@@ -379,7 +377,6 @@ fn no_power_cut_during_a_compaction_takes_what_counts() {
                 let disk = Disk::dying(1 + chance.below(20));
                 drop(builder(&root).disk(disk.clone()).open());
                 disk.script().cut_power(&root, &mut |limit| chance.below(limit));
-                fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
                 history = check(&root, &history, &format!("{what}, twice"));
             }
             let store = builder(&root).open().unwrap();

@@ -304,7 +304,6 @@ fn no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not() {
             let told = deletion.run(&store).ok();
             drop(store);
             disk.script().cut_power(&root, &mut |limit| chance.below(limit));
-            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
             let what = format!("OTTLA_SEED={seed}, {deletion:?}, effect {n}");
             let (start, end) = check(&root, &what);
             assert_eq!(end, RECORDS, "{what}: it was durable");
@@ -314,7 +313,6 @@ fn no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not() {
             let disk = Disk::dying(1 + chance.below(20));
             drop(builder(&root).disk(disk.clone()).open());
             disk.script().cut_power(&root, &mut |limit| chance.below(limit));
-            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
             assert_eq!(check(&root, &format!("{what}, twice")), (start, end));
         }
     }
@@ -354,7 +352,6 @@ fn no_power_cut_behind_a_clean_close_brings_back_what_was_deleted() {
             store.close().unwrap();
             let mut chance = chance_of(seed);
             disk.script().cut_power(&root, &mut |limit| chance.below(limit));
-            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
             let what = format!("OTTLA_SEED={seed}, {deletion:?}");
             assert_eq!(check(&root, &what), (start, RECORDS));
         }

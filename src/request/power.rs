@@ -11,7 +11,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 use std::time::Instant;
@@ -32,7 +31,6 @@ use crate::TopicConfig;
 use crate::chance::Chance;
 use crate::storage::disk::Disk;
 use crate::storage::faults::fresh_copy;
-use crate::storage::file_name;
 
 const GENERATIONS: u32 = 5;
 const GROUP: &str = "answerers";
@@ -243,10 +241,6 @@ fn lineage(root: &Path, seed: u64) -> Result<(), String> {
         live(root, &disk, ends_at, &mut known, &mut chance, generation);
         if chance.below(4) > 0 {
             disk.script().cut_power(root, &mut |limit| chance.below(limit));
-            let lock = root.join(file_name::LOCK);
-            if lock.exists() {
-                fs::write(lock, "pid=1\nboot=another\n").unwrap();
-            }
         }
         // Where a copy is looked at, the next life is the one that recovers, and may end within that.
         let is_looked_at_aside = chance.below(2) == 0 && root.exists();

@@ -29,6 +29,7 @@ use std::sync::Mutex;
 use crate::chance::Chance;
 use crate::storage::disk;
 use crate::storage::disk::Disk;
+use crate::storage::file_name;
 use crate::storage::planted::Planted;
 
 /// Which effects fail, how, and what a power cut would take.
@@ -474,13 +475,13 @@ impl Script {
         self.device.lock().unwrap().names.retain(|naming| naming.directory() != path);
     }
 
-    /// Takes back what a power cut takes, `chance` giving numbers below its argument.
+    /// Takes back what a power cut takes, `chance` giving numbers below its argument. The machine starts anew afterwards.
     pub(crate) fn cut_power(&self, root: &Path, chance: &mut impl FnMut(u64) -> u64) {
         self.cut_power_into(root, root, chance);
         *self.device.lock().unwrap() = Device::default();
     }
 
-    /// Puts into `target` what a power cut would leave of `root`, which stays as it is.
+    /// Puts into `target` what a power cut would leave of `root`, which stays as it is. The machine starts anew afterwards.
     pub(crate) fn cut_power_into(
         &self,
         root: &Path,
@@ -530,6 +531,10 @@ impl Script {
             for naming in lost_names(happened, chance).into_iter().rev() {
                 take_back(&naming.moved(root, target));
             }
+        }
+        let lock = target.join(file_name::LOCK);
+        if lock.exists() {
+            fs::write(lock, "pid=1\nboot=another\n").unwrap();
         }
     }
 
