@@ -22,6 +22,7 @@ use ottla::TopicPartition;
 use crate::consuming::read_all;
 use crate::consuming::send_numbers;
 use crate::consuming::store_with_topic;
+use crate::model::copy_tree;
 use crate::retention::base_offsets;
 use crate::waiting::LONG;
 use crate::waiting::SOON;
@@ -141,14 +142,7 @@ fn a_topic_that_is_created_anew_begins_at_its_beginning() {
     store.sync().unwrap();
     // As after a crash: nothing is written by a close.
     let copy = directory.path().join("copy");
-    fs::create_dir_all(copy.join("t-0")).unwrap();
-    for front in ["", "t-0"] {
-        for entry in fs::read_dir(root.join(front)).unwrap().map(|entry| entry.unwrap()) {
-            if entry.file_type().unwrap().is_file() {
-                fs::copy(entry.path(), copy.join(front).join(entry.file_name())).unwrap();
-            }
-        }
-    }
+    copy_tree(&root, &copy);
     let after = Store::open(&copy).unwrap();
     let partition = after.topic("t").unwrap().partition(0).unwrap();
     assert_eq!(partition.watermarks().unwrap(), (0, 50));

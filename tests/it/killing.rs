@@ -26,6 +26,7 @@ use ottla::Finding;
 use ottla::Record;
 use ottla::Store;
 use ottla::TopicConfig;
+use ottla::TopicPartition;
 
 use crate::read_only::Helper;
 use crate::read_only::orders;
@@ -151,19 +152,7 @@ fn storm(durability: &str, cycles: u32) {
         for partition in topic.partitions() {
             let number = partition.partition();
             let kept = kept.entry(number).or_default();
-            let mut consumer =
-                store.consumer().max_poll_records(10_000).assign([&partition]).unwrap();
-            let mut found = Vec::new();
-            loop {
-                let records = consumer.poll(Duration::ZERO).unwrap();
-                if records.is_empty() {
-                    break;
-                }
-                for message in &records {
-                    assert_eq!(message.offset(), found.len() as i64, "{what}: a hole");
-                    found.push(message.value().unwrap().to_vec());
-                }
-            }
+            let found = values_of(&store, &partition, &what);
             assert!(found.len() >= kept.len(), "{what}: the log got shorter");
             assert!(found[..kept.len()] == kept[..], "{what}: the past has changed");
             for ((_, offset), (writer, n)) in reported.range((number, 0)..=(number, i64::MAX)) {
@@ -281,4 +270,20 @@ fn a_kill_an_abort_or_an_exit_takes_exactly_what_is_staged() {
 #[test]
 fn kills_lose_nothing_while_the_store_syncs_every_few_milliseconds() {
     storm("every", CYCLES / 4);
+}
+
+/// The values in a partition, whose offsets follow one another from the first on.
+pub(crate) fn values_of(store: &Store, partition: &TopicPartition, what: &str) -> Vec<Vec<u8>> {
+    let mut consumer = store.consumer().max_poll_records(100_000).assign([partition]).unwrap();
+    let mut found = Vec::new();
+    loop {
+        let records = consumer.poll(Duration::ZERO).unwrap();
+        if records.is_empty() {
+            return found;
+        }
+        for message in &records {
+            assert_eq!(message.offset(), found.len() as i64, "{what}: a hole");
+            found.push(message.value().unwrap().to_vec());
+        }
+    }
 }

@@ -24,20 +24,18 @@ const NEEDLE: &str = "NEEDLE";
 
 /// The permissions of everything below a directory, and of itself.
 fn modes(root: &Path) -> Vec<(String, bool, u32)> {
-    let mut found = vec![(root.display().to_string(), true, mode(root))];
+    let mode = |path: &Path| Some(fs::metadata(path).ok()?.permissions().mode() & 0o777);
+    let mut found = vec![(root.display().to_string(), true, mode(root).unwrap())];
     for entry in fs::read_dir(root).unwrap().map(Result::unwrap) {
         let path = entry.path();
         if path.is_dir() {
             found.extend(modes(&path));
-        } else {
-            found.push((path.display().to_string(), false, mode(&path)));
+        } else if let Some(mode) = mode(&path) {
+            // One that is not there any more got another name.
+            found.push((path.display().to_string(), false, mode));
         }
     }
     found
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
 /// Lets a store make every kind of file.

@@ -35,6 +35,8 @@ use ottla::TopicConfig;
 use ottla::inspect;
 use parking_lot::Mutex;
 
+use crate::killing::values_of;
+
 const WRITER: &str = "real_disks::child_that_writes_to_a_disk_that_may_go";
 
 fn runs(program: &str, arguments: &[&str]) -> bool {
@@ -219,18 +221,7 @@ fn check(root: &Path, told: &Told, what: &str) {
         return;
     };
     for partition in topic.partitions() {
-        let mut consumer = store.consumer().max_poll_records(100_000).assign([&partition]).unwrap();
-        let mut found = Vec::new();
-        loop {
-            let records = consumer.poll(Duration::ZERO).unwrap();
-            if records.is_empty() {
-                break;
-            }
-            for message in &records {
-                assert_eq!(message.offset(), found.len() as i64, "{what}: a hole");
-                found.push(message.value().unwrap().to_vec());
-            }
-        }
+        let found = values_of(&store, &partition, what);
         for (offset, n) in told.acknowledged.get(&partition.partition()).into_iter().flatten() {
             let value = found.get(*offset as usize);
             let is_there = value.is_some_and(|value| value.starts_with(format!("{n}.").as_bytes()));
