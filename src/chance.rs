@@ -12,4 +12,9 @@ impl Chance {
         self.0 ^= self.0 << 17;
         self.0 % limit
     }
+
+    /// Gives an index into so many.
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
 }

@@ -212,7 +212,7 @@ impl Life<'_> {
         if all.is_empty() {
             return;
         }
-        let partition = &all[self.chance.below(all.len() as u64) as usize];
+        let partition = &all[self.chance.index(all.len())];
         self.sent += 1;
         let mut value = format!("{}.{}.", self.generation, self.sent).into_bytes();
         // Few distinct sizes: equal batches line up with what an earlier life left behind.
@@ -279,7 +279,7 @@ impl Life<'_> {
                 if held.is_empty() {
                     return;
                 }
-                let partition = held[self.chance.below(held.len() as u64) as usize].clone();
+                let partition = held[self.chance.index(held.len())].clone();
                 let position = consumer.position(&partition).unwrap();
                 let end = partition.watermarks().unwrap().1;
                 let offset = self.chance.below(position.min(end) as u64 + 1) as i64;
@@ -378,7 +378,7 @@ impl Life<'_> {
         if all.is_empty() {
             return;
         }
-        let (_, _, partition) = &all[self.chance.below(all.len() as u64) as usize];
+        let (_, _, partition) = &all[self.chance.index(all.len())];
         let rolled = partition.roll_now();
         self.is_done(rolled);
     }

@@ -289,10 +289,10 @@ impl<'c> Lineage<'c> {
         // The last of them more often than others: only there a recovery has to look.
         let at = match self.chance.below(2) {
             0 => segments.len() - 1,
-            _ => self.chance.below(segments.len() as u64) as usize,
+            _ => self.chance.index(segments.len()),
         };
         let (path, mut bytes) = segments.swap_remove(at);
-        let at = self.chance.below(bytes.len() as u64) as usize;
+        let at = self.chance.index(bytes.len());
         bytes[at] ^= 1 << self.chance.below(8);
         fs::write(&path, &bytes).unwrap();
         fs::remove_file(root.join(file_name::CLEAN_SHUTDOWN)).unwrap();
@@ -476,7 +476,7 @@ impl Life<'_> {
         if places.is_empty() {
             return None;
         }
-        let place = places[self.chance.below(places.len() as u64) as usize];
+        let place = places[self.chance.index(places.len())];
         let partition = self.store.topic(NAMES[place.0]).ok()?.partition(place.1).ok()?;
         Some((place, partition))
     }
@@ -535,7 +535,7 @@ impl Life<'_> {
         self.disk.script().note("ROLL".into());
         let all = self.store.topics_for_test().all_open();
         if !all.is_empty() {
-            drop(all[self.chance.below(all.len() as u64) as usize].2.roll_now());
+            drop(all[self.chance.index(all.len())].2.roll_now());
         }
     }
 

@@ -350,7 +350,7 @@ fn append_counting_from(
 ) {
     let mut chance = Chance(0x5eed + rounds.start as u64);
     for round in rounds {
-        let key = chance.below(sent.len() as u64) as usize;
+        let key = chance.index(sent.len());
         let value = round.to_be_bytes();
         let name = format!("key {key}");
         let record = Record::new(&value).key(&name).timestamp(1_000 + round);

@@ -1,6 +1,7 @@
 //! The library as its users see it: one test binary, one module for each subject.
 
 mod budget;
+#[path = "../../src/chance.rs"]
 mod chance;
 mod cli;
 mod cli_groups;
