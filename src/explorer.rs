@@ -18,12 +18,18 @@
 //!
 //! `OTTLA_SEED` plays one lineage again, `OTTLA_RECOVERIES` sets how many recoveries are explored, by all processors.
 
+#[cfg(all(test, target_os = "linux"))]
+mod conformance;
 #[cfg(test)]
 mod found_out;
 #[cfg(test)]
 mod known;
 #[cfg(test)]
 mod lineage;
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../tests/it/mounted.rs"]
+#[allow(dead_code, reason = "the tests of real disks use the rest")]
+mod mounted;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
@@ -48,7 +54,7 @@ fn seed(n: u64) -> u64 {
 }
 
 /// In an ordinary run. A machine with two processors that does nothing else does about a thousand a second.
-const RECOVERIES: u64 = 4_000;
+const RECOVERIES: u64 = 20_000;
 
 #[test]
 fn whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back()

@@ -59,6 +59,7 @@
 //! | `storage/mod.rs` | what lies in a data directory |
 //! | `storage/disk.rs` | `Disk`: the one door to the file system; tests put a script behind it |
 //! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
+//! | `storage/outcomes.rs` | tests only: all that a power cut on such a disk may leave, to look for what a real one has left |
 //! | `storage/planted.rs` | bugs that tests plant, to see that they are found |
 //! | `storage/verified.rs` | what of a segment has been checked since it was opened |
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
@@ -271,6 +272,7 @@
 //! | `explorer.rs` | tests only: what crashes may leave of a whole store, explored by lives that end anywhere |
 //! | `explorer/lineage.rs` | tests only: one machine's lives, how they end, and what is found afterwards |
 //! | `explorer/known.rs` | tests only: what is known from outside, and the check of what is found |
+//! | `explorer/conformance.rs` | tests only: lives on real file systems that are shut down, whose states the simulated disk must know |
 //! | `explorer/found_out.rs` | tests only: bugs that are planted, and after how many recoveries they are found |
 //!
 //! Above all of them, on the public face only: the command line in `bin/ottla/`, and these pages in `documentation/`.
@@ -576,6 +578,7 @@
 //! | words, bytes, files | at the bottom of each file |
 //! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
 //! | crashes of a whole store, on a disk that fails, and loses what was not synced | `explorer.rs`; prints the seed of what fails, takes it back from `OTTLA_SEED`; `OTTLA_RECOVERIES` sets how many |
+//! | that the simulated disk forbids nothing a real one does | `explorer/conformance.rs`; root, ext4 and XFS; `OTTLA_CUTS` sets how many lineages |
 //! | that the explorer finds bugs: those that are planted | `explorer/found_out.rs` |
 //! | real file systems: full, shut down, limited; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
 //! | groups on disks that fail or die at every effect of a commit, a join, a deletion, a compaction, an open | `coordinator/crash.rs` |

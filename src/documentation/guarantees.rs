@@ -227,12 +227,16 @@
 //!
 //! What holds all the same is explored by lives that are cut short anywhere, by the thousand
 //! (`whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`), and that this would find
-//! a bug is tested with bugs that are planted (`every_bug_that_is_planted_is_found_out`). On real file systems it is
-//! tested that nothing acknowledged is lost when ext4 is shut down under a writer
-//! (`a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged`), when a call to the system fails
+//! a bug is tested with bugs that are planted (`every_bug_that_is_planted_is_found_out`). That the simulated disk forbids
+//! nothing that real ones do is looked for by playing the same lives on ext4 and XFS, and cutting their power
+//! (`what_a_real_power_cut_leaves_is_one_of_the_states_of_the_simulated_one`). On real file systems it is
+//! tested that nothing acknowledged is lost when ext4 or XFS is shut down under a writer
+//! (`a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged`), when the device below ext4, XFS or
+//! btrfs takes no writes any more (`a_device_that_takes_no_writes_any_more_loses_nothing_that_was_acknowledged`), when a
+//! call to the system fails
 //! (`whichever_call_to_the_system_fails_nothing_acknowledged_is_lost`), and when the disk is full
 //! (`a_full_file_system_is_an_error_and_nothing_acknowledged_is_lost`,
-//! `a_full_ext4_is_an_error_and_appends_go_on_once_there_is_space`) or files may not grow
+//! `a_full_file_system_is_an_error_and_appends_go_on_once_there_is_space`) or files may not grow
 //! (`a_limit_on_the_length_of_files_is_an_error`).
 //!
 //! On macOS the standard library's sync is `F_FULLFSYNC`. There the lock is a POSIX lock with a list of this
@@ -252,7 +256,7 @@
 //! | R4 | Recovery shows nothing that is not durable: every segment it scans is synced first. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back` |
 //! | R5 | Nothing in a segment is called durable before every segment before it is synced, its successor's name is durable, and its indexes on disk say so. Recovery, which finds a segment unlike that torn by a power cut, ends the log there and keeps the rest aside. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order` |
 //! | R6 | What is derived from the log is never ahead of what is durable: recovery points, the durable end that readers see, what groups committed. | `no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record`, `many_waiters_share_few_syncs_and_none_is_told_too_early`, `a_durable_reader_never_sees_what_a_power_cut_can_take`, `a_careful_reader_sees_only_what_the_writer_made_durable` |
-//! | R7 | The marker of a clean shutdown is removed, durably, before anything else is done, and written last, only if everything is in order. | `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end` |
+//! | R7 | The marker of a clean shutdown is removed, durably, before anything else is done, and written last, only if everything is in order. | `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end`, `a_marker_that_a_killed_life_took_away_does_not_come_back_over_the_next_ones_records` |
 //! | R8 | A failed sync is not repeated; after a failed write or sync the partition takes nothing more. | `a_failed_sync_latches_for_good_and_tells_everyone`, `a_failure_is_final_and_reaches_everyone`, `a_sync_that_failed_is_told_to_everyone_who_synchronises_the_file` |
 //! | R9 | After an unclean end: sync, drop clean pages, then scan; write again what lies above the recovery point. What is shown after that is on the device. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `every_bug_that_is_planted_is_found_out`, `wherever_recovery_dies_the_next_one_finishes` |
 //! | R10 | A torn tail is cut, and kept unless it is zeros; damage before durable data is an error with file and byte. | `a_flipped_bit_never_yields_a_wrong_record_and_hides_no_other_batch`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end`, `after_a_restart_of_the_machine_a_reordered_tail_is_cut_and_kept`, `recovery_decides_every_combination_exactly_once` |
@@ -267,7 +271,8 @@
 //!
 //! 1. Take the lock, and note whether the last writer ran since this machine was started: then its page cache
 //!    survived.
-//! 2. If there is a marker of a clean shutdown, remove it and sync the directory.
+//! 2. If there is a marker of a clean shutdown, remove it. Sync the directory in any case: a life before may have removed
+//!    it and died.
 //! 3. Read the checkpoints; an unreadable one counts as missing, since all of it can be derived. Read `ottla.topics`;
 //!    if that is damaged the store does not open, since nothing else has what it says.
 //! 4. Remove temporary files, undo creations that had not returned, finish deletions that had begun.

@@ -11,12 +11,12 @@ use crate::explorer::seed;
 use crate::storage::planted::Planted;
 
 /// After so many recoveries each is to be found.
-const BUGS: [(Planted, u64); 12] = [
+const BUGS: [(Planted, u64); 13] = [
     (Planted::TemporaryNotSynced, 1_000),
     (Planted::TargetReadAfterSync, 1_000),
     (Planted::SegmentNotSynced, 1_000),
-    (Planted::SyncRetried, 60_000),
-    (Planted::CacheTrusted, 1_000),
+    (Planted::SyncRetried, 20_000),
+    (Planted::CacheTrusted, 20_000),
     (Planted::NameNotSynced, 1_000),
     (Planted::ChecksumIgnored, 1_000),
     (Planted::PointAhead, 1_000),
@@ -24,6 +24,7 @@ const BUGS: [(Planted, u64); 12] = [
     (Planted::MarkerLeft, 1_000),
     (Planted::CutAnywhere, 1_000),
     (Planted::CutNotSynced, 20_000),
+    (Planted::OffsetsIgnored, 20_000),
 ];
 
 /// Explores until something is wrong; gives after how many recoveries that was, and what.
@@ -41,15 +42,6 @@ fn found(bug: Planted, within: u64) -> Option<(u64, String)> {
         }
     }
     None
-}
-
-/// Neither a checksum nor anything else protects the offset in a batch's header, so a header is to be torn within that
-/// field: seldom, for a power cut has to hit one of eight bytes.
-#[test]
-#[ignore = "it takes minutes"]
-fn offsets_that_need_not_follow_one_another_are_found_out() {
-    let (count, wrong) = found(Planted::OffsetsIgnored, 1_000_000).unwrap();
-    println!("found after {count} recoveries: {wrong}");
 }
 
 #[test]

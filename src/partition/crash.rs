@@ -317,6 +317,40 @@ fn after_a_restart_of_the_machine_a_reordered_tail_is_cut_and_kept() {
     assert_goes_on(&root, &all[..2]);
 }
 
+/// The machine was started anew, and a partition could not be opened, for a disk that failed at that moment. The boot
+/// was put on record all the same; the next opening took the torn tail for damage in a cache that had survived, kept what
+/// lies behind the hole, and showed records that follow one that is lost. A life of the explorer showed it.
+#[test]
+fn a_partition_that_could_not_be_recovered_after_a_restart_is_recovered_as_after_a_restart() {
+    let directory = scratch();
+    let all = values(5);
+    let crashed = crashed(directory.path(), TopicConfig::new(), &all[..2], &all[2..]);
+    let bytes = fs::read(first_log(&crashed)).unwrap();
+    let boundaries = boundaries(&bytes);
+    let mut torn = bytes[..boundaries[5]].to_vec();
+    torn[boundaries[2]..boundaries[3]].fill(0);
+    // Its sync fails: then it is not opened. The cut fails: then it is, and takes no appends.
+    for failing in ["synchronise 00000000000000000000.log", "cut 00000000000000000000.log"] {
+        let root = fresh_copy(&crashed, "restarted");
+        fs::write(first_log(&root), &torn).unwrap();
+        fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
+        let at = {
+            let disk = Disk::failing_once(u64::MAX, 0);
+            drop(buffered(&fresh_copy(&root, "counted")).disk(disk.clone()).open().unwrap());
+            disk.script().trace().iter().position(|effect| effect == failing).unwrap()
+        };
+        let disk = Disk::failing_once(at as u64 + 1, libc::EIO);
+        {
+            let store = buffered(&root).disk(disk).open().unwrap();
+            assert!(!store.health().is_good(), "{failing}");
+        }
+        let store = Store::open(&root).unwrap();
+        assert_eq!(read_all(&store).0, numbered(&all[..2]), "{failing}");
+        let findings = store.health().findings;
+        assert!(matches!(findings[..], [Finding::Cut { .. }]), "{failing}: {findings:?}");
+    }
+}
+
 #[test]
 fn what_one_recovery_dropped_never_appears_again() {
     // Two batches of equal length: the second, cut by one recovery, would line up behind a new first one.
@@ -790,6 +824,43 @@ fn a_failed_sync_latches_for_good_and_tells_everyone() {
     assert_eq!(read_all(&store).0[0], (0, b"first".to_vec()));
     let topic = store.topic("t").unwrap();
     store.producer().send(&topic, "again").unwrap().wait().unwrap();
+}
+
+/// A life took the marker of a clean shutdown away and was killed before that was durable. The next one found none, so
+/// it did not look after it either; a power cut brought the marker back, and what that life had left unfinished was
+/// taken for the work of a clean close. Two of 60,000 recoveries showed it, by an index that nobody wrote any more.
+#[test]
+fn a_marker_that_a_killed_life_took_away_does_not_come_back_over_the_next_ones_records() {
+    let directory = scratch();
+    let root = directory.path().join("live");
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let marker = root.join(file_name::CLEAN_SHUTDOWN);
+    let synced = || buffered(&root).durability(Durability::Synced).disk(disk.clone());
+    {
+        let store = synced().open().unwrap();
+        store.create_topic("t", TopicConfig::new()).unwrap();
+        store.close().unwrap();
+    }
+    for n in 1.. {
+        disk.script().arm(n, libc::EIO, true);
+        assert!(synced().open().is_err(), "effect {n} and the marker is there");
+        disk.script().revive();
+        if !marker.exists() {
+            break;
+        }
+    }
+    let store = synced().open().unwrap();
+    let topic = store.topic("t").unwrap();
+    store.producer().send(&topic, "acknowledged").unwrap().wait().unwrap();
+    disk.script().arm(1, libc::EIO, true);
+    drop((topic, store));
+    disk.script().revive();
+    let cut = directory.path().join("cut");
+    // The worst that there is: of what was not synchronised, nothing is left.
+    disk.script().cut_power_into(&root, &cut, &mut |_| 0);
+    assert!(!cut.join(file_name::CLEAN_SHUTDOWN).exists(), "the marker is back");
+    let store = Store::open(&cut).unwrap();
+    assert_eq!(read_all(&store).0, numbered(&[b"acknowledged".to_vec()]));
 }
 
 #[test]

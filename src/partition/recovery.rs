@@ -210,6 +210,7 @@ pub(crate) fn recover(
             unindexed: None,
         },
         ends_here: false,
+        holding: last,
     }
     .run(base_offsets)
 }
@@ -258,6 +259,8 @@ struct Recovery<'r> {
     recovered: Recovered,
     /// The log was cut in a segment that was not the last.
     ends_here: bool,
+    /// Recovery goes back to segments below this one only as long as each has no time index.
+    holding: i64,
 }
 
 /// One segment as the scan leaves it.
@@ -276,6 +279,7 @@ impl Recovery<'_> {
     fn run(mut self, base_offsets: &mut Vec<i64>) -> Result<Recovered> {
         let point = self.circumstances.recovery_point;
         let mut holding = base_offsets.partition_point(|base| *base <= point).saturating_sub(1);
+        self.holding = base_offsets[holding];
         // What was synchronised while it was the last, and then followed, is not put in order yet.
         while holding > 0 && self.context.is_unindexed(base_offsets[holding - 1])? {
             holding -= 1;
@@ -321,21 +325,45 @@ impl Recovery<'_> {
             self.set_aside(behind, walked.expected)?;
             self.ends_here = true;
         }
-        if let Err(error) = self.settle(&file, &walked) {
-            // The log is readable up to here, but its tail could not be put in order.
-            self.latch(error.to_string());
-        }
+        let settled = self.settle(&file, &walked);
         self.recovered.log_end = walked.expected;
-        if let Err(error) = indexes::write_indexes(&self.context.disk, &path, &walked.indexes) {
-            // Readers rebuild an index that is missing, in memory.
-            self.recovered
-                .findings
-                .push(Finding::Nuisance { path: path.clone(), reason: error.to_string() });
-            // One of an earlier life may say less than there is by now.
-            for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
-                self.context.disk.remove_file(&kind.beside(&path))?;
+        match settled {
+            Ok(()) => self.index(&path, base_offset, &walked.indexes),
+            Err(error) => {
+                // The log is readable up to here, but its tail could not be put in order; nor is it called sealed.
+                self.latch(error.to_string());
+                self.leave_unindexed(&path, base_offset)
             }
-            self.recovered.unindexed.get_or_insert(base_offset);
+        }
+    }
+
+    /// Writes a segment's indexes.
+    ///
+    /// **Invariant (found again).** Until a lower recovery point is on record, every segment without indexes is one that
+    /// the next recovery comes to. It begins at the one that holds the point on record and goes back while the time
+    /// index is missing or empty; so below that one, indexes are written oldest first, and where those of one cannot be,
+    /// those behind it are left as they are.
+    fn index(&mut self, path: &Path, base_offset: i64, indexes: &Indexes) -> Result<()> {
+        if base_offset < self.holding && self.recovered.unindexed.is_some() {
+            return Ok(());
+        }
+        let Err(error) = indexes::write_indexes(&self.context.disk, path, indexes) else {
+            return Ok(());
+        };
+        // Readers rebuild an index that is missing, in memory.
+        let file = path.to_path_buf();
+        self.recovered.findings.push(Finding::Nuisance { path: file, reason: error.to_string() });
+        self.leave_unindexed(path, base_offset)
+    }
+
+    /// Has the next recovery come back to a segment.
+    fn leave_unindexed(&mut self, path: &Path, base_offset: i64) -> Result<()> {
+        self.recovered.unindexed.get_or_insert(base_offset);
+        if base_offset >= self.holding {
+            // Those of an earlier life may say less than there is by now.
+            for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+                self.context.disk.remove_file(&kind.beside(path))?;
+            }
         }
         Ok(())
     }

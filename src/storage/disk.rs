@@ -184,7 +184,7 @@ impl Disk {
         if let Err(error) = written.and_then(|()| self.rename(&temporary, path)) {
             // Best effort: what is left behind is swept at the next open, and may hold the space
             // whose lack was the failure.
-            drop(fs::remove_file(&temporary));
+            drop(self.remove_file(&temporary));
             return Err(error);
         }
         self.sync_directory(parent(path))
@@ -494,7 +494,7 @@ impl DiskFile {
         if reserved.is_err() {
             // A failed reservation may have taken all the space there was; give it back. If even that
             // fails, a tail of zeros is left, which recovery accepts.
-            drop(self.file.set_len(start));
+            drop(self.set_len(start));
         }
         reserved
     }

@@ -3,7 +3,7 @@
 //! A [`Script`] stands behind a [`Disk`]: it lets effects fail, lets nothing take effect any more, and keeps
 //! account of what was changed and not yet synchronised, so that a power cut can take it back. What a power
 //! cut takes: of every file, any of the 512-byte sectors changed since its last sync, or none, or all, some of
-//! them torn at a byte, and its length or the one before; of every directory, any suffix of what was created,
+//! them torn at a byte, or as they were before the file was cut, and of its lengths since then all but one; of every directory, any suffix of what was created,
 //! renamed and removed in it since *its* last sync, or any part of it in which nothing depends on what is lost; but
 //! where files of a compaction or a deletion are among them, their order is kept.
 //! Nothing ties one file to another.
@@ -83,15 +83,19 @@ struct Device {
 }
 
 /// A file of which the cache shows more than the device holds.
-#[derive(Debug)]
-struct Unsynced {
-    durable: Vec<u8>,
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unsynced {
+    pub(super) durable: Vec<u8>,
+    /// How it looked before it was cut or lengthened, since then: somebody else's sync may have made that durable.
+    pub(super) between: Vec<Vec<u8>>,
+    /// How long it was at some time since then.
+    pub(super) lengths: BTreeSet<usize>,
     /// Sectors that a failed sync has lost and that count as clean.
     lost: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
-enum Naming {
+pub(super) enum Naming {
     Created(PathBuf),
     /// Also what the new name stood for before.
     Renamed(PathBuf, PathBuf, Option<Vec<u8>>),
@@ -102,7 +106,7 @@ enum Naming {
 }
 
 impl Naming {
-    fn directory(&self) -> &Path {
+    pub(super) fn directory(&self) -> &Path {
         match self {
             Naming::Created(path)
             | Naming::Renamed(path, _, _)
@@ -113,7 +117,7 @@ impl Naming {
     }
 
     /// The names it is about.
-    fn paths(&self) -> Vec<&Path> {
+    pub(super) fn paths(&self) -> Vec<&Path> {
         match self {
             Naming::Created(path) | Naming::Removed(path, _) | Naming::TreeRemoved(path, _) => {
                 vec![path]
@@ -333,6 +337,13 @@ impl Script {
 
     pub(crate) fn will_change(&self, file: &File) {
         self.will_write(file, 0, usize::MAX);
+        let metadata = file.metadata().unwrap();
+        let mut device = self.device.lock().unwrap();
+        let unsynced = device.files.entry(metadata.ino()).or_default();
+        let bytes = bytes_of(file, metadata.len());
+        if unsynced.durable != bytes && unsynced.between.last() != Some(&bytes) {
+            unsynced.between.push(bytes);
+        }
     }
 
     pub(crate) fn will_write(&self, file: &File, position: u64, len: usize) {
@@ -341,8 +352,9 @@ impl Script {
         let unsynced = device.files.entry(metadata.ino()).or_insert_with(|| {
             let mut durable = vec![0; metadata.len() as usize];
             file.read_exact_at(&mut durable, 0).unwrap();
-            Unsynced { durable, lost: BTreeSet::new() }
+            Unsynced { durable, ..Unsynced::default() }
         });
+        unsynced.lengths.insert(metadata.len() as usize);
         if !unsynced.lost.is_empty() {
             let first = position as usize / SECTOR_LEN;
             let end = (position as usize).saturating_add(len).div_ceil(SECTOR_LEN);
@@ -362,6 +374,8 @@ impl Script {
                 let cached = bytes_of(file, metadata.len());
                 let lost = unsynced.lost.clone();
                 write_back(&mut unsynced.durable, &cached, |sector| !lost.contains(&sector));
+                unsynced.between.clear();
+                unsynced.lengths.clear();
             }
         }
         drop(device);
@@ -383,7 +397,9 @@ impl Script {
         let Some(chance) = state.chance.as_mut().filter(|_| !has_died) else { return };
         let metadata = file.metadata().unwrap();
         let mut device = self.device.lock().unwrap();
-        if let Some(Unsynced { durable, lost }) = device.files.get_mut(&metadata.ino()) {
+        if let Some(Unsynced { durable, between, lost, .. }) = device.files.get_mut(&metadata.ino())
+        {
+            between.clear();
             let cached = bytes_of(file, metadata.len());
             write_back(durable, &cached, |sector| {
                 let is_written = !lost.contains(&sector) && chance.below(2) == 0;
@@ -503,7 +519,8 @@ impl Script {
         for (inode, path) in changed {
             let to = target.join(path.strip_prefix(root).unwrap());
             match device.files.get(&inode) {
-                Some(Unsynced { durable, lost }) => {
+                Some(unsynced) => {
+                    let Unsynced { durable, lost, .. } = unsynced;
                     let mut cached = fs::read(&path).unwrap();
                     // What counts as clean is not written any more.
                     for sector in lost {
@@ -513,7 +530,7 @@ impl Script {
                             cached[start..end].copy_from_slice(&durable[start..end]);
                         }
                     }
-                    fs::write(&to, survivors(&cached, durable, chance)).unwrap();
+                    fs::write(&to, survivors(&cached, unsynced, chance)).unwrap();
                 }
                 None if is_elsewhere => drop(fs::copy(&path, &to).unwrap()),
                 None => {}
@@ -536,6 +553,16 @@ impl Script {
         if lock.exists() {
             fs::write(lock, "pid=1\nboot=another\n").unwrap();
         }
+    }
+
+    /// What happened in directories since their last sync.
+    pub(super) fn names(&self) -> Vec<Naming> {
+        self.device.lock().unwrap().names.clone()
+    }
+
+    /// What there is to know of a file of which the cache shows more than the device holds; by inode.
+    pub(super) fn unsynced(&self, inode: u64) -> Option<Unsynced> {
+        self.device.lock().unwrap().files.get(&inode).cloned()
     }
 
     fn durable_bytes(&self, path: &Path) -> Option<Vec<u8>> {
@@ -571,13 +598,7 @@ fn lost_names<'n>(
     happened: Vec<&'n Naming>,
     chance: &mut impl FnMut(u64) -> u64,
 ) -> Vec<&'n Naming> {
-    // The steps of a swap rely on the order of the names in one directory.
-    let is_swap = |path: &&Path| {
-        let kind = path.extension().and_then(|kind| kind.to_str());
-        kind.is_some_and(|kind| ["cleaned", "swap", "deleted"].contains(&kind))
-    };
-    let is_swapping = happened.iter().any(|naming| naming.paths().iter().any(is_swap));
-    if chance(2) == 0 || is_swapping {
+    if chance(2) == 0 || is_swapping(&happened) {
         let kept = chance(happened.len() as u64 + 1) as usize;
         return happened[kept..].to_vec();
     }
@@ -592,14 +613,30 @@ fn lost_names<'n>(
     lost
 }
 
+/// The steps of a swap rely on the order of the names in one directory.
+pub(super) fn is_swapping(happened: &[&Naming]) -> bool {
+    let is_swap = |path: &&Path| {
+        let kind = path.extension().and_then(|kind| kind.to_str());
+        kind.is_some_and(|kind| ["cleaned", "swap", "deleted"].contains(&kind))
+    };
+    happened.iter().any(|naming| naming.paths().iter().any(is_swap))
+}
+
 /// Gives the bytes of a file after a power cut, from those in the cache and those on the device.
-fn survivors(cached: &[u8], durable: &[u8], chance: &mut impl FnMut(u64) -> u64) -> Vec<u8> {
-    let len = if chance(2) == 0 { cached.len() } else { durable.len() };
+fn survivors(cached: &[u8], unsynced: &Unsynced, chance: &mut impl FnMut(u64) -> u64) -> Vec<u8> {
+    let Unsynced { durable, between, lengths, .. } = unsynced;
+    let len = match chance(4) {
+        0 | 1 => cached.len(),
+        3 if !lengths.is_empty() => {
+            *lengths.iter().nth(chance(lengths.len() as u64) as usize).unwrap_or(&durable.len())
+        }
+        _ => durable.len(),
+    };
     let style = chance(4);
-    let sectors = cached.len().max(durable.len()).div_ceil(SECTOR_LEN);
+    let sectors = len.div_ceil(SECTOR_LEN);
     let prefix = chance(sectors as u64 + 1) as usize;
-    let mut bytes = durable.to_vec();
-    bytes.resize(cached.len().max(durable.len()), 0);
+    let mut bytes = durable.clone();
+    bytes.resize(len.max(durable.len()), 0);
     for sector in 0..sectors {
         let survives = match style {
             0 => false,
@@ -607,8 +644,12 @@ fn survivors(cached: &[u8], durable: &[u8], chance: &mut impl FnMut(u64) -> u64)
             2 => chance(2) == 0,
             _ => chance(8) != 0,
         };
+        let later = match chance(8) {
+            0 if !between.is_empty() => &between[chance(between.len() as u64) as usize],
+            _ => cached,
+        };
         let start = sector * SECTOR_LEN;
-        let mut end = (start + SECTOR_LEN).min(cached.len());
+        let mut end = (start + SECTOR_LEN).min(later.len()).min(bytes.len());
         if !survives || start >= end {
             continue;
         }
@@ -616,7 +657,7 @@ fn survivors(cached: &[u8], durable: &[u8], chance: &mut impl FnMut(u64) -> u64)
             // A sector that is torn itself.
             end = start + chance((end - start) as u64 + 1) as usize;
         }
-        bytes[start..end].copy_from_slice(&cached[start..end]);
+        bytes[start..end].copy_from_slice(&later[start..end]);
     }
     bytes.truncate(len);
     bytes
@@ -700,4 +741,4 @@ fn find_files(directory: &Path, found: &mut impl FnMut(&Path, u64)) {
     }
 }
 
-const SECTOR_LEN: usize = 512;
+pub(super) const SECTOR_LEN: usize = 512;

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::format::header::BatchHeader;
-use crate::storage::disk;
 use crate::storage::disk::Disk;
 use crate::storage::file_name::OffsetFile;
 use crate::storage::offset_index;
@@ -143,19 +142,12 @@ impl Indexes {
 
 /// Writes both index files of a segment that ends here, durably. Also where they say so already: what the cache shows
 /// may never have reached the disk, after a sync that failed or in a life that was killed before it.
+///
+/// The time index comes last, and all at once: a segment that has one is believed to have both, whole.
 pub(crate) fn write_indexes(disk: &Disk, log: &Path, indexes: &Indexes) -> Result<()> {
     let (offsets, times) = indexes.finished();
-    let mut makes_names = false;
-    for (kind, bytes) in [(OffsetFile::OffsetIndex, offsets), (OffsetFile::TimeIndex, times)] {
-        let path = kind.beside(log);
-        makes_names |= !disk.exists(&path)?;
-        disk.write_synced(&path, &bytes)?;
-    }
-    if makes_names {
-        // Or a power cut would bring back what was there before it was taken away.
-        disk.sync_directory(disk::parent(log))?;
-    }
-    Ok(())
+    disk.write_synced(&OffsetFile::OffsetIndex.beside(log), &offsets)?;
+    disk.replace(&OffsetFile::TimeIndex.beside(log), &times)
 }
 
 /// Twice what Kafka allows by default; indexes of any sane segment fit.

@@ -21,6 +21,8 @@ pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod marks;
 pub(crate) mod offset_index;
+#[cfg(test)]
+pub(crate) mod outcomes;
 pub(crate) mod parked_indexes;
 pub(crate) mod planted;
 pub(crate) mod point;

@@ -87,6 +87,6 @@ pub(crate) fn create_files(context: &SegmentContext, base_offset: i64) -> Result
 pub(crate) fn remove_files(context: &SegmentContext, base_offset: i64) {
     for kind in [OffsetFile::Log, OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
         // Best effort: an empty segment at the log's end is taken up by the next open.
-        drop(std::fs::remove_file(kind.path(&context.directory, base_offset)));
+        drop(context.disk.remove_file(&kind.path(&context.directory, base_offset)));
     }
 }

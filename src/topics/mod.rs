@@ -123,9 +123,13 @@ impl Topics {
         let (lock, last_boot) = DirectoryLock::acquire(&disk, root)?;
         let marker = root.join(file_name::CLEAN_SHUTDOWN);
         let clean = disk.exists(&marker)?;
-        if clean && !disk.has(Planted::MarkerLeft) {
+        if !disk.has(Planted::MarkerLeft) {
             // Whatever happens from here on, the directory is not what the marker says it is.
-            disk.remove_file(&marker)?;
+            if clean {
+                disk.remove_file(&marker)?;
+            }
+            // Also where it is gone already: the life that took it away may have died before that was durable, and
+            // a power cut would bring it back, with whatever is written now behind it.
             disk.sync_directory(root)?;
         }
         let mut findings = Vec::new();
@@ -162,8 +166,21 @@ impl Topics {
         if !clean {
             topics.note_recovery_points(&topics.all_open())?;
         }
-        topics.writing()?.lock.confirm_boot()?;
+        // As long as something is not put in order, the next recovery has to know that the machine was started anew
+        // since it was written.
+        if topics.are_all_in_order() {
+            topics.writing()?.lock.confirm_boot()?;
+        }
         Ok(topics)
+    }
+
+    /// Tells whether every partition could be opened, and takes appends.
+    fn are_all_in_order(&self) -> bool {
+        let is_in_order = |slot: &Slot| match slot {
+            Slot::Open(partition) => partition.refuse_if_latched().is_ok(),
+            _ => false,
+        };
+        self.list.read().values().all(|topic| topic.partitions.read().iter().all(is_in_order))
     }
 
     /// Opens a data directory for reading, while another process may be writing to it.

@@ -27,6 +27,8 @@ mod limits;
 mod lingering;
 mod lock;
 mod model;
+#[cfg(target_os = "linux")]
+mod mounted;
 mod names;
 mod points;
 mod privacy;

@@ -17,9 +17,8 @@ use std::fs;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
-use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::path::PathBuf;
+use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -36,79 +35,12 @@ use ottla::inspect;
 use parking_lot::Mutex;
 
 use crate::killing::values_of;
+use crate::mounted::Kind;
+use crate::mounted::Mounted;
+use crate::mounted::runs;
+use crate::mounted::skipped;
 
 const WRITER: &str = "real_disks::child_that_writes_to_a_disk_that_may_go";
-
-fn runs(program: &str, arguments: &[&str]) -> bool {
-    let output = Command::new(program).args(arguments).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
-fn skipped(why: &str) {
-    println!("SKIPPED: {why}");
-}
-
-/// A file system in a file, mounted until it is dropped.
-struct Mounted {
-    directory: tempfile::TempDir,
-}
-
-impl Mounted {
-    /// `None` where this cannot be done, having said so.
-    fn ext4(megabytes: u64) -> Option<Mounted> {
-        let directory = tempfile::tempdir().unwrap();
-        let image = directory.path().join("image");
-        fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
-        fs::create_dir(directory.path().join("m")).unwrap();
-        let image = image.to_str().unwrap().to_owned();
-        if !runs("mkfs.ext4", &["-q", "-F", &image]) {
-            skipped("mkfs.ext4 is missing");
-            return None;
-        }
-        let mounted = Mounted { directory };
-        if !mounted.mount() {
-            skipped("no file system can be mounted from a file here, as root only");
-            return None;
-        }
-        Some(mounted)
-    }
-
-    fn mount(&self) -> bool {
-        let image = self.directory.path().join("image");
-        runs("mount", &["-o", "loop", image.to_str().unwrap(), self.path().to_str().unwrap()])
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("m")
-    }
-
-    fn unmount(&self) -> bool {
-        // Somebody who looks at all there is, an indexer, may have it open for a moment.
-        (0..50).any(|attempt| {
-            thread::sleep(Duration::from_millis(20 * attempt.min(5)));
-            runs("umount", &[self.path().to_str().unwrap()])
-        })
-    }
-
-    /// Cuts the power: what is not on the device is not written any more.
-    #[allow(unsafe_code, reason = "there is no safe wrapper for this")]
-    fn shut_down(&self) -> std::io::Result<()> {
-        // Without writing the journal out, as `_IOR('X', 125, __u32)` is to be told.
-        const EXT4_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
-        const NO_LOG_FLUSH: u32 = 2;
-        let directory = fs::File::open(self.path())?;
-        let how = NO_LOG_FLUSH;
-        // SAFETY: the kernel reads one `u32` through the pointer, which outlives the call.
-        let outcome = unsafe { libc::ioctl(directory.as_raw_fd(), EXT4_IOC_SHUTDOWN, &how) };
-        if outcome == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        self.unmount();
-    }
-}
 
 /// What the tests below run in a process of its own; does nothing in an ordinary run.
 #[test]
@@ -236,39 +168,72 @@ fn check(root: &Path, told: &Told, what: &str) {
     assert!(report.problems.is_empty(), "{what}: {:?}", report.problems);
 }
 
-#[test]
-fn a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged() {
-    let Some(mounted) = Mounted::ext4(64) else { return };
-    let cuts = std::env::var("OTTLA_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(4);
-    let (mut count, mut chance) = (0, 7_u64);
-    for cut in 0..cuts {
-        let root = mounted.path().join(format!("data-{}", cut % 3));
-        let level = ["synced", "buffered"][cut % 2];
-        drop(fs::remove_dir_all(&root));
-        let mut child = writer(&root, level).spawn().unwrap();
+fn cuts() -> usize {
+    std::env::var("OTTLA_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(4)
+}
+
+/// Somebody who writes, and what he has told so far.
+struct Running {
+    child: Child,
+    told: Arc<Mutex<Told>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Running {
+    fn start(root: &Path, level: &str) -> Running {
+        let mut child = writer(root, level).spawn().unwrap();
         let stdout = child.stdout.take().unwrap();
         let told = Arc::new(Mutex::new(Told::default()));
         let noted = Arc::clone(&told);
         let reader = thread::spawn(move || each_line(stdout, |line| noted.lock().note(line)));
-        // At any moment, not at a certain one.
-        chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        thread::sleep(Duration::from_millis(20 + (chance >> 33) % 150));
-        // What is told later does not count: a sync that is under way when the journal is given up may find it clean and
-        // return as if all were well, which no power cut does.
-        let told = told.lock().clone();
-        if let Err(error) = mounted.shut_down() {
-            drop((child.kill(), child.wait()));
-            return skipped(&format!("this kernel cannot shut a file system down: {error}"));
-        }
-        // It goes on until it is told that the disk has failed, if it is not killed before.
-        thread::sleep(Duration::from_millis(20));
-        drop((child.kill(), child.wait()));
-        reader.join().unwrap();
-        assert!(mounted.unmount() && mounted.mount(), "it cannot be mounted again");
-        count += told.count();
-        check_if_there(&root, &told, &format!("cut {cut}, {level}"));
+        Running { child, told, reader }
     }
-    println!("{cuts} power cuts, {count} acknowledgements, none lost");
+
+    fn told(&self) -> Told {
+        self.told.lock().clone()
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Gives all that was told until it was killed.
+    fn kill(mut self) -> Told {
+        drop((self.child.kill(), self.child.wait()));
+        self.reader.join().unwrap();
+        self.told.lock().clone()
+    }
+}
+
+#[test]
+fn a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged() {
+    for kind in [Kind::Ext4, Kind::Xfs] {
+        let Some(mounted) = Mounted::new(kind) else { continue };
+        let (cuts, mut count, mut chance) = (cuts(), 0, 7_u64);
+        for cut in 0..cuts {
+            let root = mounted.path().join(format!("data-{}", cut % 3));
+            let level = ["synced", "buffered"][cut % 2];
+            drop(fs::remove_dir_all(&root));
+            let running = Running::start(&root, level);
+            // At any moment, not at a certain one.
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            thread::sleep(Duration::from_millis(20 + (chance >> 33) % 150));
+            // What is told later does not count: a sync that is under way when the journal is given up may find it
+            // clean and return as if all were well, which no power cut does.
+            let told = running.told();
+            if let Err(error) = mounted.shut_down() {
+                drop(running.kill());
+                return skipped(&format!("this kernel cannot shut {kind:?} down: {error}"));
+            }
+            // It goes on until it is told that the disk has failed, if it is not killed before.
+            thread::sleep(Duration::from_millis(20));
+            drop(running.kill());
+            assert!(mounted.unmount() && mounted.mount(), "it cannot be mounted again");
+            count += told.count();
+            check_if_there(&root, &told, &format!("{kind:?}, cut {cut}, {level}"));
+        }
+        println!("{kind:?}: {cuts} power cuts, {count} acknowledgements, none lost");
+    }
 }
 
 fn check_if_there(root: &Path, told: &Told, what: &str) {
@@ -279,34 +244,82 @@ fn check_if_there(root: &Path, told: &Told, what: &str) {
     }
 }
 
+/// Writes do not reach the device any more, and a sync is told so once: afterwards the cache shows as clean what is
+/// nowhere. Whatever was acknowledged, also while it failed, is there for the next process, and behind the next mount.
 #[test]
-fn a_full_ext4_is_an_error_and_appends_go_on_once_there_is_space() {
-    let Some(mounted) = Mounted::ext4(8) else { return };
-    let root = mounted.path().join("data");
-    let ballast = mounted.path().join("ballast");
-    fs::write(&ballast, vec![1; 1 << 20]).unwrap();
-    let store = Store::open(&root).unwrap();
-    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(256 << 10)).unwrap();
-    let mut sent = 0;
-    for level in [Durability::Synced, Durability::Buffered] {
-        let producer = store.producer_builder().durability(level).build();
-        let refused = (0..100_000).find_map(|_| {
-            let value = format!("{sent}.{}", "v".repeat(3000));
-            let outcome = producer.send(&topic, Record::new(&value)).and_then(|d| d.wait());
-            sent += i32::from(outcome.is_ok());
-            outcome.err()
-        });
-        assert!(matches!(refused, Some(Error::OutOfSpace { .. })), "{refused:?}");
-        if level == Durability::Synced {
-            fs::remove_file(&ballast).unwrap();
+fn a_device_that_takes_no_writes_any_more_loses_nothing_that_was_acknowledged() {
+    for kind in Kind::ALL {
+        let Some(mounted) = Mounted::failing(kind) else { continue };
+        let (cuts, mut count, mut chance) = (cuts(), 0, 9_u64);
+        let (mut errors, mut mounts) = (0, 0);
+        for cut in 0..cuts {
+            let root = mounted.path().join(format!("data-{}", cut % 3));
+            let level = ["synced", "buffered"][cut % 2];
+            drop(fs::remove_dir_all(&root));
+            let mut running = Running::start(&root, level);
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            thread::sleep(Duration::from_millis(30 + (chance >> 33) % 150));
+            mounted.fail(true);
+            // Short, so that as a rule only the data are hit, and the file system does not give up; or until all ends.
+            for _ in 0..[1, 5, 100][cut % 3] {
+                thread::sleep(Duration::from_millis(2));
+                if running.is_over() {
+                    break;
+                }
+            }
+            mounted.fail(false);
+            thread::sleep(Duration::from_millis(20));
+            let told = running.kill();
+            let what = format!("{kind:?}, failure {cut}, {level}");
+            let is_writable = fs::write(mounted.path().join("probe"), "").is_ok();
+            if is_writable {
+                // In the same cache, which may show what is not on the device.
+                check_if_there(&root, &told, &what);
+            }
+            assert!(mounted.unmount() && mounted.mount(), "{what}: it cannot be mounted again");
+            check_if_there(&root, &told, &what);
+            count += told.count();
+            errors += usize::from(!told.errors.is_empty());
+            mounts += usize::from(!is_writable);
         }
+        println!(
+            "{kind:?}: {cuts} times no writes, told to the writer {errors} times, to the file system {mounts} times, \
+             {count} acknowledgements, none lost"
+        );
     }
-    drop(topic);
-    // What a close needs may not fit either; then the next open recovers.
-    drop(store.close());
-    let store = Store::open_read_only(&root).unwrap();
-    let end = store.topic("t").unwrap().partition(0).unwrap().watermarks().unwrap().1;
-    assert_eq!(end, i64::from(sent));
+}
+
+#[test]
+fn a_full_file_system_is_an_error_and_appends_go_on_once_there_is_space() {
+    for kind in Kind::ALL {
+        let Some(mounted) = Mounted::new(kind) else { continue };
+        let root = mounted.path().join("data");
+        let store = Store::open(&root).unwrap();
+        let topic = store.create_topic("t", TopicConfig::new().segment_bytes(256 << 10)).unwrap();
+        let mut ballast = mounted.fill(3);
+        let mut sent = 0;
+        for level in [Durability::Synced, Durability::Buffered] {
+            let producer = store.producer_builder().durability(level).build();
+            let before = sent;
+            let refused = (0..100_000).find_map(|_| {
+                let value = format!("{sent}.{}", "v".repeat(3000));
+                let outcome = producer.send(&topic, Record::new(&value)).and_then(|d| d.wait());
+                sent += i32::from(outcome.is_ok());
+                outcome.err()
+            });
+            assert!(matches!(refused, Some(Error::OutOfSpace { .. })), "{kind:?}: {refused:?}");
+            assert!(sent > before, "{kind:?}: nothing could be sent");
+            if level == Durability::Synced {
+                ballast.drain(..4).for_each(|file| fs::remove_file(file).unwrap());
+            }
+        }
+        drop(topic);
+        // What a close needs may not fit either; then the next open recovers.
+        drop(store.close());
+        let store = Store::open_read_only(&root).unwrap();
+        let end = store.topic("t").unwrap().partition(0).unwrap().watermarks().unwrap().1;
+        assert_eq!(end, i64::from(sent), "{kind:?}");
+    }
 }
 
 #[test]
