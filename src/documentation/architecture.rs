@@ -588,6 +588,7 @@
 //! | what users see, through the public face only | `tests/it/`, a module for each subject |
 //! | real processes, really killed | `tests/it/killing.rs` |
 //! | the same with everything going on at once | `tests/it/kill_storm.rs`; prints its seed; `OTTLA_KILLS` sets how often |
+//! | stores into mapped memory, and views of it, under Miri | `storage/map.rs`; `.ci/miri` runs it |
 //! | whatever bytes a fuzzer thinks of | `fuzzed.rs` in memory, `tests/it/fuzz_targets.rs` in files; `.ci/fuzz` runs them, `tests/fuzz/` has what was thought of |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
 //! | groups: random joins, leaves, deaths, slow members and topics against a model | `tests/it/groups_model.rs`; the same |

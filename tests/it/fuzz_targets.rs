@@ -73,7 +73,11 @@ fn use_everything(root: &Path) {
             planned.is_ok_and(|planned| planned.steps.is_empty() == report.steps.is_empty());
         assert!(is_same, "the plan is not what is done");
         let again = repair::apply(root).unwrap();
-        assert!(again.steps.is_empty(), "{before:?}\n{report:?}\n{again:?}");
+        // Of a segment that takes its place only now, more may come to light, and is told as being left.
+        let is_told = again.steps.is_empty() || !report.problems.is_empty();
+        assert!(is_told, "{before:?}\n{report:?}\n{again:?}");
+        let at_last = repair::apply(root).unwrap();
+        assert!(at_last.steps.is_empty(), "{report:?}\n{again:?}\n{at_last:?}");
     }
     let store = Store::open(root);
     read(&store);
