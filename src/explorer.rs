@@ -37,6 +37,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Instant;
 
+use crate::chance;
 use crate::explorer::lineage::Lineage;
 
 /// In memory where there is a place for that: what counts is what is in the files.
@@ -51,6 +52,15 @@ fn number(name: &str) -> Option<u64> {
 
 fn seed(n: u64) -> u64 {
     n.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1
+}
+
+/// Plays a lineage in which everything is chosen by bytes; says what is wrong, if something is.
+pub(crate) fn play_chosen(choices: &[u8]) -> Result<(), String> {
+    chance::choose(Some(choices));
+    let recoveries = AtomicU64::new(0);
+    let played = Lineage::new(1, None, &recoveries).play();
+    chance::choose(None);
+    played
 }
 
 /// In an ordinary run. A machine with two processors that does nothing else does about a thousand a second.

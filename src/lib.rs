@@ -55,6 +55,8 @@ mod error_texts;
 #[cfg(test)]
 mod explorer;
 mod format;
+#[cfg(test)]
+pub mod fuzzed;
 mod group_description;
 mod handed_out;
 mod health;

@@ -27,7 +27,7 @@
 //! | `name.rs` | `TopicName`: valid once built |
 //! | `clock.rs` | `Clock`: the only reader of the wall clock |
 //! | `steady_clock.rs` | `SteadyClock`: a wall clock that is not believed at once when it leaps ahead |
-//! | `chance.rs` | tests only: numbers that look random, the same ones for the same seed |
+//! | `chance.rs` | tests only: numbers that look random, the same ones for the same seed, or chosen by bytes |
 //! | `schedules.rs` | where a test's scheduler chooses which thread goes on |
 //! | `due.rs` | `Due`: whom the background thread calls without knowing what it is |
 //!
@@ -274,6 +274,7 @@
 //! | `explorer/known.rs` | tests only: what is known from outside, and the check of what is found |
 //! | `explorer/conformance.rs` | tests only: lives on real file systems that are shut down, whose states the simulated disk must know |
 //! | `explorer/found_out.rs` | tests only: bugs that are planted, and after how many recoveries they are found |
+//! | `fuzzed.rs` | tests only: what is fuzzed in memory, and histories that a fuzzer thinks of |
 //!
 //! Above all of them, on the public face only: the command line in `bin/ottla/`, and these pages in `documentation/`.
 //!
@@ -589,6 +590,9 @@
 //! | a fixed space for minutes: disk, memory, descriptors, mappings | `tests/it/soak.rs`, ignored unless asked for |
 //! | what users see, through the public face only | `tests/it/`, a module for each subject |
 //! | real processes, really killed | `tests/it/killing.rs` |
+//! | the same with everything going on at once | `tests/it/kill_storm.rs`; prints its seed; `OTTLA_KILLS` sets how often |
+//! | stores into mapped memory, and views of it, under Miri | `storage/map.rs`; `.ci/miri` runs it |
+//! | whatever bytes a fuzzer thinks of | `fuzzed.rs` in memory, `tests/it/fuzz_targets.rs` in files; `.ci/fuzz` runs them, `tests/fuzz/` has what was thought of |
 //! | random operations and crashes against a model | `tests/it/model.rs`; prints its seed, takes it back from `OTTLA_SEED` |
 //! | groups: random joins, leaves, deaths, slow members and topics against a model | `tests/it/groups_model.rs`; the same |
 //! | consumers and groups, line by line of what Kafka's clients do | `tests/it/groups_conformance.rs` |

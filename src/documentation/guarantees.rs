@@ -246,11 +246,15 @@
 //!
 //! Each names the tests that hold it. Tests in `crash` run on a disk whose n-th effect fails, for every n, or on files
 //! cut and flipped everywhere. The explorer's run on a disk that does all that is not assumed above. Those in `killing`
-//! kill real processes. No test cuts the power of a real machine.
+//! and `kill_storm` kill real processes. No test cuts the power of a real machine.
+//!
+//! What reads bytes that somebody else may have written is fuzzed, in memory and through whole directories, and so are
+//! histories of a machine, in which a fuzzer chooses what is done, what fails and what a power cut leaves: `.ci/fuzz`.
+//! What it thought of before is tried on every run of the tests (`nothing_in_the_corpus_makes_its_target_fail`).
 //!
 //! | | rule | tests |
 //! | --- | --- | --- |
-//! | R1 | What was acknowledged is there after any single accident. What is there is a prefix of what was appended, byte for byte, at its offsets. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order`, `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `a_log_cut_at_any_byte_opens_as_a_prefix_and_goes_on`, `a_hundred_kills_lose_nothing_that_send_returned`, `kills_lose_nothing_that_was_acknowledged_as_durable`, `the_log_is_what_the_model_says_whatever_is_done_to_it` |
+//! | R1 | What was acknowledged is there after any single accident. What is there is a prefix of what was appended, byte for byte, at its offsets. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order`, `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`, `a_log_cut_at_any_byte_opens_as_a_prefix_and_goes_on`, `a_hundred_kills_lose_nothing_that_send_returned`, `kills_lose_nothing_that_was_acknowledged_as_durable`, `kills_lose_nothing_when_everything_goes_on_at_once`, `the_log_is_what_the_model_says_whatever_is_done_to_it` |
 //! | R2 | What one recovery dropped never appears again. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `what_one_recovery_dropped_never_appears_again` |
 //! | R3 | Recovery can be cut short anywhere and done again. | `wherever_recovery_dies_the_next_one_finishes` |
 //! | R4 | Recovery shows nothing that is not durable: every segment it scans is synced first. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back` |
@@ -260,7 +264,7 @@
 //! | R8 | A failed sync is not repeated; after a failed write or sync the partition takes nothing more. | `a_failed_sync_latches_for_good_and_tells_everyone`, `a_failure_is_final_and_reaches_everyone`, `a_sync_that_failed_is_told_to_everyone_who_synchronises_the_file` |
 //! | R9 | After an unclean end: sync, drop clean pages, then scan; write again what lies above the recovery point. What is shown after that is on the device. | `whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back`, `every_bug_that_is_planted_is_found_out`, `wherever_recovery_dies_the_next_one_finishes` |
 //! | R10 | A torn tail is cut, and kept unless it is zeros; damage before durable data is an error with file and byte. | `a_flipped_bit_never_yields_a_wrong_record_and_hides_no_other_batch`, `damage_below_the_recovery_point_is_never_cut_even_at_the_end`, `after_a_restart_of_the_machine_a_reordered_tail_is_cut_and_kept`, `recovery_decides_every_combination_exactly_once` |
-//! | R11 | Lengths, counts and offsets from the disk are checked before they are used. | `every_truncation_is_refused`, `hostile_records_under_a_valid_checksum_are_refused`, `a_record_count_bomb_costs_nothing`, `nothing_that_lies_in_a_file_makes_a_check_or_a_dump_panic` |
+//! | R11 | Lengths, counts and offsets from the disk are checked before they are used. | `every_truncation_is_refused`, `hostile_records_under_a_valid_checksum_are_refused`, `a_record_count_bomb_costs_nothing`, `nothing_in_the_corpus_makes_its_target_fail`, `nothing_that_lies_in_a_file_makes_a_check_or_a_dump_panic` |
 //! | R12 | The failure of one partition reaches no other, and never the host. | `a_partition_that_cannot_be_opened_holds_up_no_other`, `a_compressed_batch_is_refused_by_name_and_holds_up_no_other_partition`, `a_panicking_leader_does_not_leave_the_others_waiting`, `a_panicking_iterator_appends_nothing_and_breaks_nothing`, `a_sync_that_fails_while_a_log_is_parked_latches_that_log_and_no_other` |
 //!
 //! The one hole in R12 is SIGBUS; see below.

@@ -628,6 +628,53 @@ mod tests {
         assert_eq!(std::fs::read(directory.path().join("f")).unwrap(), expected);
     }
 
+    /// Over memory of its own instead of a file's, so that Miri can look on.
+    #[test]
+    fn what_is_stored_is_read_by_others_once_its_end_is_published() {
+        const LEN: usize = 100;
+        const CAPACITY: usize = 60 * LEN;
+        let directory = tempfile::tempdir().unwrap();
+        let file = Disk::default().open(&directory.path().join("f"), Access::CreateNew).unwrap();
+        let memory = MmapRaw::from(MmapOptions::new().len(CAPACITY).map_anon().unwrap());
+        let mapping = Mapping { memory, is_stored_to: AtomicBool::new(false), _lock: None };
+        let mut tail = Tail {
+            runway: Arc::new(Runway::new(file, mapping, 0)),
+            door: DoorsOpen::Both,
+            end: 0,
+            reserved: CAPACITY as u64,
+            capacity: CAPACITY as u64,
+            granted: CAPACITY as u64,
+            step: STEP_MIN,
+            is_tight: false,
+            ready: CAPACITY as u64,
+            offered: CAPACITY as u64,
+        };
+        let mapping = Arc::clone(tail.mapping());
+        // As watermarks do.
+        let published = std::sync::atomic::AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut seen = 0;
+                    while seen < CAPACITY {
+                        let view = mapping.view(published.load(Ordering::Acquire));
+                        for at in (seen..view.end).step_by(LEN) {
+                            let batch = view.bytes(at..at + LEN).unwrap();
+                            assert_eq!(batch, [(at / LEN) as u8; LEN]);
+                        }
+                        assert_eq!(view.bytes(0..view.end + 1), None);
+                        seen = view.end;
+                        std::thread::yield_now();
+                    }
+                });
+            }
+            for n in 0..(CAPACITY / LEN) as u8 {
+                append(&mut tail, &[n; LEN], Door::Store).unwrap();
+                published.store(tail.end(), Ordering::Release);
+            }
+        });
+    }
+
     #[test]
     fn reserved_space_grows_in_doubling_steps_and_stops_at_the_capacity() {
         let directory = tempfile::tempdir().unwrap();

@@ -46,7 +46,11 @@ impl OffsetIndex {
             let (offset, position) = entry.split_at(4);
             let entry =
                 OffsetEntry { relative_offset: big_endian(offset), position: big_endian(position) };
-            if entry.relative_offset > i32::MAX as u32 || u64::from(entry.position) >= log_len {
+            let last_offset = base_offset.checked_add(i64::from(entry.relative_offset));
+            if entry.relative_offset > i32::MAX as u32
+                || last_offset.is_none()
+                || u64::from(entry.position) >= log_len
+            {
                 return Err("an entry points outside the segment");
             }
             if let Some(last) = index.entries.last() {
@@ -149,5 +153,15 @@ mod tests {
         assert!(OffsetIndex::parse(100, &bytes[..15], 9000).is_err());
         assert!(OffsetIndex::parse(100, &[bytes.clone(), vec![0; 8]].concat(), 9000).is_err());
         assert!(OffsetIndex::parse(100, &[0xff; 8], u64::MAX).is_err());
+    }
+
+    /// A fuzzer's: beside a segment that begins near the greatest offset there is, an entry was taken whose offset is
+    /// beyond that. It would have come out negative, and an open in a debug build would have panicked. A time index
+    /// was refused for the same.
+    #[test]
+    fn an_entry_beyond_the_greatest_offset_is_refused() {
+        let entry = [0, 0, 0, 9, 0, 0, 0, 0];
+        assert!(OffsetIndex::parse(i64::MAX - 9, &entry, 100).is_ok());
+        assert!(OffsetIndex::parse(i64::MAX - 8, &entry, 100).is_err());
     }
 }

@@ -22,6 +22,7 @@ mod groups_killed;
 mod groups_model;
 mod groups_papers;
 mod hostile;
+mod kill_storm;
 mod killing;
 mod limits;
 mod lingering;

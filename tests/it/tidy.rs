@@ -66,6 +66,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "inspect",
             "repair",
             "explorer",
+            "fuzzed",
         ],
     ),
     ("facade", &["lib"]),
@@ -151,6 +152,7 @@ impl Sources {
             // A module that is declared for tests only is a file of tests.
             for line in &tests {
                 let line = line.strip_prefix("pub(crate) ").unwrap_or(line);
+                let line = line.strip_prefix("pub ").unwrap_or(line);
                 if let Some(name) = line.strip_prefix("mod ").and_then(|l| l.strip_suffix(';')) {
                     let directory = match path.as_str() {
                         "lib.rs" => String::new(),
