@@ -372,6 +372,8 @@ pub(crate) struct LogConfig {
     /// By so much a segment may be closed earlier; each by another part of it.
     pub(crate) segment_jitter_ms: i64,
     pub(crate) segment_index_bytes: u32,
+    /// For so long the files of deleted segments stay.
+    pub(crate) file_delete_delay_ms: i64,
     pub(crate) index_interval_bytes: u32,
     pub(crate) batch_bytes_max: usize,
     pub(crate) timestamp_type: TimestampType,
@@ -398,6 +400,7 @@ impl LogConfig {
             segment_ms: CompactionConfig::segment_ms(compaction, overrides.number("segment.ms")?),
             segment_jitter_ms: overrides.number("segment.jitter.ms")?,
             segment_index_bytes: overrides.number("segment.index.bytes")?,
+            file_delete_delay_ms: overrides.number("file.delete.delay.ms")?,
             index_interval_bytes: overrides.number("index.interval.bytes")?,
             batch_bytes_max: overrides.number("max.message.bytes")?,
             timestamp_type: match text("message.timestamp.type")? {
@@ -528,8 +531,9 @@ pub(crate) const fn no_network(
 const INT_MAX: i64 = i32::MAX as i64;
 const LONG_MAX: &str = "9223372036854775807";
 
-/// Every topic property of Kafka 3.9 and 4.x. Defaults are Kafka's, except `segment.bytes`: smaller
-/// segments bound recovery and are let go earlier.
+/// Every topic property of Kafka 3.9 and 4.x. Defaults are Kafka's, except two. `segment.bytes`: smaller segments bound
+/// recovery and are let go earlier. `file.delete.delay.ms`: no reader needs the name of a deleted file, and at the rate of
+/// an embedded log what is deleted within a minute may be more than what is kept.
 static PROPERTIES: &[Property] = &[
     in_force("cleanup.policy", "delete", ValueRange::ListOf(&["delete", "compact"])),
     in_force(GZIP_LEVEL, "-1", GZIP_LEVELS),
@@ -542,7 +546,7 @@ static PROPERTIES: &[Property] = &[
     in_force(ZSTD_LEVEL, "3", ZSTD_LEVELS),
     in_force("delete.retention.ms", "86400000", ValueRange::Number(0, i64::MAX)),
     kept("errors.deadletterqueue.group.enable", "false", ValueRange::Flag),
-    kept("file.delete.delay.ms", "60000", ValueRange::Number(0, i64::MAX)),
+    in_force("file.delete.delay.ms", "0", ValueRange::Number(0, i64::MAX)),
     kept("flush.messages", LONG_MAX, ValueRange::Number(1, i64::MAX)),
     kept("flush.ms", LONG_MAX, ValueRange::Number(0, i64::MAX)),
     no_network("follower.replication.throttled.replicas", "", ValueRange::Text),

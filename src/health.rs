@@ -39,6 +39,8 @@ pub struct Health {
     pub bytes: u64,
     /// The bytes of segments that were deleted and whose space is not free because somebody holds records of them.
     pub held_bytes: u64,
+    /// The bytes of files of deleted segments that are kept for `file.delete.delay.ms`.
+    pub deleted_bytes: u64,
     /// The time of the oldest record, in milliseconds since 1970, as its batch says; `None` if there is none with a
     /// time.
     pub oldest_ms: Option<i64>,
@@ -129,6 +131,7 @@ impl Health {
         self.segments += look.segments;
         self.bytes += look.len;
         self.held_bytes += open.held_len();
+        self.deleted_bytes += open.deleted_len()?;
         self.due_bytes += look.outlook.due_bytes;
         self.newest_ms = self.newest_ms.max(look.newest_ms);
         let oldest = [self.oldest_ms, look.oldest_ms];

@@ -9,6 +9,7 @@
 //! * **Linger**: batches that a producer stages are sealed and appended when their time is up.
 //! * **Roll**: a segment older than `segment.ms` is closed, though nothing is being appended.
 //! * **Clean**: a [`Cleaner`] is told when there may be something to compact.
+//! * **Remove**: [`Retainer`] removes files of deleted segments that were kept for a while.
 //! * **Retain**: [`Retainer`] looks at all partitions once an interval, and at one that has filled a segment.
 //!
 //! The thread sleeps until something asks or is due; it holds the registry weakly, so that it never keeps
@@ -72,6 +73,7 @@ impl Maintenance {
             checkpoint_interval,
             syncs: Agenda::new(),
             rolls: Agenda::new(),
+            removals: Agenda::new(),
             calls: Vec::new(),
             unrecorded: HashMap::new(),
             recorded_at: None,
@@ -120,6 +122,8 @@ struct Round {
     syncs: Agenda<Instant>,
     /// When, by the wall clock, to look at a partition's last segment again.
     rolls: Agenda<i64>,
+    /// When files of a partition's are to be removed.
+    removals: Agenda<Instant>,
     /// Whom to call, and when; each at most once.
     calls: Vec<(Instant, Weak<dyn Due>)>,
     /// Synchronised since the recovery points were put on record last.
@@ -212,6 +216,7 @@ impl Round {
                 self.sync_what_is_due(&topics);
                 self.record_what_is_durable(&topics);
                 self.roll_what_is_due(&topics);
+                self.remove_what_is_due(&topics);
                 self.retain_if_due(&topics);
             });
             if catch_unwind(chores).is_err() {
@@ -248,8 +253,9 @@ impl Round {
             let wait_ms = due_ms.saturating_sub(now_ms).clamp(0, ROLL_WAIT_MS_MAX - 1) + 1;
             Some(Duration::from_millis(wait_ms as u64))
         });
+        let remove = self.removals.earliest().map(|due| due.saturating_duration_since(now));
         let retain = Some(self.retain_at.saturating_duration_since(now));
-        [sync, call, record, roll, retain].into_iter().flatten().min()
+        [sync, call, record, roll, remove, retain].into_iter().flatten().min()
     }
 
     /// Sees to it that old segments go: by the store's policy, or, where that is not to drop them, by retention's.
@@ -269,6 +275,12 @@ impl Round {
             Attention::Warm(stretch) => stretch.warm(),
             Attention::Call { whom, at } => self.schedule_call(whom, at),
             Attention::Clean => self.cleaner.wake(topics),
+            Attention::Remove { partition, within } => {
+                // One that is too far ahead never comes.
+                if let Some(due) = Instant::now().checked_add(within) {
+                    self.removals.note(partition, due);
+                }
+            }
             Attention::Room => self.make_room(topics),
         }
     }
@@ -391,6 +403,13 @@ impl Round {
         if self.retain_at <= now {
             self.retain_at = now + self.retention_interval;
             self.retainer.ask(topics, Look::All);
+        }
+    }
+
+    fn remove_what_is_due(&mut self, topics: &Topics) {
+        let now = Instant::now();
+        for partition in self.removals.take_due(|due| *due <= now) {
+            self.retainer.ask(topics, Look::AtDeleted(partition));
         }
     }
 

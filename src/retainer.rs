@@ -17,6 +17,7 @@ use crossbeam_channel::Sender;
 use crate::error::Error;
 use crate::partition::Partition;
 use crate::partition::removing::Patience;
+use crate::partition::removing::Waiting;
 use crate::topics::Topics;
 use crate::topics::retaining::Named;
 
@@ -34,6 +35,8 @@ pub(crate) struct Retainer {
 pub(crate) enum Look {
     All,
     At(Weak<Partition>),
+    /// At files of one that are kept for a while.
+    AtDeleted(Weak<Partition>),
     /// At what takes most, for the store has nearly as much as it may have.
     ForRoom,
 }
@@ -100,6 +103,15 @@ fn look_at(topics: &Arc<Topics>, looks: &[Look]) {
         match topics.make_room_for(0) {
             Ok(()) | Err(Error::Closed | Error::Latched { .. }) => {}
             Err(error) => topics.note_once("making room", &error),
+        }
+    }
+    for look in looks {
+        let Look::AtDeleted(partition) = look else { continue };
+        let removed = partition.upgrade().map(|open| open.remove_doomed(Waiting::Over));
+        match removed {
+            None | Some(Ok(_) | Err(Error::Closed | Error::Latched { .. })) => {}
+            // Tried again with the next look at all.
+            Some(Err(error)) => topics.note_once("removing deleted segments", &error),
         }
     }
     let partitions: Vec<Named> = if looks.iter().any(|look| matches!(look, Look::All)) {

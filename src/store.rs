@@ -343,7 +343,8 @@ impl Store {
 
     /// Applies retention now, as the background does once an interval
     /// ([`retention_check_interval`](StoreBuilder::retention_check_interval)): `retention.ms`, `retention.bytes`. Says
-    /// what went.
+    /// what went. Then segments that are older than `segment.ms` are closed, also those that nothing was appended to
+    /// since the store was opened.
     ///
     /// The rules are Kafka's, with one difference: the age of a segment is the time since its greatest record timestamp
     /// *or* since its file was changed last, whichever is shorter; and a wall clock that leaps ahead by more than an hour

@@ -98,7 +98,10 @@ pub struct PartitionDescription {
     pub len: u64,
     /// The bytes of deleted segments whose space is not free because somebody holds records of them.
     pub held_len: u64,
-    /// The bytes that the files of its directory take on the disk: batches, indexes, and space reserved ahead.
+    /// The bytes of files of deleted segments that are kept for `file.delete.delay.ms`.
+    pub deleted_len: u64,
+    /// The bytes that the files of its directory take on the disk: batches, indexes, space reserved ahead, and files that
+    /// are about to be removed.
     pub allocated_len: u64,
     /// The time of the first record, in milliseconds since 1970, as its batch says; `None` if there is none with a time.
     pub oldest_ms: Option<i64>,
@@ -188,6 +191,7 @@ impl Topic {
                         segment_count: usage.segments,
                         len: usage.len,
                         held_len: open.held_len(),
+                        deleted_len: open.deleted_len()?,
                         allocated_len: open.allocated_len()?,
                         oldest_ms: usage.oldest_ms,
                         newest_ms: usage.newest_ms,
@@ -203,6 +207,7 @@ impl Topic {
                     segment_count: 0,
                     len: 0,
                     held_len: 0,
+                    deleted_len: 0,
                     allocated_len: 0,
                     oldest_ms: None,
                     newest_ms: None,
@@ -398,7 +403,8 @@ impl TopicPartition {
     /// gives the first offset that can be read then. Nothing happens to a log that begins at or behind `before`.
     ///
     /// Once this returns, nobody reads them any more, and no crash or power cut brings them back. Whole segments below
-    /// `before` are removed from the disk; of the one that it lies in, the space comes free with the rest of it.
+    /// `before` are removed from the disk, after `file.delete.delay.ms` if that is set; of the one that it lies in, the
+    /// space comes free with the rest of it.
     /// Records that somebody has in hand stay readable, and hold the space of their segment on the disk until they are
     /// dropped ([`PartitionDescription::held_len`]). A consumer that stands below gets its
     /// [`OffsetReset`](crate::OffsetReset).

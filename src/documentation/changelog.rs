@@ -45,7 +45,8 @@
 //!   [`Store::apply_retention`](crate::Store::apply_retention);
 //!   [`TopicPartition::delete_records`](crate::TopicPartition::delete_records); a bound for the whole store with
 //!   [`StoreBuilder::bytes_max`](crate::StoreBuilder::bytes_max), which drops the oldest segments or refuses appends
-//!   with a retriable error. Crash-safe at every effect. [`Topic::describe`](crate::Topic::describe),
+//!   with a retriable error. Crash-safe at every effect. Segments are closed by
+//!   `segment.ms` though nobody appends; deleted files are kept for `file.delete.delay.ms`, if that is set. [`Topic::describe`](crate::Topic::describe),
 //!   [`Store::health`](crate::Store::health) and `ottla du` tell bytes, ages, what goes next, and which groups were
 //!   overtaken.
 //! * **Repair.** [`repair`](crate::repair) and `ottla repair` put a damaged directory in order, and first show how: what

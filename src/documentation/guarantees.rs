@@ -361,8 +361,13 @@
 //! * *Readers.* Whoever stands below the new beginning gets its [`OffsetReset`](crate::OffsetReset) with the next poll; with
 //!   [`OffsetReset::Error`](crate::OffsetReset::Error) no record is skipped unawares
 //!   (`nobody_skips_what_was_deleted_unawares_while_it_is_being_deleted`). Records in hand stay as they are.
-//! * *Space.* The files of a segment have no name any more when the deletion returns: `.deleted` files are not kept for
-//!   `file.delete.delay.ms`. Their space is free unless somebody holds records of them or has them mapped at that moment;
+//! * *Space.* The files of a segment have no name any more when the deletion returns, unless `file.delete.delay.ms` is set,
+//!   which is 0 by default: then they are kept for so long with `.deleted` behind their names, where a person may copy them
+//!   (`files_of_deleted_segments_are_kept_for_as_long_as_the_topic_says`). They count as the store's
+//!   ([`PartitionDescription::deleted_len`](crate::PartitionDescription::deleted_len)); the next open removes them, and so
+//!   does whoever needs the room before their time is over: an append that would exceed
+//!   [`bytes_max`](crate::StoreBuilder::bytes_max), under either policy, and retention on a full disk. No reader
+//!   needs them. Space without a name is free unless somebody holds records of them or has them mapped at that moment;
 //!   then it comes free with the last of these, for bytes under a mapping can neither be cut nor punched out.
 //!   [`PartitionDescription::held_len`](crate::PartitionDescription::held_len) says how many bytes that is
 //!   (`the_space_on_the_disk_comes_free_though_a_slow_reader_holds_records`).

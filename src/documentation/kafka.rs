@@ -102,7 +102,8 @@
 //!
 //! # Topic properties
 //!
-//! All of Kafka 3.9 and 4.x are accepted with Kafka's defaults, but for `segment.bytes`, which is 64 MiB.
+//! All of Kafka 3.9 and 4.x are accepted with Kafka's defaults, but for `segment.bytes`, which is 64 MiB, and
+//! `file.delete.delay.ms`, which is 0.
 //! [`ConfigEntry::effect`](crate::ConfigEntry) tells of each which of three it is:
 //!
 //! | in force | kept, not acted upon by this version | without meaning here |
@@ -111,7 +112,7 @@
 //! | `max.message.bytes` | | `leader.replication.throttled.replicas` |
 //! | `message.timestamp.after.max.ms` | | `local.retention.bytes` |
 //! | `message.timestamp.before.max.ms` | `errors.deadletterqueue.group.enable` | `local.retention.ms` |
-//! | `message.timestamp.type` | `file.delete.delay.ms` | `message.downconversion.enable` |
+//! | `message.timestamp.type`, `file.delete.delay.ms` | | `message.downconversion.enable` |
 //! | `segment.bytes` | `flush.messages`, `flush.ms` | `message.format.version` |
 //! | `segment.index.bytes`, `index.interval.bytes` | `min.insync.replicas` | `remote.log.copy.disable` |
 //! | `segment.ms`, `segment.jitter.ms`, `compression.type`, `compression.gzip.level`, `compression.zstd.level` | `preallocate` | `remote.log.delete.on.disable` |
@@ -137,8 +138,11 @@
 //! # Different on purpose
 //!
 //! * Retention by time goes by a segment's greatest timestamp or the date of its file, whichever is later. Kafka deletes
-//!   what was sent with old timestamps minutes after it was written. A deleted segment's files go at once, and if all of
-//!   a log is deleted, so does its last segment.
+//!   what was sent with old timestamps minutes after it was written. A deleted segment's files go at once unless
+//!   `file.delete.delay.ms` says otherwise, and if all of a log is deleted, so does its last segment. Files of deleted
+//!   topics go at once in any case.
+//! * A segment is closed by `segment.ms` though nothing is appended, also one that an earlier life of the process left. In
+//!   Kafka only an append closes it, so what a quiet topic holds is never compacted.
 //! * A delivery completes after an `fdatasync`. Kafka's acknowledgement means that other machines have the record
 //!   in memory; there are no other machines here.
 //! * A send appends before it returns, and has an offset at once. There is no buffer between, unless a linger is set.

@@ -167,6 +167,8 @@
 //!   age. By size they go when a segment is full. A look costs some system calls for each segment that was not looked
 //!   at before, and one for each partition that is appended to; what is to go is put on record with one sync for all
 //!   partitions together. It happens on a thread of its own; no append waits for it.
+//! * `file.delete.delay.ms` (0; a minute in Kafka): for how long the files of deleted and of compacted segments are kept, with
+//!   `.deleted` behind their names, for a person to copy them. What is deleted meanwhile takes space on top.
 //! * [`bytes_max`](crate::StoreBuilder::bytes_max) bounds the store. `DropOldest` begins to let segments go when a sixteenth
 //!   of the bound is left, so that appends seldom meet it; the largest partition loses first. Space is granted to a
 //!   partition in steps of a 4,096th of the bound, 4 KiB to 1 MiB. Under a bound, space is reserved in steps no larger than

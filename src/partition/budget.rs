@@ -41,6 +41,10 @@ pub(crate) trait MakesRoom: Send + Sync + std::fmt::Debug {
     /// Makes room for `wanted` bytes at once, on the caller's thread.
     fn make_room(&self, wanted: u64) -> Result<()>;
 
+    /// Removes files at once that are not any log's any more and would have been kept for a while; gives how many bytes
+    /// of batches were in them.
+    fn remove_doomed(&self) -> Result<u64>;
+
     /// Has room made in the background.
     fn ask_for_room(&self);
 }
@@ -104,7 +108,8 @@ impl Budget {
         self.used().saturating_add(wanted).saturating_sub(limit.bytes_max)
     }
 
-    /// Does what there is to do about an append that was refused: makes room, if that is the policy.
+    /// Does what there is to do about an append that was refused: removes files that are kept only for a while, and makes
+    /// room, if that is the policy.
     ///
     /// # Errors
     ///
@@ -115,7 +120,10 @@ impl Budget {
         let Some(makes_room) = makes_room else { return Err(self.is_full()) };
         match self.limit.map(|limit| limit.policy) {
             Some(BudgetPolicy::DropOldest) => makes_room.make_room(wanted as u64),
-            Some(BudgetPolicy::BackPressure) | None => Err(self.is_full()),
+            Some(BudgetPolicy::BackPressure) | None => match makes_room.remove_doomed()? {
+                0 => Err(self.is_full()),
+                _ => Ok(()),
+            },
         }
     }
 

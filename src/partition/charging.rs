@@ -1,4 +1,5 @@
-//! What one log takes of its store's budget: space granted to its tail, and what its full segments are.
+//! What one log takes of its store's budget: space granted to its tail, what its full segments are, and deleted ones whose
+//! files are kept for a while.
 
 use std::sync::Arc;
 
@@ -46,6 +47,7 @@ impl Partition {
             let Some((last, full)) = segments.split_last() else { return Ok(()) };
             let lens = full.iter().map(|segment| self.charged_len(segment)).sum::<Result<u64>>();
             let is_same = || Arc::ptr_eq(&segments, &self.segments.snapshot());
+            let waiting = self.doomed_len();
             let full = match lens {
                 Err(error) if error.is_not_found() && !is_same() => continue,
                 lens => lens?,
@@ -53,7 +55,7 @@ impl Partition {
             let tail = if last.live_open().is_some() { Tail::Open } else { Tail::Closed };
             let end = self.charged_len(last)?;
             if is_same() {
-                self.charged.charge(&self.budget, full, last.base_offset(), end, tail);
+                self.charged.charge(&self.budget, full + waiting, last.base_offset(), end, tail);
                 break;
             }
         }

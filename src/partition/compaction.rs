@@ -52,6 +52,7 @@ use crate::partition::fates::Fates;
 use crate::partition::key_hash::KeyHash;
 use crate::partition::latest_offsets::LatestOffsets;
 use crate::partition::producer_snapshot;
+use crate::partition::removing::Waiting;
 use crate::partition::segments::Segment;
 use crate::partition::throttle::Throttle;
 use crate::storage::file_name::OffsetFile;
@@ -85,7 +86,7 @@ impl Partition {
     /// * Others, as [`Error::OutOfSpace`]: some segments may be compacted, the others are as they were, and it may be
     ///   done again.
     pub(crate) fn compact(
-        &self,
+        self: &Arc<Self>,
         how: &Compaction,
         progress: &CompactionProgress,
         throttle: &Throttle,
@@ -126,7 +127,7 @@ impl Partition {
 
 /// A compaction under way.
 struct Cleaner<'p> {
-    partition: &'p Partition,
+    partition: &'p Arc<Partition>,
     how: &'p Compaction,
     pace: Pace<'p>,
     /// The segments that take part, in order.
@@ -303,8 +304,10 @@ impl Cleaner<'_> {
             }
         }
         partition.segments.replace(segments, base_offsets[0]);
-        let removed = swap::remove_replaced(context, &base_offsets)
-            .and_then(|()| producer_snapshot::remove_replaced(context, &base_offsets[1..]));
+        let removed = partition
+            .doom(&base_offsets)
+            .and_then(|()| partition.remove_waiting(Waiting::Over))
+            .and_then(|_| producer_snapshot::remove_replaced(context, &base_offsets[1..]));
         if let Err(error) = removed {
             self.compacted.unremoved.get_or_insert(error);
         }

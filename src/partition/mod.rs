@@ -148,6 +148,8 @@ pub(crate) enum Attention {
     Seal { partition: Weak<Partition> },
     /// To have a stretch of its tail warmed before it appends there.
     Warm(ColdStretch),
+    /// To have files removed that are not the log's any more.
+    Remove { partition: Weak<Partition>, within: Duration },
     /// To have room made: the store has nearly as many bytes as it may have.
     Room,
     /// To be called at a time: a producer that stages records, not a partition.
@@ -267,6 +269,7 @@ impl Partition {
                 phase: Phase::Open,
                 live: None,
                 parked: None,
+                found: None,
                 config,
                 raise_epoch: recovered.was_unclean || epochs.latest() < 0,
                 epochs,
@@ -322,6 +325,7 @@ impl Partition {
                 phase: Phase::Closed,
                 live: None,
                 parked: None,
+                found: None,
                 config,
                 raise_epoch: false,
                 epochs: LeaderEpochs::empty(&context.disk, Default::default()),
@@ -423,30 +427,10 @@ impl Partition {
         }
     }
 
-    /// Closes the last segment if it is older than `segment.ms`; says when to look again.
-    pub(crate) fn roll_if_due(self: &Arc<Self>, now_ms: i64) -> Result<Option<i64>> {
-        let mut writer = self.writer.lock();
-        while writer.phase == Phase::Busy {
-            self.idle.wait(&mut writer);
-        }
-        if writer.phase == Phase::Closed || self.latch.get().is_some() {
-            return Ok(None);
-        }
-        match writer.due_ms() {
-            Some(due) if due < now_ms => {
-                if writer.live.is_none() {
-                    self.change_tail(&mut writer, |p, _| p.warm(), None)?;
-                }
-                self.change_tail(&mut writer, Self::rolled, None)?;
-                Ok(None)
-            }
-            due => Ok(due),
-        }
-    }
-
     /// Takes on a changed configuration; what shapes segments applies from the next roll.
-    pub(crate) fn reconfigure(&self, config: Arc<LogConfig>) {
+    pub(crate) fn reconfigure(self: &Arc<Self>, config: Arc<LogConfig>) {
         self.writer.lock().config = config;
+        self.look_at_waiting();
     }
 
     /// Ends appending and leaves the directory as Kafka leaves it after a clean close: everything

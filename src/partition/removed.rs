@@ -1,7 +1,8 @@
-//! What is left of the segments that were taken out of a log: files that could not be removed yet, and mappings that
-//! somebody reads.
+//! What is left of the segments that were taken out of a log: files that could not be renamed yet, files that wait for
+//! `file.delete.delay.ms`, and mappings that somebody reads.
 
 use std::sync::Weak;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -16,10 +17,22 @@ pub(crate) struct Removed {
 
 #[derive(Debug, Default)]
 struct Left {
-    /// Where the segments begin that have files still.
+    /// Where the segments begin that have files still, under their old names.
     files: Vec<i64>,
+    /// Renamed, and removed later; one for each base offset, for the file of a later one takes the place of an
+    /// earlier one's.
+    doomed: Vec<Doomed>,
     /// What somebody may still read, and how many bytes that is.
     mapped: Vec<(Weak<Mapping>, u64)>,
+}
+
+/// The files of a segment that are renamed, and removed later.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doomed {
+    pub(super) base_offset: i64,
+    /// The bytes of its log.
+    pub(super) len: u64,
+    pub(super) since: Instant,
 }
 
 impl Removed {
@@ -39,6 +52,25 @@ impl Removed {
     /// Notes that these have none any more.
     pub(super) fn forget(&self, files: &[i64]) {
         self.left.lock().files.retain(|file| !files.contains(file));
+    }
+
+    /// Notes files that are to be removed later.
+    pub(super) fn doom(&self, doomed: &[Doomed]) {
+        let mut left = self.left.lock();
+        left.doomed.retain(|old| doomed.iter().all(|new| new.base_offset != old.base_offset));
+        left.doomed.extend_from_slice(doomed);
+    }
+
+    /// Gives those, the oldest first.
+    pub(super) fn doomed(&self) -> Vec<Doomed> {
+        let mut doomed = self.left.lock().doomed.clone();
+        doomed.sort_by_key(|doomed| doomed.since);
+        doomed
+    }
+
+    /// Notes that these are not there any more.
+    pub(super) fn forget_doomed(&self, base_offsets: &[i64]) {
+        self.left.lock().doomed.retain(|doomed| !base_offsets.contains(&doomed.base_offset));
     }
 
     /// Gives the bytes that take space as long as somebody reads them.

@@ -52,9 +52,10 @@ fn append(store: &Store, offsets: std::ops::Range<i64>) {
 }
 
 /// Writes a log of several segments, the last one begun, closed.
-fn prepared(root: &Path) {
+fn prepared(root: &Path, delay_ms: &str) {
     let store = builder(root).open().unwrap();
-    store.create_topic("t", TopicConfig::new().segment_bytes(1024).retention_bytes(3000)).unwrap();
+    let config = TopicConfig::new().segment_bytes(1024).retention_bytes(3000);
+    store.create_topic("t", config.set("file.delete.delay.ms", delay_ms).unwrap()).unwrap();
     append(&store, 0..RECORDS);
     store.close().unwrap();
 }
@@ -119,20 +120,29 @@ fn check(root: &Path, what: &str) -> (i64, i64) {
 enum Deletion {
     Records(i64),
     Retention,
+    /// As `Records`, of a topic that keeps the files for an hour.
+    KeepingFiles(i64),
 }
 
 impl Deletion {
-    const ALL: [Deletion; 4] = [
+    const ALL: [Deletion; 5] = [
         // Within a segment, at the end, and by the rules.
         Deletion::Records(25),
         Deletion::Records(-1),
         Deletion::Records(RECORDS - 1),
         Deletion::Retention,
+        Deletion::KeepingFiles(45),
     ];
+
+    fn delay_ms(self) -> &'static str {
+        if matches!(self, Deletion::KeepingFiles(_)) { "3600000" } else { "0" }
+    }
 
     fn run(self, store: &Store) -> crate::Result<i64> {
         match self {
-            Deletion::Records(before) => partition(store).delete_records(before),
+            Deletion::Records(before) | Deletion::KeepingFiles(before) => {
+                partition(store).delete_records(before)
+            }
             Deletion::Retention => {
                 store.apply_retention()?;
                 Ok(partition(store).watermarks()?.0)
@@ -152,7 +162,7 @@ struct Case {
 fn case(deletion: Deletion) -> Case {
     let directory = scratch();
     let root = directory.path().join("prepared");
-    prepared(&root);
+    prepared(&root, deletion.delay_ms());
     let whole = fresh_copy(&root, "whole");
     let disk = Disk::failing_once(u64::MAX, 0);
     let store = builder(&whole).disk(disk.clone()).open().unwrap();
@@ -160,7 +170,9 @@ fn case(deletion: Deletion) -> Case {
     let start = deletion.run(&store).unwrap();
     assert!(start > 20, "{deletion:?}: {start}");
     let trace = disk.script().trace()[begun..].to_vec();
-    assert!(trace.iter().any(|effect| effect.ends_with(".log.deleted")), "{trace:#?}");
+    // A rename goes by the name before it, so this is about removals.
+    let removes = trace.iter().any(|effect| effect.ends_with(".log.deleted"));
+    assert_eq!(removes, deletion.delay_ms() == "0", "{trace:#?}");
     Case { _directory: directory, prepared: root, start, trace }
 }
 
@@ -232,7 +244,8 @@ fn whichever_effect_of_a_deletion_fails_the_log_goes_on_and_the_next_attempt_fin
             let again = again.unwrap_or_else(|error| panic!("{what}, again: {error}"));
             assert!(again >= case.start, "{what}");
             let bases = names(&root).into_iter().filter(|name| name.ends_with(".log.deleted"));
-            assert_eq!(bases.count(), 0, "{what}: {:?}", names(&root));
+            let is_kept = matches!(deletion, Deletion::KeepingFiles(_));
+            assert_eq!(bases.count() > 0, is_kept, "{what}: {:?}", names(&root));
             store.close().unwrap();
             assert_eq!(check(&root, &what), (again, RECORDS + 1));
         }
@@ -324,7 +337,7 @@ fn no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not() {
 fn a_log_that_could_not_be_opened_once_begins_where_it_did() {
     let directory = scratch();
     let root = directory.path().join("data");
-    prepared(&root);
+    prepared(&root, "0");
     let store = builder(&root).open().unwrap();
     assert_eq!(Deletion::Records(25).run(&store).unwrap(), 25);
     store.close().unwrap();

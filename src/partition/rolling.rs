@@ -14,10 +14,12 @@ use parking_lot::MutexGuard;
 use crate::error::Error;
 use crate::error::Result;
 use crate::format::decode;
+use crate::partition::Attention;
 use crate::partition::Partition;
 use crate::partition::live_tails::Place;
 use crate::partition::producer_snapshot;
 use crate::partition::segments::Segment;
+use crate::partition::writer::Found;
 use crate::partition::writer::LiveTail;
 use crate::partition::writer::Parked;
 use crate::partition::writer::Phase;
@@ -57,6 +59,48 @@ impl Partition {
         result
     }
 
+    /// Closes the last segment if it is older than `segment.ms`, whether or not anybody has appended to it in this life;
+    /// says when to look again.
+    pub(crate) fn roll_if_due(self: &Arc<Self>, now_ms: i64) -> Result<Option<i64>> {
+        self.look_at_idle_tail()?;
+        let mut writer = self.writer.lock();
+        while writer.phase == Phase::Busy {
+            self.idle.wait(&mut writer);
+        }
+        if writer.phase == Phase::Closed || self.latch.get().is_some() {
+            return Ok(None);
+        }
+        match writer.due_ms() {
+            Some(due) if due < now_ms => {
+                if writer.live.is_none() {
+                    self.change_tail(&mut writer, |p, _| p.warm(), None)?;
+                }
+                self.change_tail(&mut writer, Self::rolled, None)?;
+                Ok(None)
+            }
+            due => Ok(due),
+        }
+    }
+
+    /// Finds out how old the last segment is where an earlier life left it; once, and with no lock held.
+    fn look_at_idle_tail(&self) -> Result<()> {
+        let is_idle = |writer: &Writer| {
+            writer.phase == Phase::Open && writer.live.is_none() && writer.parked.is_none()
+        };
+        let is_unknown = |writer: &Writer| is_idle(writer) && writer.found.is_none();
+        if !is_unknown(&self.writer.lock()) {
+            return Ok(());
+        }
+        let last = self.segments.last();
+        let found = self.found(&last, &*self.segments.open(&last, &self.context)?)?;
+        let mut writer = self.writer.lock();
+        // Whoever has appended meanwhile knows better.
+        if is_idle(&writer) && self.segments.last().base_offset() == last.base_offset() {
+            writer.found = Some(found);
+        }
+        Ok(())
+    }
+
     /// Closes the last segment, if there is anything in it, so that a compaction can take it in.
     pub(crate) fn roll_now(self: &Arc<Self>) -> Result<()> {
         let mut writer = self.writer.lock();
@@ -80,12 +124,15 @@ impl Partition {
     /// Opens the last segment for appending: where it was parked, or as an earlier life left it.
     pub(super) fn warm(self: &Arc<Self>) -> (Option<LiveTail>, Result<()>) {
         let place = self.live_tails.admit();
-        let parked = self.writer.lock().parked.take();
+        let (parked, found) = {
+            let mut writer = self.writer.lock();
+            (writer.parked.take(), writer.found.take())
+        };
         let warmed = (|| {
             let last = self.segments.last();
             let (end, state, indexes) = match &parked {
                 Some(parked) => self.making_room(|| self.as_parked(parked, &last))?,
-                None => self.making_room(|| self.as_found(&last))?,
+                None => self.making_room(|| self.as_found(&last, found))?,
             };
             self.making_room(|| self.begin_epoch(indexes.largest_timestamp_ms()))?;
             let path = self.context.log_path(last.base_offset());
@@ -120,23 +167,32 @@ impl Partition {
         }
     }
 
-    /// Gives the last segment as an earlier life left it: its end, and what is to be known of it.
-    fn as_found(&self, last: &Segment) -> Result<(u64, TailState, Indexes)> {
+    /// Gives the last segment as an earlier life left it, and what is to be known of it; `found` if that was looked at.
+    fn as_found(&self, last: &Segment, found: Option<Found>) -> Result<(u64, TailState, Indexes)> {
         let cold = self.segments.open(last, &self.context)?;
-        let (end, first) =
-            (cold.end(), cold.view().and_then(|v| decode::header_at(v.from(0)).ok()));
         let interval = self.writer.lock().config.index_interval_bytes;
-        let state = TailState {
-            first_timestamp_ms: first.map_or(-1, |header| header.max_timestamp_ms),
-            was_taken_over: end > 0,
-            ..TailState::new(self.clock.now_ms())
-        };
+        let Found { end, state } = found.map_or_else(|| self.found(last, &cold), Ok)?;
         // There is nothing to be known of an empty segment's.
         let indexes = match end {
             0 => Indexes::new(last.base_offset(), interval),
             _ => cold.indexes_to_continue(interval)?,
         };
         Ok((end, state, indexes))
+    }
+
+    fn found(&self, last: &Segment, cold: &OpenSegment) -> Result<Found> {
+        let end = cold.end();
+        let first = cold.view().and_then(|view| decode::header_at(view.from(0)).ok());
+        let first_timestamp_ms = first.map_or(-1, |header| header.max_timestamp_ms);
+        // Where records have no times a segment ages from when it was written to last: nothing says when it was made.
+        let begun_ms = if end > 0 && first_timestamp_ms < 0 {
+            self.context.disk.len_and_modified(&self.context.log_path(last.base_offset()))?.1
+        } else {
+            self.clock.now_ms()
+        };
+        let state =
+            TailState { first_timestamp_ms, was_taken_over: end > 0, ..TailState::new(begun_ms) };
+        Ok(Found { end, state })
     }
 
     /// Gives the last segment as it was when it was parked.
@@ -185,6 +241,10 @@ impl Partition {
         if live.state.was_taken_over {
             self.segments.cool(live.open.base_offset());
             self.segments.push_live(open, file);
+            // It was sealed here, so no one else says that there may be something to compact.
+            if let (true, Some(attention)) = (self.is_compacted(), &self.attention) {
+                drop(attention.send(Attention::Clean));
+            }
         } else {
             // Before anybody sees the new segment: who does must find the old one among the unsealed.
             self.leave_to_be_sealed(live, next);

@@ -42,6 +42,8 @@ pub(crate) struct Writer {
     pub(crate) live: Option<LiveTail>,
     /// What is needed to go on with a tail that was parked.
     pub(crate) parked: Option<Box<Parked>>,
+    /// What an earlier life left as the last segment, if that was looked at before the first append.
+    pub(crate) found: Option<Found>,
     pub(crate) config: Arc<LogConfig>,
     pub(crate) epochs: LeaderEpochs,
     /// A new epoch begins before the first append after an unclean open.
@@ -88,6 +90,13 @@ pub(crate) struct Parked {
     pub(crate) state: TailState,
 }
 
+/// The last segment as an earlier life left it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found {
+    pub(crate) end: u64,
+    pub(crate) state: TailState,
+}
+
 /// What is to be known of the last segment beside its bytes and its indexes, open or parked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TailState {
@@ -126,13 +135,15 @@ impl Writer {
         self.live.as_mut()?.tail.take_cold()
     }
 
-    /// Gives the time at which an idle segment is to be rolled; `None` while it is empty, and where nothing was
-    /// appended yet.
+    /// Gives the time at which an idle segment is to be rolled; `None` while it is empty, and where nobody has appended
+    /// to it nor looked at it in this life.
     pub(crate) fn due_ms(&self) -> Option<i64> {
         match (&self.live, &self.parked) {
             (Some(live), _) => live.state.due_ms(live.tail.end(), &self.config),
             (None, Some(parked)) => parked.state.due_ms(parked.end, &self.config),
-            (None, None) => None,
+            (None, None) => {
+                self.found.and_then(|found| found.state.due_ms(found.end, &self.config))
+            }
         }
     }
 

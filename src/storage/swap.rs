@@ -6,7 +6,7 @@
 //! | 2 | they are renamed to `.swap`, the names made durable | undone as long as one is still `.cleaned`; finished from then on |
 //! | 3 | the old files are renamed to `.deleted`, the names made durable | finished: old files that are left are removed |
 //! | 4 | `.swap` is taken off the new log's name, that is made durable; then off its indexes' | finished |
-//! | 5 | the old files are removed | `.deleted` is removed |
+//! | 5 | the old files are removed, once `file.delete.delay.ms` is over | `.deleted` is removed |
 //!
 //! What an open makes of it stands in `partition/leftovers.rs`, and is what Kafka does. A step that fails is taken
 //! back together with those before it, rename by rename, the last one first: whatever part of that a crash leaves

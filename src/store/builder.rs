@@ -116,7 +116,8 @@ impl StoreBuilder {
         self
     }
 
-    /// Sets how often all partitions are looked at for what retention lets go (`log.retention.check.interval.ms`);
+    /// Sets how often all partitions are looked at for what retention lets go (`log.retention.check.interval.ms`), and
+    /// for segments older than `segment.ms` that nothing was appended to since the store was opened;
     /// default five minutes, the first time after thirty seconds at the latest. A partition that has filled a segment
     /// is looked at at once, for `retention.bytes`. At least a millisecond.
     pub fn retention_check_interval(mut self, interval: Duration) -> StoreBuilder {
@@ -127,7 +128,8 @@ impl StoreBuilder {
     /// Bounds the bytes that all logs of the store take on the disk together, and says what happens to an append that
     /// would exceed them; by default they are not bounded. There is nothing like it in Kafka.
     ///
-    /// Counted are the batches of all partitions, and the space set aside ahead of those that are appended to; indexes
+    /// Counted are the batches of all partitions, and the space set aside ahead of those that are appended to; files of
+    /// deleted segments that are kept for `file.delete.delay.ms` count, too, and go first when there is no room; indexes
     /// come on top, some 0.3 percent, and what readers hold of segments that were let go
     /// ([`PartitionDescription::held_len`](crate::PartitionDescription::held_len)). Internal topics are neither counted
     /// nor refused. A store that has more when it is opened is brought below the bound by the first appends, or refuses

@@ -39,8 +39,8 @@ pub struct Retained {
 pub(crate) type Named = (TopicName, u32, Arc<Partition>);
 
 impl Topics {
-    /// Lets go of what retention says may go of some partitions; gives the first error, the others are done
-    /// nevertheless.
+    /// Lets go of what retention says may go of some partitions, and closes segments that are older than `segment.ms`;
+    /// gives the first error, the others are done nevertheless.
     ///
     /// # Errors
     ///
@@ -65,6 +65,14 @@ impl Topics {
             }
         }
         let retained = self.let_go(&plans, patience, &mut failed)?;
+        // Behind that, for it takes room. Nobody else looks at a log that is not appended to in this life; and what
+        // `segment.ms` was changed to is to be in force for the others, too.
+        for (_, _, open) in partitions {
+            match open.roll_if_due(now_ms) {
+                Ok(_) | Err(Error::Closed) => {}
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
         failed.map_or(Ok(retained), Err)
     }
 

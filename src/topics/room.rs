@@ -1,7 +1,8 @@
 //! Room in a directory that may not take more than so many bytes: the oldest segments of all logs go.
 //!
 //! Of all logs whose topics delete, the one that takes most loses its oldest full segment, until there is room. Where no
-//! full segment is left, the largest one that is being appended to is followed by another, and goes.
+//! full segment is left, the largest one that is being appended to is followed by another, and goes. Before any of them
+//! those go that are deleted already, whose files are kept for `file.delete.delay.ms`.
 
 use std::sync::Arc;
 use std::sync::Weak;
@@ -12,6 +13,7 @@ use crate::partition::Attention;
 use crate::partition::budget::Budget;
 use crate::partition::budget::MakesRoom;
 use crate::partition::removing::Patience;
+use crate::partition::removing::Waiting;
 use crate::partition::retaining::LettingGo;
 use crate::partition::retention::Kept;
 use crate::topics::Topics;
@@ -50,6 +52,8 @@ impl Topics {
         if excess == 0 {
             return Ok(());
         }
+        // The first to go, and if that is enough, the last.
+        self.remove_doomed()?;
         let mut candidates = self.candidates();
         // Compaction has freed what it has freed.
         let excess = self.budget.excess(wanted);
@@ -75,6 +79,8 @@ impl Topics {
         let plans: Vec<_> = going.map(|going| (&going.named, planned(going))).collect();
         let mut failed = None;
         self.let_go(&plans, Patience::Wait, &mut failed)?;
+        // What went for the sake of room makes some at once.
+        self.remove_doomed()?;
         failed.map_or(Ok(()), Err)
     }
 
@@ -127,6 +133,18 @@ impl MakesRoom for Topics {
             Err(Error::Closed) => Ok(()),
             made => made,
         }
+    }
+
+    fn remove_doomed(&self) -> Result<u64> {
+        let mut len = 0;
+        for (_, _, open) in self.all_open() {
+            match open.remove_doomed(Waiting::All) {
+                // It is being closed or deleted.
+                Err(Error::Closed) => {}
+                removed => len += removed?,
+            }
+        }
+        Ok(len)
     }
 
     fn ask_for_room(&self) {

@@ -162,6 +162,29 @@ fn records_that_have_waited_for_too_long_are_compacted_though_nothing_is_sent_an
 }
 
 #[test]
+fn records_of_an_earlier_life_that_have_waited_for_too_long_are_compacted_though_nothing_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    // Nothing is synchronised in the background before the close, so nobody looks at the segment's age.
+    let builder = |is_enabled| {
+        builder(directory.path(), is_enabled).checkpoint_interval(Duration::from_secs(3600))
+    };
+    let store = builder(false).open().unwrap();
+    let config = compacted().set("max.compaction.lag.ms", "3600000").unwrap();
+    let topic = store.create_topic("t", config).unwrap();
+    for n in 0..10 {
+        let value = format!("value {n}");
+        let record = Record::new(&value).key("k").timestamp(now_ms() - 7_200_000);
+        store.producer().send(&topic, record).unwrap();
+    }
+    drop(topic);
+    store.close().unwrap();
+    let store = builder(true).retention_check_interval(Duration::from_millis(100)).open().unwrap();
+    let topic = store.topic("t").unwrap();
+    wait_until("the segment is closed and compacted", || all(&store, &topic).len() == 1);
+    assert_eq!(all(&store, &topic)[0].offset, 9);
+}
+
+#[test]
 fn what_is_younger_than_the_least_lag_is_all_there() {
     let directory = tempfile::tempdir().unwrap();
     let store = builder(directory.path(), false).open().unwrap();
@@ -604,6 +627,29 @@ mod command {
         let refused = shell.run(&["compact", "u"]);
         assert!(errors(&refused).contains("no topic is named `u`"), "{}", errors(&refused));
     }
+}
+
+#[test]
+fn files_that_were_compacted_are_kept_for_as_long_as_the_topic_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = builder(directory.path(), false).open().unwrap();
+    let config = compacted().set("file.delete.delay.ms", "3600000").unwrap();
+    let topic = store.create_topic("t", config).unwrap();
+    let deleted = || topic.describe().unwrap().partitions[0].deleted_len;
+    for round in 0..3 {
+        send(&store, &topic, 500 * round..500 * (round + 1), 5);
+        let latest = view(&store, &topic);
+        topic.compact().unwrap();
+        // Those of the first segment take the place of those it had before.
+        assert!(deleted() > 10 * 4096, "{round}: {}", deleted());
+        assert_eq!(view(&store, &topic), latest);
+    }
+    topic.alter("file.delete.delay.ms", Some("1")).unwrap();
+    wait_until("they are removed", || deleted() == 0);
+    assert_eq!(view(&store, &topic).len(), 5);
+    drop(topic);
+    store.close().unwrap();
+    assert_eq!(ottla::inspect::check(directory.path()).unwrap().problems, []);
 }
 
 #[test]

@@ -331,7 +331,9 @@ fn nothing_goes_on_the_word_of_a_checkpoint_that_cannot_be_true() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("data");
     let store = Store::open(&root).unwrap();
-    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1500)).unwrap();
+    // The records are of long ago: no look closes a segment for that.
+    let config = TopicConfig::new().segment_bytes(1500).segment_ms(i64::MAX as u64);
+    let topic = store.create_topic("t", config).unwrap();
     send_numbers(&store, &topic, 0..100);
     drop(topic);
     store.close().unwrap();
@@ -373,4 +375,88 @@ fn a_partition_that_cannot_be_opened_for_a_while_begins_afterwards_where_it_bega
     let store = Store::open(&root).unwrap();
     let partition = store.topic("t").unwrap().partition(0).unwrap();
     assert_eq!(partition.watermarks().unwrap(), (7, 10));
+}
+
+#[test]
+fn files_of_deleted_segments_are_kept_for_as_long_as_the_topic_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("data");
+    let open = || {
+        let builder = Store::builder(&root).retention_check_interval(Duration::from_secs(3600));
+        builder.open().unwrap()
+    };
+    let store = open();
+    // The records are of long ago: no look closes a segment for that.
+    let config = TopicConfig::new().segment_bytes(1500).segment_ms(i64::MAX as u64);
+    let config = config.set("file.delete.delay.ms", "3600000");
+    let topic = store.create_topic("t", config.unwrap()).unwrap();
+    send_numbers(&store, &topic, 0..200);
+    let partition = topic.partition(0).unwrap();
+    let log = root.join("t-0");
+    let bases = base_offsets(&log);
+    let first = fs::read(log.join("00000000000000000000.log")).unwrap();
+    partition.delete_records(bases[3]).unwrap();
+    let logs = |names: Vec<String>| names.iter().filter(|name| name.contains(".log.")).count();
+    let described = || topic.describe().unwrap().partitions[0].clone();
+    // Nobody reads what was deleted; what is kept is what was there, and is told.
+    assert_eq!(
+        (partition.watermarks().unwrap().0, base_offsets(&log)),
+        (bases[3], bases[3..].to_vec())
+    );
+    assert_eq!(logs(names_of_what_goes(&log)), 3);
+    let kept = fs::read(log.join("00000000000000000000.log.deleted")).unwrap();
+    // Space that was reserved behind the batches may have been given back.
+    assert!(kept.len() > 1000 && first.starts_with(&kept));
+    assert!(described().deleted_len > 3 * 1000, "{:?}", described());
+    assert_eq!(store.health().deleted_bytes, described().deleted_len);
+    assert!(described().allocated_len > described().deleted_len);
+    let reader = Store::open_read_only(&root).unwrap();
+    let seen = reader.topic("t").unwrap().describe().unwrap().partitions[0].clone();
+    assert_eq!(seen.deleted_len, described().deleted_len);
+    drop(reader);
+    // No look takes them before their time, and more come to them.
+    store.apply_retention().unwrap();
+    partition.delete_records(bases[5]).unwrap();
+    assert_eq!(logs(names_of_what_goes(&log)), 5);
+
+    // The next open does, whatever is left of it.
+    drop((topic, partition));
+    store.close().unwrap();
+    assert_eq!(logs(names_of_what_goes(&log)), 5);
+    assert!(ottla::inspect::check(&root).unwrap().problems.is_empty());
+    let store = open();
+    let topic = store.topic("t").unwrap();
+    let partition = topic.partition(0).unwrap();
+    assert!(names_of_what_goes(&log).is_empty());
+    assert_eq!(partition.watermarks().unwrap(), (bases[5], 200));
+
+    // What is changed applies to those that wait.
+    partition.delete_records(bases[6]).unwrap();
+    assert_eq!(logs(names_of_what_goes(&log)), 1);
+    topic.alter("file.delete.delay.ms", Some("0")).unwrap();
+    wait_until_all_went(&log);
+    assert_eq!(topic.describe().unwrap().partitions[0].deleted_len, 0);
+    partition.delete_records(bases[7]).unwrap();
+    assert!(names_of_what_goes(&log).is_empty());
+
+    // And their time ends by itself.
+    topic.alter("file.delete.delay.ms", Some("30")).unwrap();
+    partition.delete_records(-1).unwrap();
+    wait_until_all_went(&log);
+    assert!(store.health().is_good(), "{:?}", store.health());
+    // A topic's that is deleted are not kept.
+    topic.alter("file.delete.delay.ms", Some("3600000")).unwrap();
+    send_numbers(&store, &topic, 200..300);
+    partition.delete_records(-1).unwrap();
+    assert!(!names_of_what_goes(&log).is_empty());
+    store.delete_topic("t").unwrap();
+    assert!(!log.exists());
+}
+
+fn wait_until_all_went(directory: &Path) {
+    let begun = Instant::now();
+    while !names_of_what_goes(directory).is_empty() {
+        assert!(begun.elapsed() < LONG, "{:?}", names_of_what_goes(directory));
+        thread::sleep(Duration::from_millis(1));
+    }
 }

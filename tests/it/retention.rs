@@ -363,3 +363,49 @@ fn what_a_topic_takes_how_old_it_is_and_what_goes_next_is_told() {
     assert!(is_hours_ago(health.oldest_ms, 20));
     assert_eq!(health.oldest_ms, topic.describe().unwrap().partitions[0].oldest_ms);
 }
+
+/// Kafka closes a segment by age only with the next append: what is in the last one of a log that went quiet stays out of
+/// every compaction.
+#[test]
+fn a_segment_that_an_earlier_life_left_is_closed_by_age_though_nothing_is_appended() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("data");
+    let store = builder(&root).open().unwrap();
+    let config = TopicConfig::new().partitions(3).segment_ms(10 * HOUR_MS as u64);
+    let topic = store.create_topic("t", config).unwrap();
+    // Kafka goes by the first record; that of the second partition is young. The third stays empty.
+    for (number, hours) in [(0, 11), (0, 2), (1, 9), (1, 30)] {
+        let record = Record::new("v").partition(number).timestamp(now_ms() - hours * HOUR_MS);
+        // One by one: a batch goes by its latest record.
+        store.producer().send(&topic, record).unwrap();
+    }
+    drop(topic);
+    store.close().unwrap();
+
+    let store = builder(&root).open().unwrap();
+    let topic = store.topic("t").unwrap();
+    let counts = || {
+        let partitions = topic.describe().unwrap().partitions;
+        partitions.iter().map(|partition| partition.segment_count).collect::<Vec<_>>()
+    };
+    assert_eq!(counts(), [1, 1, 1]);
+    assert_eq!(store.apply_retention().unwrap().segments, 0);
+    assert_eq!(counts(), [2, 1, 1]);
+    // Once: an empty segment has no age.
+    store.apply_retention().unwrap();
+    assert_eq!(counts(), [2, 1, 1]);
+    // And what is changed later is in force without an append, too.
+    topic.alter("segment.ms", Some("1000")).unwrap();
+    store.apply_retention().unwrap();
+    assert_eq!(counts(), [2, 2, 1]);
+    let mut consumer = store.consumer().assign(topic.partitions()).unwrap();
+    assert_eq!(read_all(&mut consumer).len(), 4);
+    for number in 0..2 {
+        let record = Record::new("next").partition(number);
+        assert_eq!(store.producer().send(&topic, record).unwrap().wait().unwrap().offset(), 2);
+    }
+    assert!(store.health().is_good(), "{:?}", store.health());
+    drop((consumer, topic));
+    store.close().unwrap();
+    assert!(ottla::inspect::check(&root).unwrap().problems.is_empty());
+}

@@ -100,6 +100,7 @@ fn write_json(partitions: &[(String, PartitionDescription)]) -> Result<(), Failu
             "partition": partition.partition,
             "disk_bytes": partition.allocated_len,
             "bytes": partition.len,
+            "deleted_bytes": partition.deleted_len,
             "segments": partition.segment_count,
             "oldest_ms": partition.oldest_ms,
             "newest_ms": partition.newest_ms,
