@@ -18,7 +18,7 @@
 //!
 //! `OTTLA_SEED` plays one lineage again, `OTTLA_RECOVERIES` sets how many recoveries are explored, by all processors.
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod found_out;
@@ -26,7 +26,7 @@ mod found_out;
 mod known;
 #[cfg(test)]
 mod lineage;
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 #[path = "../tests/it/mounted.rs"]
 #[allow(dead_code, reason = "the tests of real disks use the rest")]
 mod mounted;

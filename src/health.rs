@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::error::Result;
 #[cfg(doc)]
 use crate::group_description::GroupPartitionDescription;
-use crate::partition::recovery::Finding;
+use crate::partition::finding::Finding;
 use crate::topics::Topics;
 use crate::topics::retaining::Named;
 

@@ -126,7 +126,7 @@ pub use crate::health::Health;
 pub use crate::health::OvertakenGroup;
 pub use crate::partition::compaction_progress::CompactionCounts;
 pub use crate::partition::compaction_progress::CompactionProgress;
-pub use crate::partition::recovery::Finding;
+pub use crate::partition::finding::Finding;
 pub use crate::partition::retention::RetentionOutlook;
 pub use crate::producer::Producer;
 pub use crate::producer::ProducerBuilder;

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::partition::Partition;
 use crate::partition::compaction_progress::CompactionCounts;
 use crate::partition::compaction_progress::CompactionProgress;
-use crate::partition::recovery::Finding;
+use crate::partition::finding::Finding;
 use crate::partition::retention::RetentionOutlook;
 use crate::storage::catalog::TopicId;
 use crate::topic_state::Slot;

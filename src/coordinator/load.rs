@@ -19,7 +19,7 @@ use crate::format::group_records;
 use crate::format::group_records::GroupKey;
 use crate::format::group_records::GroupValue;
 use crate::name::TopicName;
-use crate::partition::recovery::Finding;
+use crate::partition::finding::Finding;
 use crate::partition::walk::Walked;
 use crate::topic_state::TopicState;
 

@@ -131,6 +131,7 @@
 //! | `partition/compaction_crash.rs` | tests only: compactions that fail, die or lose power at every effect |
 //! | `partition/producer_snapshot.rs` | the newest producer snapshot, carried along |
 //! | `partition/leader_epochs.rs` | which epoch began at which offset |
+//! | `partition/finding.rs` | what recovery has to tell of a log |
 //! | `partition/follow.rs` | reading a log that another process appends to |
 //! | `partition/following.rs` | such a log as its readers see it, though it is compacted meanwhile |
 //! | `partition/crash.rs` | tests only: crashes at every byte and at every effect |

@@ -4,6 +4,8 @@
 //! when it is mounted again has to be one of the states that the simulated power cut may have left; and it is opened and
 //! checked like those. `OTTLA_CUTS` sets how many lineages are played on each.
 
+#![cfg(target_os = "linux")]
+
 use std::sync::atomic::AtomicU64;
 
 use crate::explorer::lineage::Lineage;

@@ -12,7 +12,7 @@ use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_progress::CompactionProgress;
 use crate::partition::compaction_survey::Left;
 use crate::partition::compaction_survey::WhyLeft;
-use crate::partition::recovery::Finding;
+use crate::partition::finding::Finding;
 use crate::storage::file_name;
 use crate::topic_state::TopicState;
 use crate::topics::Topics;

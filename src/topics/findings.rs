@@ -1,7 +1,7 @@
 //! What recovery found, and what has failed since: what a directory's health is told from.
 
 use crate::error::Error;
-use crate::partition::recovery::Finding;
+use crate::partition::finding::Finding;
 use crate::topics::Topics;
 
 impl Topics {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::partition::recovery::Finding;
+use crate::partition::finding::Finding;
 use crate::storage::checkpoint::OffsetCheckpoint;
 use crate::storage::disk::Disk;
 use crate::storage::file_name;

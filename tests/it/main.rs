@@ -28,7 +28,6 @@ mod limits;
 mod lingering;
 mod lock;
 mod model;
-#[cfg(target_os = "linux")]
 mod mounted;
 mod names;
 mod points;
