@@ -23,12 +23,14 @@ use crate::error::Result;
 use crate::partition::open_segments::OpenSegments;
 use crate::partition::recovery;
 use crate::partition::segments::Segments;
+use crate::storage::disk;
 use crate::storage::disk::Access;
 use crate::storage::disk::DiskDirectory;
 use crate::storage::disk::DiskFile;
 use crate::storage::file_name;
 use crate::storage::file_name::OffsetFile;
 use crate::storage::gaps;
+use crate::storage::lock;
 use crate::storage::scan::Continuity;
 use crate::storage::scan::Depth;
 use crate::storage::scan::Scan;
@@ -222,24 +224,54 @@ impl Seen {
 /// Looks at the segments of a log at a moment at which none are being replaced.
 ///
 /// While a writer replaces segments, some of their files have no names that a reader knows. That takes it a few
-/// syncs of a directory; if it died there, only an open for writing can put it right.
+/// syncs of a directory, and is waited for. If it died, only an open for writing can put it right: where nobody holds
+/// the lock of the data directory, nobody is waited for.
 fn look(context: &SegmentContext) -> Result<Seen> {
+    look_waiting(context, || thread::sleep(TRY_INTERVAL))
+}
+
+fn look_waiting(context: &SegmentContext, mut wait: impl FnMut()) -> Result<Seen> {
+    let mut was_abandoned = false;
     for _ in 0..TRIES {
-        if let Some(seen) = look_once(context)? {
-            take_up_mark(context)?;
-            return Ok(seen);
+        let is_abandoned = match look_once(context)? {
+            Looked::Settled(seen) => {
+                take_up_mark(context)?;
+                return Ok(seen);
+            }
+            Looked::Replacing => !may_have_a_writer(context),
+            Looked::Changing => false,
+        };
+        // The writer may have finished, and let go of the lock, behind the first look.
+        if is_abandoned && was_abandoned {
+            break;
         }
-        thread::sleep(TRY_INTERVAL);
+        was_abandoned = is_abandoned;
+        if !is_abandoned {
+            wait();
+        }
     }
     let path = context.directory.to_path_buf();
     let reason = "a compaction was cut short; open the directory for writing once".into();
     Err(Error::Unavailable { path, reason })
 }
 
-/// `None` while something changes.
-fn look_once(context: &SegmentContext) -> Result<Option<Seen>> {
+/// Tells whether somebody has the data directory open for writing, or that cannot be told.
+fn may_have_a_writer(context: &SegmentContext) -> bool {
+    lock::is_held(&context.disk, disk::parent(&context.directory)).unwrap_or(true)
+}
+
+/// What one look at the segments of a log finds.
+enum Looked {
+    Settled(Seen),
+    /// Some of them are being replaced.
+    Replacing,
+    /// Something else changed meanwhile.
+    Changing,
+}
+
+fn look_once(context: &SegmentContext) -> Result<Looked> {
     let Some(base_offsets) = list(context)? else {
-        return Ok(None);
+        return Ok(Looked::Replacing);
     };
     let Some(last) = base_offsets.last() else {
         let path = context.directory.to_path_buf();
@@ -247,13 +279,13 @@ fn look_once(context: &SegmentContext) -> Result<Option<Seen>> {
         return Err(Error::Corrupt { path, position: 0, reason, resume: None });
     };
     let file = match context.disk.open(&context.log_path(*last), Access::Read) {
-        Err(error) if error.is_not_found() => return Ok(None),
+        Err(error) if error.is_not_found() => return Ok(Looked::Changing),
         file => file?,
     };
     // A directory that changes while it is listed may show neither a file's old name nor its new one, and the
     // file opened may have been another's by then. What was the same before and after was so in between.
     let is_same = list(context)?.as_ref() == Some(&base_offsets);
-    Ok(is_same.then_some(Seen { base_offsets, file }))
+    Ok(if is_same { Looked::Settled(Seen { base_offsets, file }) } else { Looked::Changing })
 }
 
 /// Lists the segments; `None` while some are being replaced.
@@ -290,3 +322,101 @@ fn take_up_mark(context: &SegmentContext) -> Result<()> {
 /// Two seconds: more than a directory's sync takes on a disk that works.
 const TRIES: u32 = 1000;
 const TRY_INTERVAL: Duration = Duration::from_millis(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    use crate::clock::Clock;
+    use crate::config::TopicConfig;
+    use crate::record::Record;
+    use crate::storage::disk::Disk;
+    use crate::storage::gaps::Gaps;
+    use crate::storage::lock::DirectoryLock;
+    use crate::store::Store;
+    use crate::topics::Topics;
+
+    const PARTITIONS: u32 = 3;
+
+    /// A data directory in whose every partition a compaction was cut short.
+    fn abandoned(root: &Path) {
+        let store = Store::open(root).unwrap();
+        let topic = store.create_topic("t", TopicConfig::new().partitions(PARTITIONS)).unwrap();
+        for number in 0..PARTITIONS {
+            let record = Record::new("v").partition(number);
+            store.producer().send(&topic, record).unwrap().wait().unwrap();
+        }
+        drop(topic);
+        store.close().unwrap();
+        for number in 0..PARTITIONS {
+            let directory = root.join(format!("t-{number}"));
+            fs::copy(directory.join(LOG), directory.join(SWAP)).unwrap();
+        }
+    }
+
+    const LOG: &str = "00000000000000000000.log";
+    const SWAP: &str = "00000000000000000000.log.swap";
+
+    fn context(root: &Path) -> SegmentContext {
+        SegmentContext {
+            disk: Disk::default(),
+            directory: root.join("t-0").into(),
+            lock: None,
+            index_interval_bytes: 4096,
+            gaps: Gaps::default(),
+        }
+    }
+
+    #[test]
+    fn a_swap_that_nobody_is_at_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        abandoned(directory.path());
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let (attention, _asked) = crossbeam_channel::unbounded();
+        let (root, clock) = (directory.path(), Clock::default());
+        let topics = Topics::open_read_only(root, disk.clone(), clock, attention).unwrap();
+        assert_eq!(topics.findings().len(), PARTITIONS as usize);
+        let trace = disk.script().access_trace();
+        for number in 0..PARTITIONS {
+            let listing = format!("list t-{number}");
+            let looks = trace.iter().filter(|access| **access == listing).count();
+            assert_eq!(looks, 2, "{trace:?}");
+        }
+        let mut waits = 0;
+        let looked = look_waiting(&context(directory.path()), || waits += 1);
+        assert!(matches!(looked, Err(Error::Unavailable { .. })));
+        assert_eq!(waits, 0);
+    }
+
+    #[test]
+    fn the_swap_of_a_writer_is_waited_for_and_the_one_it_dies_at_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        abandoned(directory.path());
+        let context = context(directory.path());
+        let acquire = || DirectoryLock::acquire(&Disk::default(), directory.path()).unwrap().0;
+        let mut held = Some(acquire());
+        let mut waits = 0;
+        let looked = look_waiting(&context, || {
+            waits += 1;
+            if waits == 5 {
+                held = None;
+            }
+        });
+        assert!(matches!(looked, Err(Error::Unavailable { .. })));
+        assert_eq!(waits, 5, "waits until the writer is gone, and not longer");
+
+        let held = acquire();
+        let mut waits = 0;
+        let looked = look_waiting(&context, || {
+            waits += 1;
+            if waits == 5 {
+                fs::rename(context.directory.join(SWAP), context.log_path(0)).unwrap();
+            }
+        });
+        assert_eq!(looked.unwrap().base_offsets, [0]);
+        assert_eq!(waits, 5);
+        drop(held);
+    }
+}

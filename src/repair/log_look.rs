@@ -111,6 +111,7 @@ impl LogLook {
                 base_offset: *base_offset,
                 next_base,
                 gaps_below,
+                gaps_known_below: mark.max(on_record.cleaned),
                 is_trusted: known.is_clean || next_base.is_some_and(|next| next <= recovery_point),
                 index_interval_bytes: known.index_interval_bytes,
             };
@@ -129,17 +130,11 @@ impl LogLook {
         }
         look.start_is_false = on_record.log_start > look.end;
         look.find_end(known, recovery_point);
-        // What another segment follows is believed.
-        if let Some(last) = look.segments.last_mut().filter(|_| look.skips_to.is_some()) {
-            last.indexes_can_wait = false;
-        }
-        for segment in look.segments.iter_mut().filter(|segment| segment.indexes_can_wait) {
-            segment.indexes = None;
-        }
         let needed = gap_below.max(look.skips_to).unwrap_or(0);
         if mark_damage.is_some() || needed > gaps_below {
             look.mark = Some(needed.max(mark));
         }
+        look.settle_indexes();
         look.small_files(disk, directory, &entries)?;
         Ok(look)
     }
@@ -174,6 +169,20 @@ impl LogLook {
         if next > self.end {
             self.skips_to = Some(next);
             self.end = next;
+        }
+    }
+
+    /// Decides which indexes are to be made anew. Those that the next open looks at anyway need not be: but it will
+    /// believe those of what another segment follows, and of all that lies below the mark that is to be.
+    fn settle_indexes(&mut self) {
+        let bases = self.segments.iter().map(|segment| segment.base_offset);
+        let nexts: Vec<_> = bases.skip(1).map(Some).chain([self.skips_to]).collect();
+        let last = self.segments.len().saturating_sub(1);
+        for (index, (segment, next)) in self.segments.iter_mut().zip(nexts).enumerate() {
+            let is_believed = next.is_some_and(|next| index == last || Some(next) <= self.mark);
+            if segment.indexes_can_wait && !is_believed {
+                segment.indexes = None;
+            }
         }
     }
 

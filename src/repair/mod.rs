@@ -189,12 +189,15 @@ fn partition(
         index_interval_bytes: known.index_interval_bytes,
         gaps: Gaps::default(),
     };
-    if repair.applies {
-        leftovers::tidy(&context)?;
-    } else if leftovers::is_swapping(&context)? {
+    if leftovers::is_swapping(&context)? {
         let what = "a compaction that was cut short is finished or undone";
         repair.tell(RepairStep::new(&known.directory, what));
-        return Ok(None);
+        if !repair.applies {
+            return Ok(None);
+        }
+    }
+    if repair.applies {
+        leftovers::tidy(&context)?;
     }
     loop {
         let log = match LogLook::at(&repair.disk, &known) {

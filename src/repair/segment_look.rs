@@ -35,6 +35,8 @@ pub(crate) struct Place {
     pub(crate) next_base: Option<i64>,
     /// Below this offset records may be missing.
     pub(crate) gaps_below: i64,
+    /// Below this one something says so; where the mark is damaged they may be anywhere, and nothing does.
+    pub(crate) gaps_known_below: i64,
     /// Whoever opens the directory next believes the indexes.
     pub(crate) is_trusted: bool,
     pub(crate) index_interval_bytes: u32,
@@ -228,7 +230,8 @@ impl Walker {
 
     fn keep(&mut self, position: u64, header: &BatchHeader, epochs: &mut EpochsLook) {
         let look = &mut self.look;
-        if header.base_offset > look.end_offset && header.base_offset > self.place.gaps_below {
+        if header.base_offset > look.end_offset && header.base_offset > self.place.gaps_known_below
+        {
             look.gap_below = Some(header.base_offset);
         }
         if let Some(epoch) = epochs.judge(header.leader_epoch, header.base_offset) {

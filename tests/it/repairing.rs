@@ -371,6 +371,59 @@ fn indexes_are_made_anew_from_the_log() {
     assert_repairs_to(&root, &log, "the time index is gone");
 }
 
+/// What a repair puts on record makes the next open believe more than the last one did, indexes among it.
+#[test]
+fn indexes_that_are_believed_only_after_a_repair_are_made_anew_by_it() {
+    let sound = Sound::new();
+    let unclean = |root: &Path| {
+        fs::remove_file(root.join(".kafka_cleanshutdown")).unwrap();
+        fs::remove_file(root.join("recovery-point-offset-checkpoint")).unwrap();
+    };
+    let at = |root: &Path, segment: usize, kind: &str| segments(root)[segment].with_extension(kind);
+    // The last batch of the first segment is gone, and with it where the segment and its indexes agree.
+    let batch = *batches(&segments(&sound.directory.path().join("sound"))[0]).last().unwrap();
+    let mut left = sound_log();
+    left.remove(&batch.2);
+    let root = sound.damaged("cut", |root| {
+        unclean(root);
+        change(&segments(root)[0], |bytes| bytes.truncate(batch.0));
+        fs::remove_file(at(root, 0, "timeindex")).unwrap();
+    });
+    assert_repairs_to(&root, &left, "records are missing that nothing accounts for");
+    // A compaction that was cut short leaves the same, with no index at all.
+    let root = sound.damaged("swap", |root| {
+        unclean(root);
+        let bytes = fs::read(&segments(root)[0]).unwrap();
+        fs::write(at(root, 0, "log.swap"), &bytes[..batch.0]).unwrap();
+    });
+    assert!(!repair::plan(&root).unwrap().steps.is_empty());
+    let applied = repair::apply(&root).unwrap();
+    let swap = applied.steps.iter().filter(|step| step.path.ends_with("orders-0"));
+    assert_eq!(swap.count(), 1, "what was planned is done, and told");
+    assert!(applied.is_good(), "{applied:#?}");
+    assert_eq!(repair::apply(&root).unwrap().steps, []);
+    let store = Store::open(&root).unwrap();
+    assert_eq!((store.health().findings, read_orders(&store)), (vec![], left));
+    store.close().unwrap();
+    // The first record of a segment is gone.
+    let first = batches(&segments(&sound.directory.path().join("sound"))[2])[0];
+    let mut left = sound_log();
+    left.remove(&first.2);
+    for damage in [true, false] {
+        let root = sound.damaged("front", |root| {
+            unclean(root);
+            if damage {
+                fs::write(root.join("orders-0/ottla.compacted"), "rubbish").unwrap();
+            }
+            change(&segments(root)[2], |bytes| drop(bytes.drain(..first.1)));
+            for kind in ["index", "timeindex"] {
+                fs::remove_file(at(root, 2, kind)).unwrap();
+            }
+        });
+        assert_repairs_to(&root, &left, &format!("a gap within a segment, {damage}"));
+    }
+}
+
 #[test]
 fn small_files_are_made_anew_or_go_and_are_kept() {
     let sound = Sound::new();
