@@ -231,9 +231,7 @@
 //! nothing that real ones do is looked for by playing the same lives on ext4 and XFS, and cutting their power
 //! (`what_a_real_power_cut_leaves_is_one_of_the_states_of_the_simulated_one`). On real file systems it is
 //! tested that nothing acknowledged is lost when ext4 or XFS is shut down under a writer
-//! (`a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged`), when the device below ext4, XFS or
-//! btrfs takes no writes any more (`a_device_that_takes_no_writes_any_more_loses_nothing_that_was_acknowledged`), when a
-//! call to the system fails
+//! (`a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged`), when a call to the system fails
 //! (`whichever_call_to_the_system_fails_nothing_acknowledged_is_lost`), and when the disk is full
 //! (`a_full_file_system_is_an_error_and_nothing_acknowledged_is_lost`,
 //! `a_full_file_system_is_an_error_and_appends_go_on_once_there_is_space`) or files may not grow
