@@ -177,10 +177,10 @@ fn inner_ten_thousand_segments() {
             assert_within_limits("appended");
         }
     }
-    assert_eq!(topic.describe().unwrap().partitions[0].segment_count, COUNT as usize);
+    // Before the description, which lists all segments for a moment: what is freed the allocator keeps.
     let each = own_memory().saturating_sub(before) / u64::from(COUNT);
-    // With what was freed and the allocator keeps: as much again as a list of all segments takes, once or twice.
-    assert!(each < 600, "{each} bytes for each segment");
+    assert!(each < 400, "{each} bytes for each segment");
+    assert_eq!(topic.describe().unwrap().partitions[0].segment_count, COUNT as usize);
     assert_eq!(read_all(&store, &topic), vec![1; COUNT as usize]);
     assert_within_limits("read");
     drop((producer, topic));
