@@ -295,7 +295,7 @@
 //! | no | the last | yes | | | the end |
 //! | no | followed by one that continues | yes | | | the end: reserved space that was not given back |
 //! | no | sealed | otherwise | | | damage: it was durable before anything behind it was acknowledged |
-//! | no | unsealed or the last | otherwise | yes | yes | damage: the page cache survived, so nothing tore |
+//! | no | unsealed or the last | otherwise | yes | yes | damage: no power cut tore this |
 //! | no | unsealed or the last | otherwise | otherwise | | a tail that a power cut tore: cut |
 //!
 //! A segment is *sealed* if another follows and its index files have entries: it was
@@ -304,6 +304,11 @@
 //!
 //! What is cut is kept in the partition's directory as `ottla.cut-<offset>-<n>`, and is a
 //! [`Finding::Cut`](crate::Finding::Cut). Damage is a [`Finding::Damage`](crate::Finding::Damage) and stays as it is.
+//! Where a device refuses writes for a while and the machine goes on, the kernel gives pages up that were never durable,
+//! and others behind them may be written later. The sync that fails tells the writer, and the partition takes no more
+//! appends. The next opening sees what is on the device: behind the last acknowledged record there may be such a hole,
+//! which is damage with whole batches behind it, and they stay readable
+//! (`a_device_that_takes_no_writes_any_more_loses_nothing_that_was_acknowledged`, on ext4, XFS and btrfs).
 //! A log that is damaged up to its end, or ends before its recovery point, takes no appends: offsets that were given
 //! out for good must not be given out again.
 //!

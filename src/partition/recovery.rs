@@ -11,12 +11,17 @@
 //! | no | the last | yes | | | the end |
 //! | no | followed by one that continues | yes | | | the end: reserved space that was not given back |
 //! | no | sealed | otherwise | | | damage: it was durable before anything behind it was acknowledged |
-//! | no | unsealed or the last | otherwise | yes | yes | damage: the page cache survived, so nothing tore |
+//! | no | unsealed or the last | otherwise | yes | yes | damage: no power cut tore this |
 //! | no | unsealed or the last | otherwise | otherwise | | a tail that a power cut tore: cut |
 //!
 //! A segment is *sealed* if another follows and its index files have entries: by the invariant (sealed shows)
 //! it was durable then. Behind an unsealed one nothing was ever acknowledged, so where it is cut, the log ends,
 //! and the segments behind it are set aside; for the table, a segment behind counts as a whole batch behind.
+//!
+//! Damage behind the recovery point and in the same boot is as a rule a page that the kernel could not write and gave
+//! up: it was never durable, the writer was told by a failed sync, and what lies behind it may have been written.
+//! Nothing was acknowledged as durable there, so it could be cut as well; but batches behind it are whole, and what
+//! survives a killed process (a buffered send) is not thrown away for a hole before it.
 //!
 //! What is cut is kept beside the log unless it was zeros. Damage is never cut: reads that touch it fail
 //! with path and byte, the rest stays readable.
