@@ -426,11 +426,13 @@ impl StoreBuilder {
             self.disk.sync_name(&root)?;
         }
         let (attention, asked) = crossbeam_channel::unbounded();
-        #[cfg_attr(not(test), expect(unused_mut))]
         let mut live_tails = LiveTails::default();
         #[cfg(test)]
         if let Some(count_max) = self.live_tails_max {
             live_tails = LiveTails::new(count_max);
+        }
+        if let Some(bytes) = self.unsynced_bytes_max {
+            live_tails = live_tails.with_unsealed_bytes_max(bytes);
         }
         if self.limit.is_some_and(|limit| limit.bytes_max < BYTES_MAX_MIN) {
             let reason = "a store needs 64 KiB at least";

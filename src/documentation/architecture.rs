@@ -511,7 +511,7 @@
 //! | 9 | `BufferPool`, a topic's settings and partitions, a producer's stages of further topics | one look, one replacement |
 //!
 //! Nobody who reads waits for a lock that is held during a sync, unless the system has no descriptor or mapping left
-//! and an idle log is parked for it. Nobody who appends does, unless a gigabyte or 64 segments of the log are unsealed,
+//! and an idle log is parked for it. Nobody who appends does, unless `unsynced_bytes_max` or 64 segments of the log are unsealed,
 //! its tail is being parked, or another log's is, to make room for its own.
 //!
 //! Every atomic says who stores, who loads and which orderings pair, where it is declared or used.

@@ -31,7 +31,8 @@
 //! * **Linger.** A producer may stage records in memory and append them batch by batch: `linger`, `batch_bytes`,
 //!   `buffer_memory`, `max_block`, and Kafka's names for them.
 //! * **Speed.** Space is prepared ahead of appenders, large batches are stored into it, full segments are sealed in
-//!   the background, syncs of several partitions overlap, batches are verified once, sleeping consumers are woken as
+//!   the background and may be so far behind ([`StoreBuilder::unsynced_bytes_max`](crate::StoreBuilder::unsynced_bytes_max)),
+//!   syncs of several partitions overlap, batches are verified once, sleeping consumers are woken as
 //!   by a bare futex. Benchmarks of whole workloads beside the machine's raw limits, and beside eleven other crates,
 //!   with JSON and plots.
 //! * **Many partitions.** Any number of partitions is written with few descriptors: those that are idle are synced and

@@ -17,7 +17,9 @@
 //!   [`Producer::flush`](crate::Producer::flush) and [`Store::sync`](crate::Store::sync) have up to eight of them overlap.
 //! * `Every(d)` and `Buffered` never make the sender wait. They differ in how much a power cut may take.
 //! * A full segment is synced whatever the level, in the background. The append that finds it full waits only if more
-//!   than 1 GiB is not synced yet, or if an earlier life of the store had begun the segment.
+//!   than [`unsynced_bytes_max`](crate::StoreBuilder::unsynced_bytes_max) of the partition is not synced yet, or if an
+//!   earlier life of the store had begun the segment. Less of it means that a power cut takes less, that a killed process
+//!   is recovered sooner, and that producers who are faster than the disk go at the disk's pace sooner.
 //! * With a linger, records share a batch: see [`ProducerBuilder::linger`](crate::ProducerBuilder::linger). It is for
 //!   records that nobody waits for, and what is staged is lost with the process.
 //!

@@ -28,6 +28,8 @@ use crate::storage::disk;
 #[derive(Debug)]
 pub(crate) struct LiveTails {
     count_max: usize,
+    /// How many bytes of one log may wait to be sealed before a roll waits for the disk.
+    unsealed_bytes_max: u64,
     /// How many are open. Relaxed: a number that orders nothing.
     count: AtomicUsize,
     /// Lock rank 6: held for one look at a few logs; nothing is closed under it.
@@ -78,9 +80,23 @@ impl Default for LiveTails {
     }
 }
 
+/// The default of [`StoreBuilder::unsynced_bytes_max`](crate::StoreBuilder::unsynced_bytes_max). Little in unit tests,
+/// which reach it.
+const UNSEALED_BYTES_MAX: u64 = if cfg!(test) { 6 << 10 } else { 4 << 30 };
+
 impl LiveTails {
     pub(crate) fn new(count_max: usize) -> LiveTails {
-        LiveTails { count_max, count: AtomicUsize::new(0), logs: Mutex::default() }
+        LiveTails {
+            count_max,
+            unsealed_bytes_max: UNSEALED_BYTES_MAX,
+            count: AtomicUsize::new(0),
+            logs: Mutex::default(),
+        }
+    }
+
+    /// The same, with another bound for what waits to be sealed.
+    pub(crate) fn with_unsealed_bytes_max(self, bytes: u64) -> LiveTails {
+        LiveTails { unsealed_bytes_max: bytes, ..self }
     }
 
     /// Gives a place for a tail that is about to be opened, after parking others if there are too many.
@@ -101,6 +117,11 @@ impl LiveTails {
     /// Gives how many segments of one log may wait to be sealed, each of which takes a place.
     pub(crate) fn backlog_max(&self) -> usize {
         (self.count_max / 4).clamp(1, BACKLOG_MAX)
+    }
+
+    /// Gives how many bytes of one log may wait to be sealed.
+    pub(crate) fn unsealed_bytes_max(&self) -> u64 {
+        self.unsealed_bytes_max
     }
 
     /// Lists a log that has its tail open.

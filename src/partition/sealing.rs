@@ -168,9 +168,10 @@ impl Partition {
     /// unsealed segments hold.
     pub(super) fn make_room_to_seal(&self) -> Result<()> {
         let count_max = self.live_tails.backlog_max();
+        let bytes_max = self.live_tails.unsealed_bytes_max();
         let is_much = || {
             let queue = self.unsealed.queue.lock();
-            queue.len() > UNSEALED_LEN_MAX || queue.followed.len() >= count_max
+            queue.len() > bytes_max || queue.followed.len() >= count_max
         };
         if is_much() {
             let _turn = self.unsealed.turn.lock();
@@ -284,14 +285,12 @@ impl Partition {
     }
 }
 
-/// Beyond this much, a roll waits for the disk. Little in tests, which reach it.
-const UNSEALED_LEN_MAX: u64 = if cfg!(test) { 6 << 10 } else { 1 << 30 };
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::Record;
     use crate::Store;
+    use crate::StoreBuilder;
     use crate::Topic;
     use crate::TopicConfig;
     use crate::storage::disk::Disk;
@@ -300,8 +299,14 @@ mod tests {
 
     /// A store that does nothing in the background, and a topic in segments of 2 KiB of which some are full.
     fn with_full_segments(count: usize) -> (Store, Topic, Arc<Partition>) {
-        let disk = Disk::failing_once(u64::MAX, 0);
-        let store = Store::builder_temporary().disk(disk).open().unwrap();
+        with_full_segments_in(Store::builder_temporary(), count)
+    }
+
+    fn with_full_segments_in(
+        builder: StoreBuilder,
+        count: usize,
+    ) -> (Store, Topic, Arc<Partition>) {
+        let store = builder.disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
         let topic = store.create_topic("t", TopicConfig::new().segment_bytes(2048)).unwrap();
         let partition = topic.state.open_partition(0).unwrap();
         while partition.segment_count() <= count {
@@ -381,8 +386,11 @@ mod tests {
 
     #[test]
     fn no_more_is_left_unsealed_than_a_roll_waits_for() {
-        let (_store, _topic, partition) = with_full_segments(20);
-        let queue = partition.unsealed.queue.lock();
-        assert!(queue.len() > 0 && queue.len() <= UNSEALED_LEN_MAX + 2048, "{}", queue.len());
+        for (bytes_max, least) in [(0, 1), (6 << 10, 3 << 11), (20 << 10, 9 << 11)] {
+            let builder = Store::builder_temporary().unsynced_bytes_max(bytes_max);
+            let (_store, _topic, partition) = with_full_segments_in(builder, 20);
+            let len = partition.unsealed.queue.lock().len();
+            assert!((least..=bytes_max + 2048).contains(&len), "{bytes_max}: {len}");
+        }
     }
 }

@@ -36,6 +36,7 @@ pub struct StoreBuilder {
     pub(super) limit: Option<Limit>,
     /// A synced record that nobody waits for is on stable storage about so much later.
     pub(super) unwaited_within: Duration,
+    pub(super) unsynced_bytes_max: Option<u64>,
     pub(super) cleaner: CleanerConfig,
     pub(super) cleaning: CleaningLimits,
     pub(super) disk: Disk,
@@ -55,6 +56,7 @@ impl StoreBuilder {
             retention_interval: RETENTION_INTERVAL,
             limit: None,
             unwaited_within: UNWAITED_WITHIN,
+            unsynced_bytes_max: None,
             cleaner: CleanerConfig::default(),
             cleaning: CleaningLimits::default(),
             disk: Disk::default(),
@@ -80,9 +82,23 @@ impl StoreBuilder {
 
     /// Sets how long an append may stay unsynchronised, and how often recovery points are put on record;
     /// default one second. It bounds what a power cut can take from a
-    /// [`Durability::Buffered`] producer, and what recovery has to scan.
+    /// [`Durability::Buffered`] producer, and what recovery has to scan, as long as the disk keeps up: see
+    /// [`unsynced_bytes_max`](Self::unsynced_bytes_max).
     pub fn checkpoint_interval(mut self, interval: Duration) -> StoreBuilder {
         self.checkpoint_interval = interval;
+        self
+    }
+
+    /// Sets how many bytes of one partition may wait in full segments for a disk that is slower than its producers;
+    /// default 4 GiB. It bounds, together with `segment.bytes`, what a power cut can take from a producer that waits
+    /// for no sync, and what has to be scanned after a killed process.
+    ///
+    /// Full segments are synchronised in the background, at once and one after the other. An append that fills a segment
+    /// while more than this is waiting blocks until enough of it is on stable storage: from then on producers go at
+    /// the disk's pace. With 0 no more than one full segment ever waits. Kafka hands full segments to a background
+    /// task as well and sets no bound; how far it may be ahead of the disk is up to the operating system.
+    pub fn unsynced_bytes_max(mut self, bytes: u64) -> StoreBuilder {
+        self.unsynced_bytes_max = Some(bytes);
         self
     }
 

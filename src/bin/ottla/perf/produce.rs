@@ -98,12 +98,15 @@ impl Round {
                 })
                 .collect();
             warmed.wait();
+            // What lingers is appended before the ends are noted; a failure shows in what is sent afterwards, too.
+            let warming = producer.flush();
             let ends = field.ends();
             let (cpu_begun, begun) = (usage::cpu_time(), Instant::now());
             start.wait();
             let sent: Vec<Result<_, Failure>> = handles.into_iter().map(joined).collect();
             let flushed = producer.flush();
             let (elapsed, cpu) = (begun.elapsed(), usage::cpu_time() - cpu_begun);
+            warming?;
             begun_at = ends?;
             flushed?;
             Ok::<_, Failure>((sent, elapsed, cpu))
