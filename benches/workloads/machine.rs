@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::fs::File;
+use std::hint::black_box;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -26,6 +27,20 @@ pub(crate) fn anonymous_len() -> Outcome<u64> {
         Some(kib) => Ok(kib * 1024),
         None => failed("smaps_rollup does not tell the anonymous memory"),
     }
+}
+
+/// Waits until the disk has written all there is, and touches so much memory as far as a third of what is available.
+pub(crate) fn settle(len: u64) -> Outcome {
+    rustix::fs::sync();
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let Some(kib) = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+    else {
+        return failed("meminfo does not tell the available memory");
+    };
+    let len = len.min(kib * 1024 / 3);
+    drop(black_box(vec![1_u8; len as usize]));
+    Ok(())
 }
 
 /// Writes the files out and takes their pages from the cache.
