@@ -229,4 +229,6 @@
 //! * `MADV_POPULATE_READ` before a scan, whole or in pieces: left, 0.5 to 0.9 times. Pages written in pieces of 1 MiB are
 //!   mapped about eight times as fast as those written in pieces of 64 KiB.
 //! * Fetching ahead by instruction while summing: left, 0.5 to 0.9 times.
+//! * Compaction's table of keys in large pages: kept, 1.15 times the whole compaction; half the time of the table was faults.
+//!   What compaction writes is begun to be written out at once, so that the sync in the end waits for less: kept, 1.08 times.
 //! * A background sync every 8 MiB instead of every 64 MiB: left, 0.8 times (before sealing was in the background).
