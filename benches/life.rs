@@ -5,7 +5,8 @@
 //! both as rates: 1 would be as fast.
 //!
 //! * **Codecs**: batches are produced compressed and scanned, beside the codec's crate alone, which packs and unpacks
-//!   the very same bytes. What else we do (encoding, checksums, the log; walking the records) is in our figure only.
+//!   the very same bytes. What else we do (encoding, checksums, the log; walking the records) is in our figure only,
+//!   but not the opening of the log: the first batch, for which it is opened, is timed for neither.
 //! * **Compaction**: of a log of which half is superseded, beside reading the same files and writing what is left.
 //! * **Appends**: while the background compacts or deletes, beside the same appends to a topic that is left alone.
 
@@ -230,10 +231,13 @@ fn codecs(directory: &Path) {
         let topic = store.create_topic("t", TopicConfig::new()).unwrap();
         let partition = topic.partition(0).unwrap();
         let producer = store.producer_builder().compression(codec).unwrap().build();
-        let begun = Instant::now();
-        for batch in values.chunks(BATCH) {
+        let send = |batch: &[String]| {
             drop(producer.send_batch(&partition, batch.iter().map(Record::new)).unwrap());
-        }
+        };
+        let (first, others) = values.split_at(BATCH);
+        send(first);
+        let begun = Instant::now();
+        others.chunks(BATCH).for_each(send);
         let elapsed = begun.elapsed().as_secs_f64();
         drop((producer, partition, topic));
         store.close().unwrap();
@@ -243,6 +247,7 @@ fn codecs(directory: &Path) {
     produce(&plain, Compression::None);
     let unpacked = payloads(&plain.join("t-0"));
     let len = unpacked.iter().map(Vec::len).sum::<usize>() as f64 / 1e6;
+    let len_produced = len - unpacked[0].len() as f64 / 1e6;
     for codec in all {
         let root = directory.join(codec.name());
         produce(&root, codec);
@@ -261,14 +266,14 @@ fn codecs(directory: &Path) {
                 let root = directory.join(format!("{}-{round}", codec.name()));
                 let elapsed = produce(&root, codec);
                 fs::remove_dir_all(root).unwrap();
-                return len / elapsed;
+                return len_produced / elapsed;
             }
             let begun = Instant::now();
-            for batch in &unpacked {
+            for batch in &unpacked[1..] {
                 buffer.clear();
                 (crate_alone.pack)(batch, &mut buffer);
             }
-            len / begun.elapsed().as_secs_f64()
+            len_produced / begun.elapsed().as_secs_f64()
         });
         let name = codec.name();
         show(&format!("produce {name} (to {shrunk:.2} of it), MB/s"), &mut ours, &mut others);

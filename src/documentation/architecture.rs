@@ -63,6 +63,7 @@
 //! | `storage/planted.rs` | bugs that tests plant, to see that they are found |
 //! | `storage/verified.rs` | what of a segment has been checked since it was opened |
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
+//! | `storage/large_pages.rs` | memory for a large table that is looked into at random |
 //! | `storage/front.rs` | how far the space ahead of an appender was made ready |
 //! | `storage/marks.rs` | where records lie in large batches that reads of single records came to |
 //! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
@@ -279,8 +280,8 @@
 //!
 //! Above all of them, on the public face only: the command line in `bin/ottla/`, and these pages in `documentation/`.
 //!
-//! A foreign crate has one address, where that can be: `memmap2` in `storage/map.rs`; `crc32c` in `format/`, and where
-//! a small file carries a checksum of its own; `libc` and `rustix` at the two doors to the system, and two error numbers in
+//! A foreign crate has one address, where that can be: `memmap2` in `storage/map.rs`, and for memory
+//! without a file in `storage/large_pages.rs`; `crc32c` in `format/`, and where a small file carries a checksum of its own; `libc` and `rustix` at the two doors to the system, and two error numbers in
 //! `os_error.rs`; `thiserror` in
 //! `error.rs`; `crossbeam-channel` where partitions speak to the background thread.
 //!

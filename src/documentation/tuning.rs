@@ -231,4 +231,15 @@
 //! * `MADV_POPULATE_READ` before a scan, whole or in pieces: left, 0.5 to 0.9 times. Pages written in pieces of 1 MiB are
 //!   mapped about eight times as fast as those written in pieces of 64 KiB.
 //! * Fetching ahead by instruction while summing: left, 0.5 to 0.9 times.
+//! * Compaction's table of keys in large pages, and what was read ahead of a batch not read again: kept, 1.17 times; an
+//!   eighth of the time was faults. What compaction writes is begun to be written out at once, so that the sync in the end
+//!   waits for less: kept, 1.08 times. Of what is left the survey takes 70 % (the table of keys 42 %), reading 20 %, removing
+//!   the replaced files 7 %; what waits for syncs is not in these.
+//! * Producing batches of 256 records of some 120 bytes with LZ4, which is 0.74 times as fast as its crate alone over the
+//!   same bytes (Snappy 0.73): of the time the crate takes 72 to 75 % (Snappy 67 %), copying the values into the batch 11 %
+//!   (13 %), the rest of encoding 9 %, the send's own loop 3 %, storing into the log 1.6 %, the checksum 1 %. A buffer that is
+//!   packed into and stored from, without a copy between: left, 0.3 % at the most. Fetching eight values ahead, and
+//!   encoding without working out lengths first: left, no difference that shows.
+//! * Stepping over batches that compaction drops, without reading them: left, no difference that shows where they are
+//!   cached, and where they are not many small reads take the place of few long ones.
 //! * A background sync every 8 MiB instead of every 64 MiB: left, 0.8 times (before sealing was in the background).

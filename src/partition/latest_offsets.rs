@@ -9,13 +9,14 @@ use std::hint::black_box;
 use crate::partition::key_hash::KeyHash;
 use crate::partition::key_hash::KeyHasher;
 use crate::partition::known_fates::KnownFates;
+use crate::storage::large_pages::LargePages;
 
 /// The latest offset of each key below [`end`](Self::end).
 #[derive(Debug)]
 pub(crate) struct LatestOffsets {
     hasher: KeyHasher,
     /// See [`entry`]; zeros where there is none, which is how fresh memory comes.
-    slots: Vec<[u64; 2]>,
+    slots: Slots,
     slots_max: usize,
     count: usize,
     /// The least offset that may be noted.
@@ -23,6 +24,10 @@ pub(crate) struct LatestOffsets {
     end: i64,
     known: KnownFates,
 }
+
+/// Entries at places counted from zero.
+#[derive(Debug)]
+struct Slots(LargePages);
 
 /// What is noted of a record: its key's hash, and its offset.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +38,10 @@ impl LatestOffsets {
     /// `start` on.
     pub(crate) fn within(bytes_max: usize, start: i64) -> LatestOffsets {
         let known_max = bytes_max / KNOWN_PART;
-        let slots_max = ((bytes_max - known_max) / size_of::<[u64; 2]>()).max(SLOTS_MIN);
+        let slots_max = ((bytes_max - known_max) / ENTRY_LEN).max(SLOTS_MIN);
         LatestOffsets {
             hasher: KeyHasher::random(),
-            slots: vec![EMPTY; SLOTS_MIN],
+            slots: Slots::small(),
             slots_max,
             count: 0,
             start,
@@ -53,7 +58,7 @@ impl LatestOffsets {
     /// Has the processor fetch the entries of some keys, all at once: most are not in its caches, and a look at one
     /// after the other would wait for each of them.
     pub(crate) fn fetch(&self, hashes: impl Iterator<Item = KeyHash>) {
-        let sum = hashes.fold(0, |sum, hash| sum ^ self.slots[self.home(hash.0[0])][1]);
+        let sum = hashes.fold(0, |sum, hash| sum ^ self.slots.at(self.home(hash.0[0]))[1]);
         black_box(sum);
     }
 
@@ -74,7 +79,7 @@ impl LatestOffsets {
     #[inline]
     fn put_one(&mut self, entry: [u64; 2]) -> bool {
         let mut index = self.find(entry);
-        let found = self.slots[index];
+        let found = self.slots.at(index);
         if found == EMPTY {
             if self.count >= full_at(self.slots.len()) {
                 if !self.grow() {
@@ -86,7 +91,7 @@ impl LatestOffsets {
         } else {
             self.known.note_gone(self.offset_of(found));
         }
-        self.slots[index] = entry;
+        self.slots.set(index, entry);
         true
     }
 
@@ -103,7 +108,7 @@ impl LatestOffsets {
     /// Gives the offset of a key's latest record; `None` if no record of it was noted.
     #[inline]
     pub(crate) fn of(&self, hash: KeyHash) -> Option<i64> {
-        let slot = self.slots[self.find(self.entry(hash, self.start)?)];
+        let slot = self.slots.at(self.find(self.entry(hash, self.start)?));
         (slot != EMPTY).then(|| self.offset_of(slot))
     }
 
@@ -146,9 +151,9 @@ impl LatestOffsets {
     fn find(&self, entry: [u64; 2]) -> usize {
         let mut index = self.home(entry[0]);
         loop {
-            let slot = &self.slots[index];
+            let slot = self.slots.at(index);
             let is_same = slot[0] == entry[0] && (slot[1] ^ entry[1]) >> 32 == 0;
-            if is_same || *slot == EMPTY {
+            if is_same || slot == EMPTY {
                 return index;
             }
             index = if index + 1 == self.slots.len() { 0 } else { index + 1 };
@@ -162,12 +167,46 @@ impl LatestOffsets {
         if len <= self.slots.len() {
             return false;
         }
-        let old = std::mem::replace(&mut self.slots, vec![EMPTY; len]);
-        for slot in old.into_iter().filter(|slot| *slot != EMPTY) {
+        let Some(slots) = Slots::empty(len) else {
+            return false;
+        };
+        let old = std::mem::replace(&mut self.slots, slots);
+        for slot in (0..old.len()).map(|index| old.at(index)).filter(|slot| *slot != EMPTY) {
             let index = self.find(slot);
-            self.slots[index] = slot;
+            self.slots.set(index, slot);
         }
         true
+    }
+}
+
+impl Slots {
+    /// Makes the first few.
+    fn small() -> Slots {
+        Slots::empty(SLOTS_MIN).expect("so few lie on the heap")
+    }
+
+    /// Makes empty ones; `None` if there is no memory for so many.
+    fn empty(count: usize) -> Option<Slots> {
+        LargePages::zeroed(count * ENTRY_LEN).map(Slots)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len() / ENTRY_LEN
+    }
+
+    #[inline(always)]
+    fn at(&self, index: usize) -> [u64; 2] {
+        let bytes = &self.0[index * ENTRY_LEN..][..ENTRY_LEN];
+        let half = |at| u64::from_ne_bytes(*bytes[at..].first_chunk().expect("it has two"));
+        [half(0), half(8)]
+    }
+
+    #[inline(always)]
+    fn set(&mut self, index: usize, [hash, rest]: [u64; 2]) {
+        let bytes = &mut self.0[index * ENTRY_LEN..][..ENTRY_LEN];
+        bytes[..8].copy_from_slice(&hash.to_ne_bytes());
+        bytes[8..].copy_from_slice(&rest.to_ne_bytes());
     }
 }
 
@@ -177,6 +216,7 @@ fn full_at(slots: usize) -> usize {
 }
 
 const SLOTS_MIN: usize = 16;
+const ENTRY_LEN: usize = size_of::<[u64; 2]>();
 const EMPTY: [u64; 2] = [0; 2];
 /// Of the memory this part is for what is known of single offsets, so that it lasts for three times as many records
 /// as there can be keys.

@@ -12,6 +12,7 @@ use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
+use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
@@ -533,6 +534,18 @@ impl DiskFile {
         #[cfg(target_os = "linux")]
         // Advice only: where it is not taken, reads come from the cache as always.
         rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed).unwrap_or_default();
+    }
+
+    /// Has the system begin to write out bytes that were written just now, so that the sync that follows finds less to
+    /// do. Promises nothing: what goes wrong is told by that sync.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables, reason = "there is no advice"))]
+    pub(crate) fn write_out_soon(&self, range: Range<u64>) {
+        #[cfg(target_os = "linux")]
+        if let Some(len) = NonZero::new(range.end.saturating_sub(range.start)) {
+            // Advice only. Pages that are dirty or on their way to the device stay in the cache.
+            let advice = rustix::fs::Advice::DontNeed;
+            rustix::fs::fadvise(&self.file, range.start, Some(len), advice).unwrap_or_default();
+        }
     }
 
     /// Tells whether a writable mapping of this file keeps its word: space that was reserved stays

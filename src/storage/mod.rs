@@ -17,6 +17,7 @@ pub(crate) mod file_name;
 mod front;
 pub(crate) mod gaps;
 pub(crate) mod indexes;
+pub(crate) mod large_pages;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod marks;

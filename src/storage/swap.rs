@@ -138,7 +138,10 @@ impl<'c> CleanedSegment<'c> {
     fn flush(&mut self) -> Result<()> {
         if !self.buffer.is_empty() {
             self.file.write_all_at(&self.buffer, self.flushed)?;
-            self.flushed += self.buffer.len() as u64;
+            let written = self.flushed..self.flushed + self.buffer.len() as u64;
+            // The device works while the next batches are read, and the sync in the end waits for the last ones only.
+            self.file.write_out_soon(written.clone());
+            self.flushed = written.end;
             self.buffer.clear();
         }
         Ok(())

@@ -74,7 +74,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 
 /// Which files may name a foreign crate.
 const ADDRESSES: &[(&str, &[&str])] = &[
-    ("memmap2", &["storage/map.rs"]),
+    ("memmap2", &["storage/map.rs", "storage/large_pages.rs"]),
     (
         "crc32c",
         &[
