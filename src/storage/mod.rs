@@ -20,6 +20,9 @@ pub(crate) mod indexes;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod marks;
+pub(crate) mod medium;
+#[cfg(test)]
+pub(crate) mod memory;
 pub(crate) mod offset_index;
 #[cfg(test)]
 pub(crate) mod outcomes;
