@@ -69,7 +69,7 @@ pub(crate) fn play_chosen(choices: &[u8]) -> Result<(), String> {
     played
 }
 
-/// In an ordinary run. A machine with two processors that does nothing else does about two thousand a second.
+/// In an ordinary run. A machine with two processors that does nothing else does about fifteen hundred a second.
 const RECOVERIES: u64 = 20_000;
 
 #[test]
