@@ -8,6 +8,11 @@
 //!
 //! The package in `tests/fuzz/` feeds them what a fuzzer thinks of; the test below what it thought of before.
 
+#[cfg(test)]
+#[path = "../tests/it/corpus.rs"]
+#[allow(dead_code, reason = "a fuzzer has a corpus of its own")]
+mod corpus;
+
 use std::cell::RefCell;
 use std::fs;
 use std::hint::black_box;
@@ -379,16 +384,5 @@ pub fn lives(bytes: &[u8]) {
 
 #[test]
 fn nothing_in_the_corpus_makes_its_target_fail() {
-    for (name, target) in TARGETS {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);
-        let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
-        let mut paths: Vec<PathBuf> = entries.collect();
-        paths.sort();
-        assert!(!paths.is_empty(), "{name} has no corpus");
-        for path in paths {
-            println!("{}", path.display());
-            target(&fs::read(path).unwrap());
-        }
-        target(&[]);
-    }
+    corpus::replay(&TARGETS);
 }

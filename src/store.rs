@@ -152,7 +152,7 @@ impl Store {
     pub fn open_read_only(root: impl AsRef<Path>) -> Result<Store> {
         let builder = Store::builder(root);
         let root = disk::absolute(&builder.root)?;
-        disk::refuse_if_not_directory(&root)?;
+        builder.disk.refuse_if_not_directory(&root)?;
         let (attention, asked) = crossbeam_channel::unbounded();
         let topics = Topics::open_read_only(&root, builder.disk, builder.clock, attention)?;
         let topics = Arc::new(topics);
@@ -420,7 +420,7 @@ impl StoreBuilder {
         if self.create && !self.disk.exists(&root)? {
             self.disk.create_directories(&root)?;
         }
-        disk::refuse_if_not_directory(&root)?;
+        self.disk.refuse_if_not_directory(&root)?;
         if !self.disk.exists(&root.join(file_name::TOPICS))? {
             // The first life here, or one that follows on another which ended before the directory had a durable name.
             self.disk.sync_name(&root)?;
@@ -445,14 +445,21 @@ impl StoreBuilder {
         // From here on a leap of the clock is noticed.
         topics.retention_ms();
         let (record, retain) = (self.checkpoint_interval, self.retention_interval);
-        let maintenance = Maintenance::start(&topics, asked, record, self.cleaner, retain)?;
+        #[cfg(test)]
+        let is_left_alone = self.is_left_alone;
+        #[cfg(not(test))]
+        let is_left_alone = false;
+        let maintenance = match is_left_alone {
+            true => None,
+            false => Some(Maintenance::start(&topics, asked, record, self.cleaner, retain)?),
+        };
         Ok(Store {
             shared: Arc::new(Shared {
                 coordinator: Arc::new(Coordinator::new(Arc::clone(&topics), self.unwaited_within)),
                 topics,
                 accumulators: Arc::default(),
                 claims: Arc::default(),
-                maintenance: Mutex::new(Some(maintenance)),
+                maintenance: Mutex::new(maintenance),
                 durability: self.durability,
                 checkpoint_interval: self.checkpoint_interval,
                 unwaited_within: self.unwaited_within,

@@ -58,6 +58,8 @@
 //! | --- | --- |
 //! | `storage/mod.rs` | what lies in a data directory |
 //! | `storage/disk.rs` | `Disk`: the one door to the file system; tests put a script behind it |
+//! | `storage/medium.rs` | `Medium`: the system calls behind that door, one each; in tests a place in memory |
+//! | `storage/memory.rs` | tests only: names and files in memory |
 //! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
 //! | `storage/outcomes.rs` | tests only: all that a power cut on such a disk may leave, to look for what a real one has left |
 //! | `storage/planted.rs` | bugs that tests plant, to see that they are found |
@@ -580,7 +582,7 @@
 //! | --- | --- |
 //! | words, bytes, files | at the bottom of each file |
 //! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
-//! | crashes of a whole store, on a disk that fails, and loses what was not synced | `explorer.rs`; prints the seed of what fails, takes it back from `OTTLA_SEED`; `OTTLA_RECOVERIES` sets how many |
+//! | crashes of a whole store, on a disk that fails, and loses what was not synced | `explorer.rs`; prints the seed of what fails, takes it back from `OTTLA_SEED`; `OTTLA_RECOVERIES` sets how many, `OTTLA_FIRST` where they begin |
 //! | that the simulated disk forbids nothing a real one does | `explorer/conformance.rs`; root, ext4 and XFS; `OTTLA_CUTS` sets how many lineages |
 //! | that the explorer finds bugs: those that are planted | `explorer/found_out.rs` |
 //! | real file systems: full, shut down, limited; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |

@@ -6,8 +6,7 @@
 
 #![cfg(target_os = "linux")]
 
-use std::sync::atomic::AtomicU64;
-
+use crate::explorer::Tally;
 use crate::explorer::lineage::Lineage;
 use crate::explorer::mounted::Kind;
 use crate::explorer::mounted::Mounted;
@@ -25,14 +24,14 @@ fn what_a_real_power_cut_leaves_is_one_of_the_states_of_the_simulated_one() {
             continue;
         }
         assert!(mounted.unmount() && mounted.mount());
-        let recoveries = AtomicU64::new(0);
+        let tally = Tally::default();
         for n in 0..count {
-            let mut lineage = Lineage::new(seed(n), None, &recoveries);
+            let mut lineage = Lineage::new(seed(n), None, &tally);
             lineage.play_for_real(&mounted, n).unwrap_or_else(|wrong| panic!("{kind:?}: {wrong}"));
         }
         println!(
             "{kind:?}: {count} lineages of power cuts, {} recoveries, all states known to the simulated disk",
-            recoveries.into_inner()
+            tally.recoveries.into_inner()
         );
     }
 }

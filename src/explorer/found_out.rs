@@ -2,9 +2,9 @@
 
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 
+use crate::explorer::Tally;
 use crate::explorer::lineage::Lineage;
 use crate::explorer::number;
 use crate::explorer::seed;
@@ -29,12 +29,12 @@ const BUGS: [(Planted, u64); 13] = [
 
 /// Explores until something is wrong; gives after how many recoveries that was, and what.
 fn found(bug: Planted, within: u64) -> Option<(u64, String)> {
-    let recoveries = AtomicU64::new(0);
+    let tally = Tally::default();
     for n in 0.. {
-        let mut lineage = Lineage::new(seed(n), Some(bug), &recoveries);
+        let mut lineage = Lineage::new(seed(n), Some(bug), &tally);
         let played = catch_unwind(AssertUnwindSafe(|| lineage.play()));
         let played = played.unwrap_or_else(|_| Err("a panic".into()));
-        let count = recoveries.load(Ordering::Relaxed);
+        let count = tally.recoveries.load(Ordering::Relaxed);
         match played {
             Err(wrong) => return Some((count, wrong)),
             Ok(()) if count >= within => return None,

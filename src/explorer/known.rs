@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::Error;
 use crate::Store;
 use crate::TopicPartition;
+use crate::storage::medium::Medium;
 
 /// The topics: one that stays, one that is compacted, one that comes, grows and goes.
 pub(super) const NAMES: [&str; 3] = ["plain", "compacted", "passing"];
@@ -390,16 +391,12 @@ impl Known {
 }
 
 /// The bytes of every segment, to see whether an open changes something.
-pub(super) fn segments(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn segments(medium: &Medium, root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut all = BTreeMap::new();
-    for directory in std::fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()) {
-        if directory.is_dir() {
-            for path in std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
-                if path.extension().is_some_and(|kind| kind == "log") {
-                    all.insert(path.clone(), std::fs::read(path).unwrap());
-                }
-            }
+    medium.find_files(root, &mut |path, _| {
+        if path.extension().is_some_and(|kind| kind == "log") {
+            all.insert(path.to_path_buf(), medium.read(path).unwrap());
         }
-    }
+    });
     all
 }

@@ -1,5 +1,6 @@
 //! One machine's history: lives, how they end, and what is found afterwards.
 
+#[cfg(target_os = "linux")]
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::StoreBuilder;
 use crate::TopicConfig;
 use crate::TopicPartition;
 use crate::chance::Chance;
+use crate::explorer::Tally;
 use crate::explorer::known;
 use crate::explorer::known::COMPACTED;
 use crate::explorer::known::Commit;
@@ -35,27 +37,31 @@ use crate::explorer::known::Sent;
 use crate::explorer::known::Topic;
 #[cfg(target_os = "linux")]
 use crate::explorer::mounted::Mounted;
-use crate::explorer::scratch;
-use crate::inspect;
+use crate::inspect::check::check_on;
 use crate::storage::disk::Disk;
 use crate::storage::faults::Meanwhile;
-use crate::storage::faults::copy_tree;
-use crate::storage::faults::fresh_copy;
 use crate::storage::file_name;
+use crate::storage::medium::Medium;
+use crate::storage::memory::Memory;
+use crate::storage::memory::PLACE;
 use crate::storage::planted::Planted;
 
 const GENERATIONS: u64 = 6;
 /// So many outcomes of one power cut are looked at.
 const OUTCOMES: u64 = 3;
 const LAST_EFFECTS: usize = 900;
+/// In the lock file of a machine that was started anew since.
+const ANOTHER_BOOT: &[u8] = b"pid=1\nboot=another\n";
 
 /// One machine's history.
 pub(super) struct Lineage<'c> {
     seed: u64,
     chance: Chance,
     planted: Option<Planted>,
-    recoveries: &'c AtomicU64,
-    directory: tempfile::TempDir,
+    tally: &'c Tally,
+    /// Where its directories are.
+    medium: Medium,
+    place: PathBuf,
     known: Known,
     /// What effects there were, in all lives; names of directories that are made up at random are left out.
     trace: Vec<String>,
@@ -85,6 +91,7 @@ struct Intruder {
 fn builder(root: &Path, disk: &Disk) -> StoreBuilder {
     // Syncs, compactions and deletions happen when they are asked for, not by the clock.
     Store::builder(root)
+        .left_alone()
         .durability(Durability::Synced)
         .checkpoint_interval(Duration::from_secs(3600))
         .cleaner_enable(false)
@@ -106,13 +113,14 @@ fn is_repeatable(effect: &&String) -> bool {
 }
 
 impl<'c> Lineage<'c> {
-    pub(super) fn new(seed: u64, planted: Option<Planted>, recoveries: &'c AtomicU64) -> Self {
+    pub(super) fn new(seed: u64, planted: Option<Planted>, tally: &'c Tally) -> Self {
         Lineage {
             seed,
             chance: Chance(seed | 1),
             planted,
-            recoveries,
-            directory: scratch(),
+            tally,
+            medium: Medium::Memory(Arc::new(Memory::new())),
+            place: PLACE.into(),
             known: Known::default(),
             trace: Vec::new(),
         }
@@ -124,7 +132,7 @@ impl<'c> Lineage<'c> {
 
     /// Plays it to its end; says what is wrong, if something is.
     pub(super) fn play(&mut self) -> std::result::Result<(), String> {
-        let mut root = self.directory.path().join("0");
+        let mut root = self.place.join("0");
         let mut disk = self.disk();
         let seed = self.seed;
         for generation in 0..GENERATIONS {
@@ -144,7 +152,7 @@ impl<'c> Lineage<'c> {
                 .extend(disk.script().trace().into_iter().filter(|effect| is_repeatable(&effect)));
             let has_lost = disk.script().has_lost();
             disk.script().revive();
-            if !root.exists() {
+            if !self.medium.exists(&root) {
                 continue;
             }
             if self.chance.below(4) > u64::from(has_lost) * 2 {
@@ -153,7 +161,7 @@ impl<'c> Lineage<'c> {
                 // The cache shows what is not on the device.
                 return self.check_doubtful(&root, &disk).map_err(within);
             } else {
-                let copy = fresh_copy(&root, "copy");
+                let copy = self.medium.fresh_copy(&root, "copy");
                 self.check(&copy, End::Kill).map_err(within)?;
             }
         }
@@ -174,6 +182,8 @@ impl<'c> Lineage<'c> {
         mounted: &Mounted,
         number: u64,
     ) -> std::result::Result<(), String> {
+        let scratch = tempfile::tempdir().unwrap();
+        (self.medium, self.place) = (Medium::System, scratch.path().to_path_buf());
         let root = mounted.path().join(number.to_string());
         for generation in 0..GENERATIONS {
             // Without what failed syncs lose: here nothing is lost by them.
@@ -195,11 +205,11 @@ impl<'c> Lineage<'c> {
             if root.exists() {
                 // The machine has not been started anew.
                 let lock = root.join(file_name::LOCK);
-                fs::write(&lock, "pid=1\nboot=another\n").unwrap();
+                fs::write(&lock, ANOTHER_BOOT).unwrap();
                 fs::File::open(lock).and_then(|file| file.sync_all()).unwrap();
-                let copy = self.directory.path().join("copy");
+                let copy = self.place.join("copy");
                 drop(fs::remove_dir_all(&copy));
-                copy_tree(&root, &copy);
+                self.medium.copy_tree(&root, &copy);
                 self.check(&copy, End::PowerCut).map_err(within)?;
             } else {
                 self.known = Known::default();
@@ -210,7 +220,7 @@ impl<'c> Lineage<'c> {
     }
 
     fn disk(&mut self) -> Disk {
-        let disk = Disk::failing_once(u64::MAX, 0);
+        let disk = Disk::on(&self.medium);
         disk.script().lose_at_failed_syncs(self.chance.below(u64::MAX));
         disk.script().plant(self.planted);
         disk
@@ -224,40 +234,48 @@ impl<'c> Lineage<'c> {
         generation: u64,
     ) -> std::result::Result<(PathBuf, Disk), String> {
         let before = self.known.clone();
+        // What is known behind each state that was looked at.
+        let mut seen: Vec<(u64, Known)> = Vec::new();
         for outcome in 0..OUTCOMES {
-            let target = self.directory.path().join(format!("{}-{outcome}", generation + 1));
+            let is_last = outcome + 1 == OUTCOMES;
+            let target = self.place.join(format!("{}-{outcome}", generation + 1));
             let chance = &mut self.chance;
             disk.script().cut_power_into(root, &target, &mut |limit| chance.below(limit));
+            self.tally.states.fetch_add(1, Ordering::Relaxed);
             self.known = before.clone();
-            if !target.exists() {
+            if !self.medium.exists(&target) {
                 // Its own name in the directory above was not durable.
                 if self.known.topics.iter().any(|topic| topic.presence == Presence::Present) {
                     return Err("the directory is gone".into());
                 }
                 self.known = Known::default();
-                if outcome + 1 == OUTCOMES {
+                if is_last {
                     return Ok((target, self.disk()));
                 }
                 continue;
             }
-            if outcome + 1 < OUTCOMES {
-                self.check(&target, End::PowerCut)?;
-                fs::remove_dir_all(target).unwrap();
-                continue;
+            let digest = self.medium.digest(&target);
+            if let Some((_, known)) = seen.iter().find(|(other, _)| *other == digest) {
+                self.known = known.clone();
+                self.tally.repeated.fetch_add(1, Ordering::Relaxed);
+            } else {
+                let seen_aside = is_last && self.chance.below(2) == 0;
+                let copy = seen_aside.then(|| self.medium.fresh_copy(&target, "copy"));
+                self.check(copy.as_ref().unwrap_or(&target), End::PowerCut)?;
+                seen.push((digest, self.known.clone()));
             }
-            let is_looked_at_aside = self.chance.below(2) == 0;
-            let seen =
-                if is_looked_at_aside { fresh_copy(&target, "copy") } else { target.clone() };
-            self.check(&seen, End::PowerCut)?;
-            fs::remove_dir_all(root).unwrap();
-            return Ok((target, self.disk()));
+            if is_last {
+                self.medium.remove_tree(root).unwrap();
+                return Ok((target, self.disk()));
+            }
+            self.medium.remove_tree(&target).unwrap();
         }
         unreachable!()
     }
 
     fn check(&mut self, root: &Path, end: End) -> std::result::Result<(), String> {
         let disk = self.disk();
-        self.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.tally.recoveries.fetch_add(1, Ordering::Relaxed);
         let opened = builder(root, &disk).open();
         let store = opened.map_err(|error| format!("cannot be opened: {error}"))?;
         self.known.check(&store, end)?;
@@ -267,7 +285,9 @@ impl<'c> Lineage<'c> {
         }
         store.close().map_err(|error| format!("cannot be closed: {error}"))?;
         if self.chance.below(4) == 0 {
-            let report = inspect::check(root).map_err(|error| error.to_string())?;
+            // By an eye in which no bug is planted.
+            let disk = Disk { medium: self.medium.clone(), ..Disk::default() };
+            let report = check_on(&disk, root).map_err(|error| error.to_string())?;
             if !report.problems.is_empty() {
                 return Err(format!("a check finds {:?}", report.problems));
             }
@@ -275,16 +295,16 @@ impl<'c> Lineage<'c> {
         if self.chance.below(4) == 0 {
             if self.chance.below(2) == 0 {
                 // As if the close had not been through.
-                fs::remove_file(root.join(file_name::CLEAN_SHUTDOWN)).unwrap();
+                self.medium.remove_file(&root.join(file_name::CLEAN_SHUTDOWN)).unwrap();
             }
-            self.recoveries.fetch_add(1, Ordering::Relaxed);
-            let before = known::segments(root);
+            self.tally.recoveries.fetch_add(1, Ordering::Relaxed);
+            let before = known::segments(&self.medium, root);
             let opened = builder(root, &disk).open();
             let store = opened.map_err(|error| format!("cannot be opened twice: {error}"))?;
             let seen = self.known.check(&store, End::Kill);
             seen.map_err(|wrong| format!("opened a second time: {wrong}"))?;
             store.close().map_err(|error| format!("cannot be closed twice: {error}"))?;
-            if known::segments(root) != before {
+            if known::segments(&self.medium, root) != before {
                 return Err("a second opening has changed something".into());
             }
         }
@@ -292,18 +312,18 @@ impl<'c> Lineage<'c> {
     }
 
     fn check_doubtful(&mut self, root: &Path, disk: &Disk) -> std::result::Result<(), String> {
-        self.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.tally.recoveries.fetch_add(1, Ordering::Relaxed);
         let opened = builder(root, disk).open();
         let store = opened.map_err(|error| format!("cannot be opened: {error}"))?;
         self.known.check_doubtful(&store)?;
         // What this life shows is durable: a power cut takes nothing of it.
         let shown = known::read_all(&store)?;
         let chance = &mut self.chance;
-        let target = self.directory.path().join("doubtful");
+        let target = self.place.join("doubtful");
         disk.script().cut_power_into(root, &target, &mut |limit| chance.below(limit));
         drop(store);
         let disk = self.disk();
-        self.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.tally.recoveries.fetch_add(1, Ordering::Relaxed);
         let opened = builder(&target, &disk).open();
         let store = opened.map_err(|error| format!("cannot be opened behind a cut: {error}"))?;
         let after = known::read_all(&store)?;
@@ -319,7 +339,7 @@ impl<'c> Lineage<'c> {
 
     /// Flips a bit of what is durable.
     fn rot(&mut self, root: &Path) -> std::result::Result<(), String> {
-        if !root.exists() {
+        if !self.medium.exists(root) {
             return Ok(());
         }
         let disk = self.disk();
@@ -328,7 +348,8 @@ impl<'c> Lineage<'c> {
         store.sync().map_err(|error| error.to_string())?;
         let before = known::read_all(&store)?;
         store.close().map_err(|error| error.to_string())?;
-        let mut segments: Vec<(PathBuf, Vec<u8>)> = known::segments(root).into_iter().collect();
+        let mut segments: Vec<(PathBuf, Vec<u8>)> =
+            known::segments(&self.medium, root).into_iter().collect();
         // One that another follows, an empty one perhaps, is not looked at by a recovery.
         let followed: Vec<PathBuf> = segments
             .windows(2)
@@ -349,13 +370,14 @@ impl<'c> Lineage<'c> {
         let (path, mut bytes) = segments.swap_remove(at);
         let at = self.chance.index(bytes.len());
         bytes[at] ^= 1 << self.chance.below(8);
-        fs::write(&path, &bytes).unwrap();
-        fs::remove_file(root.join(file_name::CLEAN_SHUTDOWN)).unwrap();
+        let len = bytes.len() as u64;
+        self.medium.write(&path, bytes).unwrap();
+        self.medium.remove_file(&root.join(file_name::CLEAN_SHUTDOWN)).unwrap();
         if self.chance.below(2) == 0 {
-            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
+            self.medium.write(&root.join(file_name::LOCK), ANOTHER_BOOT.to_vec()).unwrap();
         }
         let what = format!("byte {at} of {}", path.display());
-        self.recoveries.fetch_add(1, Ordering::Relaxed);
+        self.tally.recoveries.fetch_add(1, Ordering::Relaxed);
         let opened = builder(root, &disk).open();
         let store = opened.map_err(|error| format!("{what}: cannot be opened: {error}"))?;
         let after = known::read_all(&store).map_err(|wrong| format!("{what}: {wrong}"))?;
@@ -377,7 +399,7 @@ impl<'c> Lineage<'c> {
                 return Err(format!("{what}: {place:?} ended at {before}, and does at {end}"));
             }
         }
-        if fs::metadata(&path).unwrap().len() < bytes.len() as u64 {
+        if self.medium.facts(&path).unwrap().len < len {
             return Err(format!("{what}: what was durable was cut"));
         }
         Ok(())
@@ -407,8 +429,8 @@ impl<'c> Lineage<'c> {
         }
         // Where everything succeeds, nothing is closed before it is durable.
         let is_spotless = !has_faults && !is_losing && !disk.script().has_lost();
-        if generation > 0 && !root.join(file_name::CLEAN_SHUTDOWN).exists() {
-            self.recoveries.fetch_add(1, Ordering::Relaxed);
+        if generation > 0 && !self.medium.exists(&root.join(file_name::CLEAN_SHUTDOWN)) {
+            self.tally.recoveries.fetch_add(1, Ordering::Relaxed);
         }
         // With room for one tail, each partition is parked whenever another is appended to.
         let tails = [1, 100, 100][chance.below(3) as usize];

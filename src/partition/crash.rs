@@ -426,6 +426,101 @@ fn a_segment_whose_seal_was_cut_short_between_its_indexes_gets_both() {
     assert_eq!(crate::inspect::check(&root).unwrap().problems, []);
 }
 
+/// A recovery could not cut what lay behind the end of a segment that another followed. The log was readable all the
+/// same, and everything in it durable, so that was put on record. The next recovery found the segment below the recovery
+/// point, took what lay behind its end for damage to what had been durable, and the log took no appends any more, for
+/// good. What recovery could not finish holds the recovery point back, and has no index: the next one comes to it again.
+#[test]
+fn what_a_recovery_could_not_finish_the_next_one_does() {
+    let directory = scratch();
+    let all = values(60);
+    let live = directory.path().join("live");
+    // A disk with a script: nothing is sealed in the background.
+    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+    let config = TopicConfig::new().segment_bytes(1024).index_interval_bytes(100);
+    let topic = store.create_topic("t", config).unwrap();
+    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    let crashed = directory.path().join("crashed");
+    copy_tree(&live, &crashed);
+    // The space that was reserved for the first segment was not given back.
+    let first = fs::read(first_log(&crashed)).unwrap();
+    fs::write(first_log(&crashed), [&first[..], &[0; 300]].concat()).unwrap();
+
+    let mut latched = 0;
+    for n in 1.. {
+        let root = fresh_copy(&crashed, "recovering");
+        let disk = Disk::failing_once(n, libc::EIO);
+        let opened = buffered(&root).disk(disk.clone()).open();
+        if disk.script().count() < n {
+            assert!(n > 20 && latched > 0, "recovery had only {n} effects");
+            return;
+        }
+        let killed = match opened {
+            Ok(store) => {
+                latched += i32::from(!store.health().is_good());
+                let topics = store.topics_for_test();
+                drop(store.sync());
+                drop(topics.note_recovery_points(&topics.all_open()));
+                fresh_copy(&root, "killed")
+            }
+            Err(_) => root,
+        };
+        let store = buffered(&killed).open().unwrap();
+        assert!(store.health().is_good(), "effect {n}: {:?}", store.health());
+        drop(store);
+        assert_eq!(crate::inspect::check(&killed).unwrap().problems, [], "effect {n}");
+        assert_goes_on(&killed, &all);
+    }
+}
+
+/// The indexes of several segments below the recovery point were gone. A recovery failed to write those of the first
+/// and went on with the second, and was killed. The next one goes back only as far as indexes are missing, found those of
+/// the second, and never came to the first: readers and checks had to walk it for good. So what lies below the recovery
+/// point gets its indexes oldest first, and where those of one cannot be written, those behind it are left.
+#[test]
+fn a_segment_whose_indexes_could_not_be_written_gets_them_later() {
+    let directory = scratch();
+    let all = values(60);
+    let root = directory.path().join("live");
+    let store = buffered(&root).open().unwrap();
+    let config = TopicConfig::new().segment_bytes(1024).index_interval_bytes(100);
+    let topic = store.create_topic("t", config).unwrap();
+    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    drop(topic);
+    store.close().unwrap();
+    let indexes = |root: &Path| {
+        let files = fs::read_dir(root.join("t-0")).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> =
+            files.filter(|path| path.to_str().unwrap().ends_with("index")).collect();
+        files.sort();
+        files
+    };
+    let whole: Vec<Vec<u8>> = indexes(&root).iter().map(|path| fs::read(path).unwrap()).collect();
+    assert!(whole.len() >= 6);
+    let crashed = fresh_copy(&root, "crashed");
+    fs::remove_file(crashed.join(file_name::CLEAN_SHUTDOWN)).unwrap();
+    indexes(&crashed).iter().for_each(|path| fs::remove_file(path).unwrap());
+
+    for n in 1.. {
+        let root = fresh_copy(&crashed, "recovering");
+        let disk = Disk::failing_once(n, libc::EIO);
+        let opened = buffered(&root).disk(disk.clone()).open();
+        if disk.script().count() < n {
+            assert!(n > 20, "recovery had only {n} effects");
+            return;
+        }
+        // It is killed before its close seals anything, and before a lower recovery point is on record.
+        let killed = fresh_copy(&root, "killed");
+        fs::copy(crashed.join(file_name::RECOVERY_POINTS), killed.join(file_name::RECOVERY_POINTS))
+            .unwrap();
+        drop(opened);
+        drop(buffered(&killed).open().unwrap());
+        let found: Vec<Vec<u8>> =
+            indexes(&killed).iter().map(|path| fs::read(path).unwrap()).collect();
+        assert!(found == whole, "effect {n}: not all indexes are there, or they differ");
+    }
+}
+
 #[test]
 fn indexes_rebuilt_after_a_crash_are_those_a_clean_close_writes() {
     let directory = scratch();

@@ -8,16 +8,10 @@
 //! synchronise it at the time; the next one would be told that all is well. So syncs of one [`DiskFile`] take
 //! turns, and after one that failed all fail.
 
-use std::fs;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
 use std::num::NonZero;
 use std::ops::Range;
-use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::FileExt;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -27,6 +21,12 @@ use parking_lot::Mutex;
 use crate::error::Error;
 use crate::error::Result;
 use crate::storage::file_name;
+pub(crate) use crate::storage::medium::Access;
+pub(crate) use crate::storage::medium::Entry;
+use crate::storage::medium::Facts;
+use crate::storage::medium::Kind;
+use crate::storage::medium::Medium;
+use crate::storage::medium::OpenFile;
 use crate::storage::planted::Planted;
 
 /// A file system, or in tests one that fails on command.
@@ -34,6 +34,7 @@ use crate::storage::planted::Planted;
 pub(crate) struct Disk {
     /// Of files that are made.
     pub(crate) file_mode: u32,
+    pub(crate) medium: Medium,
     #[cfg(test)]
     pub(crate) script: Option<std::sync::Arc<crate::storage::faults::Script>>,
 }
@@ -41,7 +42,7 @@ pub(crate) struct Disk {
 /// An open file of a [`Disk`]; knows its path.
 #[derive(Debug)]
 pub(crate) struct DiskFile {
-    file: File,
+    file: OpenFile,
     path: PathBuf,
     disk: Disk,
     /// Held during a sync; see the invariant (told to all). Nothing is taken under it.
@@ -51,32 +52,17 @@ pub(crate) struct DiskFile {
 /// An open directory: nothing else is taken for it while this is held, whatever happens to its name.
 #[derive(Debug)]
 pub(crate) struct DiskDirectory {
-    file: File,
-}
-
-/// How a file is to be opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
-    Read,
-    /// Reads and writes a file that is there.
-    Write,
-    /// Reads and writes a file that must not be there yet.
-    CreateNew,
-    /// Reads and writes; makes the file if need be, keeps what is in it.
-    CreateOrKeep,
-}
-
-/// What a name in a directory stands for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub(crate) name: String,
-    pub(crate) is_directory: bool,
+    facts: Facts,
+    medium: Medium,
+    /// Held, so that nothing else is given its inode; in memory none is given twice.
+    _file: Option<File>,
 }
 
 impl Default for Disk {
     fn default() -> Disk {
         Disk {
             file_mode: FILE_MODE,
+            medium: Medium::System,
             #[cfg(test)]
             script: None,
         }
@@ -96,34 +82,20 @@ impl Disk {
     }
 
     pub(crate) fn open(&self, path: &Path, access: Access) -> Result<DiskFile> {
-        let mut options = OpenOptions::new();
-        // A symbolic link inside the data directory could lead anywhere, and opening a FIFO would block.
-        // Miri, under which some tests run, knows no FIFO.
-        let not_blocking = if cfg!(miri) { 0 } else { libc::O_NONBLOCK };
-        options.read(true).mode(self.file_mode).custom_flags(libc::O_NOFOLLOW | not_blocking);
         let action = match access {
-            Access::Read => "open",
-            Access::Write => {
-                options.write(true);
-                "open"
-            }
-            Access::CreateNew => {
+            Access::Read | Access::Write => "open",
+            Access::CreateNew | Access::CreateOrKeep => {
                 self.effect("create", path)?;
-                options.write(true).create_new(true);
-                "create"
-            }
-            Access::CreateOrKeep => {
-                self.effect("create", path)?;
-                options.write(true).create(true).truncate(false);
                 "create"
             }
         };
         self.access("open", path)?;
         #[cfg(test)]
         self.told(|script| script.will_create(path));
-        let file = options.open(path).map_err(|e| Error::io(action, path, e))?;
-        let metadata = file.metadata().map_err(|e| Error::io("examine", path, e))?;
-        if !metadata.is_file() {
+        let file = self.medium.open(path, access, self.file_mode);
+        let file = file.map_err(|e| Error::io(action, path, e))?;
+        let facts = file.facts().map_err(|e| Error::io("examine", path, e))?;
+        if facts.kind != Kind::File {
             let odd = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
             return Err(Error::io("open", path, odd));
         }
@@ -136,14 +108,16 @@ impl Disk {
     }
 
     pub(crate) fn open_directory(&self, path: &Path) -> Result<DiskDirectory> {
-        let file = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        Ok(DiskDirectory { file })
+        let file = self.medium.open_directory(path).map_err(|e| Error::io("open", path, e))?;
+        let facts = self.medium.facts_of_directory(file.as_ref(), path);
+        let facts = facts.map_err(|e| Error::io("examine", path, e))?;
+        Ok(DiskDirectory { facts, medium: self.medium.clone(), _file: file })
     }
 
     /// Gives what tells a file from every other that is there at the same time; `None` if there is none.
     pub(crate) fn inode(&self, path: &Path) -> Result<Option<u64>> {
-        match fs::symlink_metadata(path) {
-            Ok(metadata) => Ok(Some(metadata.ino())),
+        match self.medium.facts(path) {
+            Ok(facts) => Ok(Some(facts.inode)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(Error::io("examine", path, e)),
         }
@@ -197,7 +171,7 @@ impl Disk {
         self.effect("rename", from)?;
         #[cfg(test)]
         self.told(|script| script.will_rename(from, to));
-        fs::rename(from, to).map_err(|e| Error::io("rename", from, e))
+        self.medium.rename(from, to).map_err(|e| Error::io("rename", from, e))
     }
 
     /// Gives two files each other's names, both at once.
@@ -205,7 +179,7 @@ impl Disk {
         self.effect("exchange", one)?;
         #[cfg(test)]
         self.told(|script| script.will_exchange(one, other));
-        exchange(one, other).map_err(|e| Error::io("exchange", one, e))
+        self.medium.exchange(one, other).map_err(|e| Error::io("exchange", one, e))
     }
 
     /// Removes a file; one that is not there counts as removed.
@@ -213,7 +187,7 @@ impl Disk {
         self.effect("remove", path)?;
         #[cfg(test)]
         self.told(|script| script.will_remove(path));
-        match fs::remove_file(path) {
+        match self.medium.remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
             _ => Ok(()),
         }
@@ -224,7 +198,7 @@ impl Disk {
         self.effect("remove", path)?;
         #[cfg(test)]
         self.told(|script| script.will_remove_tree(path));
-        match fs::remove_dir_all(path) {
+        match self.medium.remove_tree(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("remove", path, e)),
             _ => Ok(()),
         }
@@ -234,10 +208,8 @@ impl Disk {
         self.effect("create", path)?;
         #[cfg(test)]
         self.told(|script| script.will_create(path));
-        fs::DirBuilder::new()
-            .mode(self.directory_mode())
-            .create(path)
-            .map_err(|e| Error::io("create", path, e))
+        let created = self.medium.create_directory(path, self.directory_mode());
+        created.map_err(|e| Error::io("create", path, e))
     }
 
     /// Makes a directory and those above it that are missing, durably.
@@ -256,8 +228,10 @@ impl Disk {
     pub(crate) fn sync_directory(&self, path: &Path) -> Result<()> {
         self.effect("synchronise", path)?;
         self.access("open", path)?;
-        let directory = File::open(path).map_err(|e| Error::io("open", path, e))?;
-        directory.sync_all().map_err(|e| Error::io("synchronise", path, e))?;
+        let directory = self.medium.open_directory(path).map_err(|e| Error::io("open", path, e))?;
+        if let Some(directory) = directory {
+            directory.sync_all().map_err(|e| Error::io("synchronise", path, e))?;
+        }
         #[cfg(test)]
         self.told(|script| script.directory_is_durable(path));
         Ok(())
@@ -273,38 +247,27 @@ impl Disk {
 
     /// Lists a directory. Names that are not UTF-8 are not ours and are left out.
     pub(crate) fn entries(&self, path: &Path) -> Result<Vec<Entry>> {
-        let failed = |e| Error::io("list", path, e);
         self.access("list", path)?;
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            let is_directory = entry.file_type().map_err(failed)?.is_dir();
-            entries.push(Entry { name, is_directory });
-        }
-        Ok(entries)
+        self.medium.entries(path).map_err(|e| Error::io("list", path, e))
     }
 
     /// Tells whether a name stands for a directory; a symbolic link to one is none.
     pub(crate) fn is_directory(&self, path: &Path) -> Result<bool> {
-        match fs::symlink_metadata(path) {
-            Ok(metadata) => Ok(metadata.is_dir()),
+        match self.medium.facts(path) {
+            Ok(facts) => Ok(facts.kind == Kind::Directory),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("examine", path, e)),
         }
     }
 
     pub(crate) fn len(&self, path: &Path) -> Result<u64> {
-        Ok(fs::symlink_metadata(path).map_err(|e| Error::io("examine", path, e))?.len())
+        Ok(self.medium.facts(path).map_err(|e| Error::io("examine", path, e))?.len)
     }
 
     /// Gives the length of a file, and when it says that it was changed last, in milliseconds since 1970.
     pub(crate) fn len_and_modified(&self, path: &Path) -> Result<(u64, i64)> {
-        let metadata = fs::symlink_metadata(path).map_err(|e| Error::io("examine", path, e))?;
-        let modified_ms = metadata.mtime().saturating_mul(1000) + metadata.mtime_nsec() / 1_000_000;
-        Ok((metadata.len(), modified_ms))
+        let facts = self.medium.facts(path).map_err(|e| Error::io("examine", path, e))?;
+        Ok((facts.len, facts.modified_ms()))
     }
 
     /// Gives the bytes that the files in a directory take on the disk.
@@ -312,8 +275,8 @@ impl Disk {
         let mut len = 0;
         for entry in self.entries(directory)?.into_iter().filter(|entry| !entry.is_directory) {
             let path = directory.join(entry.name);
-            match fs::symlink_metadata(&path) {
-                Ok(metadata) => len += metadata.blocks() * BLOCK_LEN,
+            match self.medium.facts(&path) {
+                Ok(facts) => len += facts.allocated_len,
                 // It went meanwhile.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {}
                 Err(e) => return Err(Error::io("examine", &path, e)),
@@ -322,8 +285,19 @@ impl Disk {
         Ok(len)
     }
 
+    /// Refuses what is not a directory to which a symbolic link may lead.
+    pub(crate) fn refuse_if_not_directory(&self, root: &Path) -> Result<()> {
+        let reason = match self.medium.facts_through_links(root) {
+            Ok(facts) if facts.kind == Kind::Directory => return Ok(()),
+            Ok(_) => "it is not a directory",
+            Err(error) if error.kind() == io::ErrorKind::NotFound => "it does not exist",
+            Err(error) => return Err(Error::io("open", root, error)),
+        };
+        Err(Error::NotADataDirectory { path: root.to_path_buf(), reason })
+    }
+
     pub(crate) fn exists(&self, path: &Path) -> Result<bool> {
-        match fs::symlink_metadata(path) {
+        match self.medium.facts(path) {
             Ok(_) => Ok(true),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("examine", path, e)),
@@ -374,9 +348,9 @@ impl Disk {
 impl DiskDirectory {
     /// Tells whether a path still leads here.
     pub(crate) fn is_at(&self, path: &Path) -> Result<bool> {
-        let here = self.file.metadata().map_err(|e| Error::io("examine", path, e))?;
-        match fs::symlink_metadata(path) {
-            Ok(there) => Ok((there.dev(), there.ino()) == (here.dev(), here.ino())),
+        let here = &self.facts;
+        match self.medium.facts(path) {
+            Ok(there) => Ok((there.device, there.inode) == (here.device, here.inode)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(e) => Err(Error::io("examine", path, e)),
         }
@@ -388,17 +362,18 @@ impl DiskFile {
         &self.path
     }
 
-    pub(crate) fn file(&self) -> &File {
-        &self.file
+    /// Gives what can be mapped and locked.
+    pub(crate) fn descriptor(&self) -> &File {
+        self.file.descriptor()
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?.len())
+        Ok(self.file.facts().map_err(|e| Error::io("examine", &self.path, e))?.len)
     }
 
     /// Gives what tells the file from every other that is there at the same time.
     pub(crate) fn inode(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(|e| Error::io("examine", &self.path, e))?.ino())
+        Ok(self.file.facts().map_err(|e| Error::io("examine", &self.path, e))?.inode)
     }
 
     pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> Result<()> {
@@ -445,15 +420,15 @@ impl DiskFile {
 
     /// Makes the bytes and what is needed to find them durable.
     pub(crate) fn sync_data(&self) -> Result<()> {
-        self.synced(File::sync_data)
+        self.synced(OpenFile::sync_data)
     }
 
     /// Makes the bytes durable, and all that the directory says of the file.
     pub(crate) fn sync_all(&self) -> Result<()> {
-        self.synced(File::sync_all)
+        self.synced(OpenFile::sync_all)
     }
 
-    fn synced(&self, sync: impl FnOnce(&File) -> io::Result<()>) -> Result<()> {
+    fn synced(&self, sync: impl FnOnce(&OpenFile) -> io::Result<()>) -> Result<()> {
         let failed = |e| Error::io("synchronise", &self.path, e);
         let mut has_failed = self.has_failed_to_sync.lock();
         if *has_failed {
@@ -477,8 +452,7 @@ impl DiskFile {
 
     /// Gives the time at which the file says it was changed.
     pub(crate) fn modified(&self) -> Result<SystemTime> {
-        let metadata = self.file.metadata();
-        metadata.and_then(|m| m.modified()).map_err(|e| Error::io("examine", &self.path, e))
+        Ok(self.file.facts().map_err(|e| Error::io("examine", &self.path, e))?.modified)
     }
 
     /// Lets the file say that it was changed at a time.
@@ -492,7 +466,7 @@ impl DiskFile {
         #[cfg(test)]
         self.disk.told(|script| script.will_change(&self.file));
         let reserved = self.disk.effect("grow", &self.path).and_then(|()| {
-            allocate(&self.file, start, end - start).map_err(|e| Error::io("grow", &self.path, e))
+            self.file.allocate(start, end - start).map_err(|e| Error::io("grow", &self.path, e))
         });
         if reserved.is_err() {
             // A failed reservation may have taken all the space there was; give it back. If even that
@@ -517,11 +491,11 @@ impl DiskFile {
             if left < (count * ZEROS.len()) as u64 {
                 slices[count - 1] = io::IoSlice::new(&ZEROS[..left as usize % ZEROS.len()]);
             }
-            match rustix::io::pwritev(&self.file, &slices, position) {
+            match self.file.write_vectored_at(&slices, position) {
                 Ok(0) => return Err(failed(io::ErrorKind::WriteZero.into())),
                 Ok(written) => position += written as u64,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(errno) => return Err(failed(errno.into())),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(failed(e)),
             }
         }
         Ok(())
@@ -531,9 +505,8 @@ impl DiskFile {
     pub(crate) fn drop_clean_pages(&self) {
         #[cfg(test)]
         self.disk.told(|script| script.will_drop_clean(&self.file));
-        #[cfg(target_os = "linux")]
         // Advice only: where it is not taken, reads come from the cache as always.
-        rustix::fs::fadvise(&self.file, 0, None, rustix::fs::Advice::DontNeed).unwrap_or_default();
+        self.file.drop_clean_pages();
     }
 
     /// Has the system begin to write out bytes that were written just now, so that the sync that follows finds less to
@@ -552,16 +525,7 @@ impl DiskFile {
     /// reserved, and a store into it cannot fail. That is known of ext4 and tmpfs; on others a copied
     /// block may be shared, and a store into it would need space that is not there.
     pub(crate) fn maps_are_dependable(&self) -> bool {
-        #[cfg(target_os = "linux")]
-        {
-            const EXT4: u64 = 0xef53;
-            const TMPFS: u64 = 0x0102_1994;
-            #[allow(clippy::cast_lossless, clippy::unnecessary_cast, reason = "its width varies")]
-            let kind = rustix::fs::fstatfs(&self.file).map(|statfs| statfs.f_type as u64);
-            matches!(kind, Ok(EXT4 | TMPFS))
-        }
-        #[cfg(not(target_os = "linux"))]
-        false
+        self.file.maps_are_dependable()
     }
 
     /// Asks the test's script whether a store of `bytes` through a mapping of this file may happen; of one that
@@ -607,8 +571,6 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 /// A mebibyte for each call.
 const ZERO_SLICES_MAX: u64 = 16;
 
-/// What `stat` counts in, whatever the file system does.
-const BLOCK_LEN: u64 = 512;
 /// What is stored may be anybody's secret: the owner alone reads it.
 const FILE_MODE: u32 = 0o600;
 
@@ -633,44 +595,15 @@ fn is_none_of_ours(error: &io::Error) -> bool {
     )
 }
 
-pub(crate) fn refuse_if_not_directory(root: &Path) -> Result<()> {
-    let reason = match fs::metadata(root) {
-        Ok(metadata) if metadata.is_dir() => return Ok(()),
-        Ok(_) => "it is not a directory",
-        Err(error) if error.kind() == io::ErrorKind::NotFound => "it does not exist",
-        Err(error) => return Err(Error::io("open", root, error)),
-    };
-    Err(Error::NotADataDirectory { path: root.to_path_buf(), reason })
-}
-
 /// The directory is named once and for all: the process may change its working directory later.
 pub(crate) fn absolute(root: &Path) -> Result<PathBuf> {
     std::path::absolute(root).map_err(|e| Error::io("find", root, e))
 }
 
-#[cfg(any(target_os = "linux", target_vendor = "apple"))]
-fn exchange(one: &Path, other: &Path) -> io::Result<()> {
-    use rustix::fs::CWD;
-    Ok(rustix::fs::renameat_with(CWD, one, CWD, other, rustix::fs::RenameFlags::EXCHANGE)?)
-}
-
-#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
-fn exchange(_one: &Path, _other: &Path) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-#[cfg(target_os = "linux")]
-fn allocate(file: &File, start: u64, len: u64) -> io::Result<()> {
-    Ok(rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), start, len)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn allocate(_file: &File, _start: u64, _len: u64) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

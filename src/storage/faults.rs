@@ -16,11 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::fs;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,11 +26,15 @@ use crate::chance::Chance;
 use crate::storage::disk;
 use crate::storage::disk::Disk;
 use crate::storage::file_name;
+use crate::storage::medium::Kind;
+use crate::storage::medium::Medium;
+use crate::storage::medium::OpenFile;
 use crate::storage::planted::Planted;
 
 /// Which effects fail, how, and what a power cut would take.
 #[derive(Debug)]
 pub(crate) struct Script {
+    medium: Medium,
     state: Mutex<State>,
     device: Mutex<Device>,
     meanwhile: Mutex<Option<Meanwhile>>,
@@ -144,7 +144,12 @@ impl Naming {
 impl Disk {
     /// A disk whose `fail_at`-th effect fails once with `errno`.
     pub(crate) fn failing_once(fail_at: u64, errno: i32) -> Disk {
-        Disk::scripted(fail_at, errno, false)
+        Disk::scripted(fail_at, errno, false, Medium::System)
+    }
+
+    /// A disk of which nothing fails yet.
+    pub(crate) fn on(medium: &Medium) -> Disk {
+        Disk::scripted(u64::MAX, 0, false, medium.clone())
     }
 
     /// A disk on which nothing takes effect from the `fail_at`-th on: the process has died there.
@@ -154,10 +159,10 @@ impl Disk {
 
     /// As [`dying`](Self::dying), with an error number of one's choice: a disk that is full from then on.
     pub(crate) fn dying_of(fail_at: u64, errno: i32) -> Disk {
-        Disk::scripted(fail_at, errno, true)
+        Disk::scripted(fail_at, errno, true, Medium::System)
     }
 
-    fn scripted(fail_at: u64, errno: i32, persistent: bool) -> Disk {
+    fn scripted(fail_at: u64, errno: i32, persistent: bool, medium: Medium) -> Disk {
         let state = State {
             count: 0,
             fail_at,
@@ -174,11 +179,12 @@ impl Disk {
             planted: None,
         };
         let script = Script {
+            medium: medium.clone(),
             state: Mutex::new(state),
             device: Mutex::default(),
             meanwhile: Mutex::default(),
         };
-        Disk { script: Some(Arc::new(script)), ..Disk::default() }
+        Disk { script: Some(Arc::new(script)), medium, ..Disk::default() }
     }
 
     pub(crate) fn script(&self) -> &Script {
@@ -323,7 +329,7 @@ impl Script {
     }
 
     /// Leaves a part of a store that was cut short.
-    pub(crate) fn tear_store(&self, file: &File, bytes: &[u8], position: u64) {
+    pub(crate) fn tear_store(&self, file: &OpenFile, bytes: &[u8], position: u64) {
         let is_by_chance = self.state.lock().unwrap().chance.is_some();
         if is_by_chance {
             let torn = &bytes[..self.torn_len(bytes.len())];
@@ -335,26 +341,25 @@ impl Script {
         self.state.lock().unwrap().trace.clone()
     }
 
-    pub(crate) fn will_change(&self, file: &File) {
+    pub(crate) fn will_change(&self, file: &OpenFile) {
         self.will_write(file, 0, usize::MAX);
-        let metadata = file.metadata().unwrap();
+        let facts = file.facts().unwrap();
         let mut device = self.device.lock().unwrap();
-        let unsynced = device.files.entry(metadata.ino()).or_default();
-        let bytes = bytes_of(file, metadata.len());
+        let unsynced = device.files.entry(facts.inode).or_default();
+        let bytes = file.bytes();
         if unsynced.durable != bytes && unsynced.between.last() != Some(&bytes) {
             unsynced.between.push(bytes);
         }
     }
 
-    pub(crate) fn will_write(&self, file: &File, position: u64, len: usize) {
-        let metadata = file.metadata().unwrap();
+    pub(crate) fn will_write(&self, file: &OpenFile, position: u64, len: usize) {
+        let facts = file.facts().unwrap();
         let mut device = self.device.lock().unwrap();
-        let unsynced = device.files.entry(metadata.ino()).or_insert_with(|| {
-            let mut durable = vec![0; metadata.len() as usize];
-            file.read_exact_at(&mut durable, 0).unwrap();
-            Unsynced { durable, ..Unsynced::default() }
-        });
-        unsynced.lengths.insert(metadata.len() as usize);
+        let unsynced = device
+            .files
+            .entry(facts.inode)
+            .or_insert_with(|| Unsynced { durable: file.bytes(), ..Unsynced::default() });
+        unsynced.lengths.insert(facts.len as usize);
         if !unsynced.lost.is_empty() {
             let first = position as usize / SECTOR_LEN;
             let end = (position as usize).saturating_add(len).div_ceil(SECTOR_LEN);
@@ -364,14 +369,14 @@ impl Script {
 
     /// What the cache shows now is durable once the sync is through, which it will be; what somebody changes
     /// meanwhile is not.
-    pub(crate) fn sync_begins(&self, file: &File, path: &Path) {
-        let metadata = file.metadata().unwrap();
+    pub(crate) fn sync_begins(&self, file: &OpenFile, path: &Path) {
+        let facts = file.facts().unwrap();
         let mut device = self.device.lock().unwrap();
-        if let Some(unsynced) = device.files.get_mut(&metadata.ino()) {
+        if let Some(unsynced) = device.files.get_mut(&facts.inode) {
             if unsynced.lost.is_empty() {
-                device.files.remove(&metadata.ino());
+                device.files.remove(&facts.inode);
             } else {
-                let cached = bytes_of(file, metadata.len());
+                let cached = file.bytes();
                 let lost = unsynced.lost.clone();
                 write_back(&mut unsynced.durable, &cached, |sector| !lost.contains(&sector));
                 unsynced.between.clear();
@@ -391,16 +396,15 @@ impl Script {
     }
 
     /// A part of what was changed is on the device, the rest counts as clean.
-    pub(crate) fn sync_has_failed(&self, file: &File) {
+    pub(crate) fn sync_has_failed(&self, file: &OpenFile) {
         let mut state = self.state.lock().unwrap();
         let has_died = state.persistent && state.count >= state.fail_at;
         let Some(chance) = state.chance.as_mut().filter(|_| !has_died) else { return };
-        let metadata = file.metadata().unwrap();
+        let facts = file.facts().unwrap();
         let mut device = self.device.lock().unwrap();
-        if let Some(Unsynced { durable, between, lost, .. }) = device.files.get_mut(&metadata.ino())
-        {
+        if let Some(Unsynced { durable, between, lost, .. }) = device.files.get_mut(&facts.inode) {
             between.clear();
-            let cached = bytes_of(file, metadata.len());
+            let cached = file.bytes();
             write_back(durable, &cached, |sector| {
                 let is_written = !lost.contains(&sector) && chance.below(2) == 0;
                 if !is_written {
@@ -417,13 +421,13 @@ impl Script {
     }
 
     /// What the cache shows of what was lost is shown no more.
-    pub(crate) fn will_drop_clean(&self, file: &File) {
-        let metadata = file.metadata().unwrap();
+    pub(crate) fn will_drop_clean(&self, file: &OpenFile) {
+        let facts = file.facts().unwrap();
         let mut device = self.device.lock().unwrap();
-        let Some(unsynced) = device.files.get_mut(&metadata.ino()) else { return };
+        let Some(unsynced) = device.files.get_mut(&facts.inode) else { return };
         for sector in std::mem::take(&mut unsynced.lost) {
             let start = sector * SECTOR_LEN;
-            let end = (start + SECTOR_LEN).min(unsynced.durable.len()).min(metadata.len() as usize);
+            let end = (start + SECTOR_LEN).min(unsynced.durable.len()).min(facts.len as usize);
             if start < end {
                 file.write_all_at(&unsynced.durable[start..end], start as u64).unwrap_or_default();
             }
@@ -431,16 +435,16 @@ impl Script {
     }
 
     /// A failed sync is told only to descriptors that were open before: a segment's is to be closed after a sync.
-    pub(crate) fn will_close(&self, file: &File, path: &Path) {
+    pub(crate) fn will_close(&self, file: &OpenFile, path: &Path) {
         let state = self.state.lock().unwrap();
         let has_died = state.persistent && state.count >= state.fail_at;
         drop(state);
-        let metadata = file.metadata().unwrap();
-        let is_segment = path.extension().is_some_and(|e| e == "log") && metadata.nlink() > 0;
+        let facts = file.facts().unwrap();
+        let is_segment = path.extension().is_some_and(|e| e == "log") && facts.is_linked;
         let mut device = self.device.lock().unwrap();
-        let unsynced = device.files.get(&metadata.ino()).filter(|_| is_segment && !has_died);
+        let unsynced = device.files.get(&facts.inode).filter(|_| is_segment && !has_died);
         let Some(Unsynced { durable, .. }) = unsynced else { return };
-        let cached = bytes_of(file, metadata.len());
+        let cached = file.bytes();
         // Where only zeros differ, nothing can be lost but reserved space.
         let (shared, rest) = cached.split_at(cached.len().min(durable.len()));
         let is_lost = shared != &durable[..shared.len()] || rest.iter().any(|byte| *byte != 0);
@@ -454,7 +458,7 @@ impl Script {
     }
 
     pub(crate) fn will_create(&self, path: &Path) {
-        if !path.exists() {
+        if !self.medium.exists(path) {
             self.device.lock().unwrap().names.push(Naming::Created(path.to_path_buf()));
         }
     }
@@ -478,8 +482,8 @@ impl Script {
 
     pub(crate) fn will_remove_tree(&self, path: &Path) {
         let mut files = Vec::new();
-        if path.is_dir() {
-            find_files(path, &mut |path, _| {
+        if self.medium.is_directory(path) {
+            self.medium.find_files(path, &mut |path, _| {
                 let bytes = self.durable_bytes(path).unwrap_or_default();
                 files.push((path.file_name().unwrap().into(), bytes));
             });
@@ -505,23 +509,23 @@ impl Script {
         chance: &mut impl FnMut(u64) -> u64,
     ) {
         let device = self.device.lock().unwrap();
-        if !root.exists() {
+        if !self.medium.exists(root) {
             return;
         }
         let is_elsewhere = root != target;
         let mut changed = Vec::new();
-        find_files(root, &mut |path, inode| changed.push((inode, path.to_path_buf())));
+        self.medium.find_files(root, &mut |path, inode| changed.push((inode, path.to_path_buf())));
         // In the order in which they were made, where inodes are numbered so: some names are made up at random.
         changed.sort();
         if is_elsewhere {
-            copy_directories(root, target);
+            copy_directories(&self.medium, root, target);
         }
         for (inode, path) in changed {
             let to = target.join(path.strip_prefix(root).unwrap());
             match device.files.get(&inode) {
                 Some(unsynced) => {
                     let Unsynced { durable, lost, .. } = unsynced;
-                    let mut cached = fs::read(&path).unwrap();
+                    let mut cached = self.medium.read(&path).unwrap();
                     // What counts as clean is not written any more.
                     for sector in lost {
                         let start = (sector * SECTOR_LEN).min(cached.len());
@@ -530,9 +534,10 @@ impl Script {
                             cached[start..end].copy_from_slice(&durable[start..end]);
                         }
                     }
-                    fs::write(&to, survivors(&cached, unsynced, chance)).unwrap();
+                    let survivors = survivors(&cached, unsynced, chance);
+                    self.medium.write(&to, survivors).unwrap();
                 }
-                None if is_elsewhere => drop(fs::copy(&path, &to).unwrap()),
+                None if is_elsewhere => self.medium.copy_file(&path, &to).unwrap(),
                 None => {}
             }
         }
@@ -546,12 +551,12 @@ impl Script {
             let happened =
                 device.names.iter().filter(|naming| naming.directory() == directory).collect();
             for naming in lost_names(happened, chance).into_iter().rev() {
-                take_back(&naming.moved(root, target));
+                take_back(&self.medium, naming.moved(root, target));
             }
         }
         let lock = target.join(file_name::LOCK);
-        if lock.exists() {
-            fs::write(lock, "pid=1\nboot=another\n").unwrap();
+        if self.medium.exists(&lock) {
+            self.medium.write(&lock, b"pid=1\nboot=another\n".to_vec()).unwrap();
         }
     }
 
@@ -566,18 +571,13 @@ impl Script {
     }
 
     fn durable_bytes(&self, path: &Path) -> Option<Vec<u8>> {
-        let inode = fs::metadata(path).ok().filter(fs::Metadata::is_file)?.ino();
+        let facts = self.medium.facts(path).ok();
+        let inode = facts.filter(|facts| facts.kind == Kind::File)?.inode;
         let device = self.device.lock().unwrap();
         let durable = device.files.get(&inode).map(|unsynced| unsynced.durable.clone());
         drop(device);
-        durable.or_else(|| fs::read(path).ok())
+        durable.or_else(|| self.medium.read(path).ok())
     }
-}
-
-fn bytes_of(file: &File, len: u64) -> Vec<u8> {
-    let mut bytes = vec![0; len as usize];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
 }
 
 /// Brings the device up to the cache, but for the sectors that are not written.
@@ -663,82 +663,52 @@ fn survivors(cached: &[u8], unsynced: &Unsynced, chance: &mut impl FnMut(u64) ->
     bytes
 }
 
-fn take_back(naming: &Naming) {
+fn take_back(medium: &Medium, naming: Naming) {
     match naming {
-        Naming::Created(path) if path.is_dir() => fs::remove_dir_all(path).unwrap(),
-        Naming::Created(path) => fs::remove_file(path).unwrap_or_default(),
+        Naming::Created(path) if medium.is_directory(&path) => medium.remove_tree(&path).unwrap(),
+        Naming::Created(path) => medium.remove_file(&path).unwrap_or_default(),
         Naming::Renamed(from, to, replaced) => {
-            if to.exists() && disk::parent(from).exists() {
-                fs::rename(to, from).unwrap();
+            if medium.exists(&to) && medium.exists(disk::parent(&from)) {
+                medium.rename(&to, &from).unwrap();
             }
-            if let Some(bytes) = replaced.as_ref().filter(|_| disk::parent(to).exists()) {
-                fs::write(to, bytes).unwrap();
+            if let Some(bytes) = replaced.filter(|_| medium.exists(disk::parent(&to))) {
+                medium.write(&to, bytes).unwrap();
             }
         }
-        Naming::Exchanged(one, other) => {
-            let between = one.with_extension("between");
-            fs::rename(one, &between).unwrap();
-            fs::rename(other, one).unwrap();
-            fs::rename(between, other).unwrap();
-        }
+        Naming::Exchanged(one, other) => medium.exchange(&one, &other).unwrap(),
         Naming::Removed(path, bytes) => {
-            if disk::parent(path).exists() {
-                fs::write(path, bytes).unwrap();
+            if medium.exists(disk::parent(&path)) {
+                medium.write(&path, bytes).unwrap();
             }
         }
         Naming::TreeRemoved(path, files) => {
-            if disk::parent(path).exists() && !path.exists() {
-                fs::create_dir(path).unwrap();
+            if medium.exists(disk::parent(&path)) && !medium.exists(&path) {
+                medium.create_directories(&path);
                 for (name, bytes) in files {
-                    fs::write(path.join(name), bytes).unwrap();
+                    medium.write(&path.join(name), bytes).unwrap();
                 }
             }
         }
     }
 }
 
-fn copy_directories(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_dir() {
-            copy_directories(&entry.path(), &to.join(entry.file_name()));
+fn copy_directories(medium: &Medium, from: &Path, to: &Path) {
+    medium.create_directories(to);
+    for entry in medium.entries(from).unwrap() {
+        if entry.is_directory {
+            copy_directories(medium, &from.join(&entry.name), &to.join(&entry.name));
         }
     }
 }
 
 /// Copies a directory with everything in it, for a look that must change nothing.
 pub(crate) fn copy_tree(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_tree(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
+    Medium::System.copy_tree(from, to);
 }
 
 /// Copies a directory beside itself, in place of what was there under that name.
 pub(crate) fn fresh_copy(from: &Path, name: &str) -> PathBuf {
-    let to = from.parent().unwrap().join(name);
-    drop(fs::remove_dir_all(&to));
-    copy_tree(from, &to);
-    to
-}
-
-fn find_files(directory: &Path, found: &mut impl FnMut(&Path, u64)) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let entry = entry.unwrap();
-        let metadata = entry.metadata().unwrap();
-        if metadata.is_dir() {
-            find_files(&entry.path(), found);
-        } else {
-            found(&entry.path(), metadata.ino());
-        }
-    }
+    Medium::System.fresh_copy(from, name)
 }
 
 pub(super) const SECTOR_LEN: usize = 512;

@@ -155,7 +155,13 @@ pub(crate) const INDEX_LEN_MAX: usize = 64 << 20;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::chance::Chance;
+    use crate::storage::medium::Medium;
+    use crate::storage::memory::Memory;
+    use crate::storage::memory::PLACE;
 
     #[test]
     fn a_resumed_index_grows_as_if_it_had_never_stopped() {
@@ -175,5 +181,45 @@ mod tests {
         }
         assert_eq!(straight.finished(), resumed.finished());
         drop(directory);
+    }
+
+    /// The power failed while a segment was sealed, and a part of its time index was on the device: some sectors, at its
+    /// full length. It passed for whole, and so for the sign that the segment was durable and put in order; times were
+    /// then sought by it, and recovery looked no further. It is now written beside, and given its name once it is
+    /// durable.
+    #[test]
+    fn a_time_index_that_a_power_cut_leaves_is_whole_or_none() {
+        let mut indexes = Indexes::new(0, 1);
+        (0..300).for_each(|n| indexes.note(70 * n as u64, n, 1000 + n));
+        let (offsets, times) = indexes.finished();
+        assert!(times.len() > 2000, "several sectors");
+        let mut chance = Chance(42);
+        let mut wholes = 0;
+        for n in 1..12 {
+            for _ in 0..40 {
+                let medium = Medium::Memory(Arc::new(Memory::new()));
+                let root = Path::new(PLACE).join("d");
+                let log = root.join("00000000000000000000.log");
+                let disk = Disk::on(&medium);
+                disk.create_directories(&root).unwrap();
+                // As they are while the segment takes appends.
+                let files = [OffsetFile::OffsetIndex, OffsetFile::TimeIndex];
+                let [offset_index, time_index] = files.map(|kind| kind.beside(&log));
+                disk.write_synced(&offset_index, b"").unwrap();
+                disk.write_synced(&time_index, b"").unwrap();
+                disk.sync_directory(&root).unwrap();
+                disk.script().arm(n, libc::EIO, true);
+                let written = write_indexes(&disk, &log, &indexes);
+                disk.script().cut_power(&root, &mut |limit| chance.below(limit));
+                let found = medium.read(&time_index).unwrap();
+                assert!(found.is_empty() || found == times, "effect {n}: a part of it");
+                if !found.is_empty() {
+                    assert_eq!(medium.read(&offset_index).unwrap(), offsets, "effect {n}");
+                    wholes += 1;
+                }
+                assert!(written.is_err() || !found.is_empty(), "effect {n}");
+            }
+        }
+        assert!((40..11 * 40).contains(&wholes), "{wholes}");
     }
 }

@@ -123,7 +123,7 @@ fn claim(file: &DiskFile, kind: libc::c_int) -> io::Result<()> {
     };
     // SAFETY: `fcntl` reads one `flock` through the pointer, which points at a whole, initialised one
     // that outlives the call; the descriptor is open because `file` is borrowed.
-    let outcome = unsafe { libc::fcntl(file.file().as_raw_fd(), COMMAND, &raw const range) };
+    let outcome = unsafe { libc::fcntl(file.descriptor().as_raw_fd(), COMMAND, &raw const range) };
     if outcome == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn is_held(disk: &Disk, root: &Path) -> Result<bool> {
     };
     // SAFETY: `fcntl` reads and writes one `flock` through the pointer, which points at a whole, initialised one
     // that is borrowed mutably for the call; the descriptor is open because `file` is borrowed.
-    let outcome = unsafe { libc::fcntl(file.file().as_raw_fd(), COMMAND, &raw mut range) };
+    let outcome = unsafe { libc::fcntl(file.descriptor().as_raw_fd(), COMMAND, &raw mut range) };
     if outcome == -1 {
         return Err(Error::io("look at the lock of", &path, io::Error::last_os_error()));
     }

@@ -149,7 +149,7 @@ impl Mapping {
         file.access_of_map()?;
         let memory = MmapOptions::new()
             .len(len)
-            .map_raw_read_only(file.file())
+            .map_raw_read_only(file.descriptor())
             .map_err(|e| Error::io("map", file.path(), e))?;
         Ok(Mapping { memory, is_stored_to: AtomicBool::new(false), _lock: lock })
     }
@@ -158,7 +158,7 @@ impl Mapping {
         file.access_of_map()?;
         let memory = MmapOptions::new()
             .len(len)
-            .map_raw(file.file())
+            .map_raw(file.descriptor())
             .map_err(|e| Error::io("map", file.path(), e))?;
         Ok(Mapping { memory, is_stored_to: AtomicBool::new(false), _lock: lock })
     }

@@ -21,6 +21,9 @@ pub(crate) mod large_pages;
 pub(crate) mod lock;
 pub(crate) mod map;
 pub(crate) mod marks;
+pub(crate) mod medium;
+#[cfg(test)]
+pub(crate) mod memory;
 pub(crate) mod offset_index;
 #[cfg(test)]
 pub(crate) mod outcomes;

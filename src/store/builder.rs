@@ -43,6 +43,8 @@ pub struct StoreBuilder {
     pub(super) clock: Clock,
     #[cfg(test)]
     pub(super) live_tails_max: Option<usize>,
+    #[cfg(test)]
+    pub(super) is_left_alone: bool,
 }
 
 impl StoreBuilder {
@@ -63,6 +65,8 @@ impl StoreBuilder {
             clock: Clock::system(),
             #[cfg(test)]
             live_tails_max: None,
+            #[cfg(test)]
+            is_left_alone: false,
         }
     }
 
@@ -187,6 +191,13 @@ impl StoreBuilder {
     #[cfg(test)]
     pub(crate) fn live_tails_max(mut self, count_max: usize) -> StoreBuilder {
         self.live_tails_max = Some(count_max);
+        self
+    }
+
+    /// Has nothing done in the background: no thread is started.
+    #[cfg(test)]
+    pub(crate) fn left_alone(mut self) -> StoreBuilder {
+        self.is_left_alone = true;
         self
     }
 

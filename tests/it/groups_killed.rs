@@ -15,16 +15,10 @@
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use ottla::Consumer;
 use ottla::Durability;
 use ottla::Finding;
 use ottla::OffsetAndMetadata;
@@ -34,6 +28,9 @@ use ottla::Topic;
 use ottla::TopicConfig;
 
 use crate::chance::Chance;
+use crate::killed_child::positions;
+use crate::killed_child::tell;
+use crate::killed_child::told_before_it_was_killed;
 
 const GROUP: &str = "g";
 const MEMBERS: u64 = 3;
@@ -94,14 +91,14 @@ fn work(store: &Store, topic: &Topic, number: u64, chance: &mut Chance) {
             range.1 = offset + 1;
         }
         for (partition, (from, end)) in handed_out {
-            report(&format!("d {partition} {from} {end}"));
+            tell(&format!("d {partition} {from} {end}"));
         }
         drop(records);
         match chance.below(6) {
             0 => {
                 let positions = positions(&consumer);
                 consumer.commit().unwrap();
-                positions.iter().for_each(|(p, offset)| report(&format!("c {p} {offset} 0")));
+                positions.iter().for_each(|(p, offset)| tell(&format!("c {p} {offset} 0")));
             }
             1 => {
                 let held: Vec<_> = consumer.assignment().cloned().collect();
@@ -111,7 +108,7 @@ fn work(store: &Store, topic: &Topic, number: u64, chance: &mut Chance) {
                     (partition, OffsetAndMetadata::new(*offset).with_metadata(&note))
                 });
                 consumer.commit_offsets(noted).unwrap();
-                positions.iter().for_each(|(p, offset)| report(&format!("c {p} {offset} 0")));
+                positions.iter().for_each(|(p, offset)| tell(&format!("c {p} {offset} 0")));
             }
             2..=3 => consumer.commit_async().unwrap(),
             _ => {}
@@ -120,16 +117,6 @@ fn work(store: &Store, topic: &Topic, number: u64, chance: &mut Chance) {
     if chance.below(2) == 0 {
         consumer.close().unwrap();
     }
-}
-
-fn positions(consumer: &Consumer) -> Vec<(u32, i64)> {
-    let position = |p: &ottla::TopicPartition| (p.partition(), consumer.position(p).unwrap());
-    consumer.assignment().map(position).collect()
-}
-
-/// One write of one line: a pipe takes it whole.
-fn report(line: &str) {
-    std::io::stdout().write_all(format!("@{line}\n").as_bytes()).unwrap();
 }
 
 /// What is known of a partition from outside.
@@ -151,43 +138,15 @@ impl Known {
 
 /// Runs a child for a while, kills it, and notes what it reported.
 fn killed_life(directory: &Path, known: &mut BTreeMap<u32, Known>, seed: u64, micros: u64) -> u32 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "groups_killed::child_whose_members_work_until_it_is_killed"])
-        .arg("--nocapture")
-        .env("OTTLA_KILLED_GROUP", directory)
-        .env("OTTLA_KILLED_SEED", seed.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stdout = child.stdout.take().unwrap();
-    let stderr = child.stderr.take().unwrap();
-    let complaints = thread::spawn(move || std::io::read_to_string(stderr).unwrap());
-    let reader = thread::spawn(move || {
-        let mut reported = Vec::new();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(stdout);
-        // A line without its end was never written whole: the child died in it.
-        while stdout.read_line(&mut line).unwrap_or(0) > 0 && line.ends_with('\n') {
-            if let Some((_, fields)) = line.trim_end().rsplit_once('@') {
-                let (kind, numbers) = fields.split_once(' ').unwrap();
-                let numbers: Vec<i64> = numbers.split(' ').map(|n| n.parse().unwrap()).collect();
-                reported.push((kind == "c", numbers));
-            }
-            line.clear();
-        }
-        reported
-    });
-    thread::sleep(Duration::from_micros(micros));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // A member that panicked would leave its partitions to others, unseen.
-    let complaints = complaints.join().unwrap();
-    assert!(!complaints.contains("panicked"), "{complaints}");
+    let environment = [
+        ("OTTLA_KILLED_GROUP", directory.to_str().unwrap().to_owned()),
+        ("OTTLA_KILLED_SEED", seed.to_string()),
+    ];
+    let child = "groups_killed::child_whose_members_work_until_it_is_killed";
     let mut commits = 0;
-    for (is_commit, numbers) in reader.join().unwrap() {
+    for (kind, numbers) in told_before_it_was_killed(child, &environment, micros) {
         let known = known.entry(numbers[0] as u32).or_default();
-        if is_commit {
+        if kind == "c" {
             known.acknowledged = known.acknowledged.max(numbers[1]);
             commits += 1;
         } else {

@@ -24,17 +24,11 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::hash::BuildHasher;
-use std::io::BufRead;
-use std::io::BufReader;
-use std::io::Write;
 use std::path::Path;
-use std::process::Command;
-use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use ottla::Consumer;
 use ottla::Durability;
 use ottla::Error;
 use ottla::Finding;
@@ -46,6 +40,9 @@ use ottla::TopicPartition;
 use ottla::inspect;
 
 use crate::chance::Chance;
+use crate::killed_child::positions;
+use crate::killed_child::tell;
+use crate::killed_child::told_before_it_was_killed;
 use crate::killing::values_of;
 
 const PARTITIONS: u32 = 3;
@@ -102,11 +99,6 @@ fn child_that_does_everything_until_it_is_killed() {
             });
         }
     });
-}
-
-/// One write of one line: a pipe takes it whole.
-fn tell(line: &str) {
-    std::io::stdout().write_all(format!("@{line}\n").as_bytes()).unwrap();
 }
 
 fn append(store: &Store, topic: &Topic, writer: usize, life: u64) {
@@ -184,11 +176,6 @@ fn be_a_member(store: &Store, topic: &Topic, chance: &mut Chance) {
     }
 }
 
-fn positions(consumer: &Consumer) -> Vec<(u32, i64)> {
-    let position = |p: &TopicPartition| (p.partition(), consumer.position(p).unwrap());
-    consumer.assignment().map(position).collect()
-}
-
 /// What one life said of itself.
 #[derive(Default)]
 struct Told {
@@ -202,53 +189,29 @@ struct Told {
 
 /// Runs a child for a while, kills it, and gives what it said.
 fn killed_life(directory: &Path, seed: u64, life: u64, micros: u64) -> Told {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kill_storm::child_that_does_everything_until_it_is_killed"])
-        .arg("--nocapture")
-        .env("OTTLA_STORM_CHILD", directory)
-        .env("OTTLA_STORM_SEED", seed.to_string())
-        .env("OTTLA_STORM_LIFE", life.to_string())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let stdout = child.stdout.take().unwrap();
-    let stderr = child.stderr.take().unwrap();
-    let complaints = thread::spawn(move || std::io::read_to_string(stderr).unwrap());
-    let reader = thread::spawn(move || {
-        let mut told = Told::default();
-        let mut line = String::new();
-        let mut stdout = BufReader::new(stdout);
-        // A line without its end was never written whole: the child died in it.
-        while stdout.read_line(&mut line).unwrap_or(0) > 0 && line.ends_with('\n') {
-            if let Some((_, fields)) = line.trim_end().rsplit_once('@') {
-                let (kind, numbers) = fields.split_once(' ').unwrap();
-                let n: Vec<i64> = numbers.split(' ').map(|n| n.parse().unwrap()).collect();
-                match kind {
-                    "a" => {
-                        let sent = (n[2] as u64, n[3] as u64);
-                        let before = told.appended.insert((n[0] as u32, n[1]), sent);
-                        assert!(before.is_none(), "{line} was given out twice");
-                    }
-                    "k" => {
-                        let before = told.keyed.insert(n[0], (n[1] as u64, n[3] as u64));
-                        assert!(before.is_none(), "{line} was given out twice");
-                    }
-                    "d" => told.handed_out.push((n[0] as u32, n[1], n[2])),
-                    _ => told.committed.push((n[0] as u32, n[1])),
-                }
+    let environment = [
+        ("OTTLA_STORM_CHILD", directory.to_str().unwrap().to_owned()),
+        ("OTTLA_STORM_SEED", seed.to_string()),
+        ("OTTLA_STORM_LIFE", life.to_string()),
+    ];
+    let child = "kill_storm::child_that_does_everything_until_it_is_killed";
+    let mut told = Told::default();
+    for (kind, n) in told_before_it_was_killed(child, &environment, micros) {
+        match kind.as_str() {
+            "a" => {
+                let sent = (n[2] as u64, n[3] as u64);
+                let before = told.appended.insert((n[0] as u32, n[1]), sent);
+                assert!(before.is_none(), "{kind} {n:?} was given out twice");
             }
-            line.clear();
+            "k" => {
+                let before = told.keyed.insert(n[0], (n[1] as u64, n[3] as u64));
+                assert!(before.is_none(), "{kind} {n:?} was given out twice");
+            }
+            "d" => told.handed_out.push((n[0] as u32, n[1], n[2])),
+            _ => told.committed.push((n[0] as u32, n[1])),
         }
-        told
-    });
-    thread::sleep(Duration::from_micros(micros));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    // A thread that panicked would do nothing more, unseen.
-    let complaints = complaints.join().unwrap();
-    assert!(!complaints.contains("panicked"), "{complaints}");
-    reader.join().unwrap()
+    }
+    told
 }
 
 /// What is known of one directory from outside.

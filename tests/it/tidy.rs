@@ -89,8 +89,8 @@ const ADDRESSES: &[(&str, &[&str])] = &[
         ],
     ),
     // Two error numbers that the standard library has no kind for.
-    ("libc", &["os_error.rs", "storage/disk.rs", "storage/lock.rs"]),
-    ("rustix", &["clock.rs", "storage/disk.rs"]),
+    ("libc", &["os_error.rs", "storage/medium.rs", "storage/lock.rs"]),
+    ("rustix", &["clock.rs", "storage/disk.rs", "storage/medium.rs"]),
     ("flate2", &["format/compression/gzip.rs"]),
     ("lz4_flex", &["format/compression/lz4.rs"]),
     ("snap", &["format/compression/snappy.rs"]),

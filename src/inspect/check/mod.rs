@@ -488,12 +488,7 @@ const TRY_INTERVAL: Duration = Duration::from_millis(5);
 
 pub(crate) fn refuse_what_is_no_root(disk: &Disk, root: &Path) -> Result<()> {
     let refuse = |reason| Err(Error::NotADataDirectory { path: root.to_path_buf(), reason });
-    if !root.exists() {
-        return refuse("it does not exist");
-    }
-    if !root.is_dir() {
-        return refuse("it is a file");
-    }
+    disk.refuse_if_not_directory(root)?;
     if !segments_of(&disk.entries(root)?).is_empty() {
         return refuse("it is a partition's directory; the data directory is the one above");
     }
