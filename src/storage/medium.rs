@@ -7,6 +7,9 @@ use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io;
+#[cfg(target_os = "linux")]
+use std::num::NonZero;
+use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::MetadataExt;
@@ -350,6 +353,25 @@ impl OpenFile {
             OpenFile::System(file) => {
                 rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)
                     .unwrap_or_default();
+            }
+            #[cfg(not(target_os = "linux"))]
+            OpenFile::System(_) => {}
+            #[cfg(test)]
+            OpenFile::Memory(_) => {}
+        }
+    }
+
+    /// Has the system begin to write out a range, where it takes advice: pages that are dirty or on their way to the
+    /// device stay in the cache.
+    #[cfg_attr(not(target_os = "linux"), allow(unused_variables, reason = "there is no advice"))]
+    pub(crate) fn write_out_soon(&self, range: Range<u64>) {
+        match self {
+            #[cfg(target_os = "linux")]
+            OpenFile::System(file) => {
+                if let Some(len) = NonZero::new(range.end.saturating_sub(range.start)) {
+                    let advice = rustix::fs::Advice::DontNeed;
+                    rustix::fs::fadvise(file, range.start, Some(len), advice).unwrap_or_default();
+                }
             }
             #[cfg(not(target_os = "linux"))]
             OpenFile::System(_) => {}
