@@ -521,6 +521,37 @@ fn a_segment_whose_indexes_could_not_be_written_gets_them_later() {
     }
 }
 
+/// A recovery could not write the indexes of a segment, which therefore stayed above the recovery point on record. Then a
+/// compaction left its mark, which says that the log is durable far beyond: the next recovery began there, and the store
+/// was closed as if all were in order, without those indexes. (Seed 12452859922606870079 of the explorer.)
+#[test]
+fn the_mark_of_a_compaction_hides_no_segment_without_indexes() {
+    let directory = scratch();
+    let root = directory.path().join("live");
+    let store = buffered(&root).open().unwrap();
+    let config = TopicConfig::new().segment_bytes(1024).index_interval_bytes(100);
+    let topic = store.create_topic("t", config).unwrap();
+    values(60).iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    drop(topic);
+    store.close().unwrap();
+    fs::remove_file(root.join(file_name::CLEAN_SHUTDOWN)).unwrap();
+    let mut logs: Vec<PathBuf> = fs::read_dir(root.join("t-0"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "log"))
+        .collect();
+    logs.sort();
+    assert!(logs.len() >= 4);
+    let second = logs[1].file_stem().unwrap().to_str().unwrap().parse::<i64>().unwrap();
+    let indexes = ["index", "timeindex"].map(|ending| logs[1].with_extension(ending));
+    let whole = indexes.each_ref().map(|path| fs::read(path).unwrap());
+    indexes.iter().for_each(|path| fs::remove_file(path).unwrap());
+    fs::write(root.join(file_name::RECOVERY_POINTS), format!("0\n1\nt 0 {second}\n")).unwrap();
+    crate::storage::gaps::write_mark(&Disk::default(), &root.join("t-0"), 60).unwrap();
+    buffered(&root).open().unwrap().close().unwrap();
+    assert!(indexes.map(|path| fs::read(path).unwrap_or_default()) == whole);
+}
+
 #[test]
 fn indexes_rebuilt_after_a_crash_are_those_a_clean_close_writes() {
     let directory = scratch();

@@ -106,6 +106,8 @@ pub(crate) struct Circumstances {
     pub(crate) last_boot: LastBoot,
     /// Everything below was durable when it was noted.
     pub(crate) recovery_point: i64,
+    /// So far the indexes were, too: what is on record, where the mark of a compaction says more of the log.
+    pub(crate) indexed_below: i64,
 }
 
 /// A log after recovery: all its segments end on a batch's boundary, with their indexes on disk.
@@ -228,7 +230,16 @@ struct Walked {
 impl Recovery<'_> {
     fn run(mut self, base_offsets: &mut Vec<i64>) -> Result<Recovered> {
         let point = self.circumstances.recovery_point;
-        let mut holding = base_offsets.partition_point(|base| *base <= point).saturating_sub(1);
+        let holding_of =
+            |offset| base_offsets.partition_point(|base| *base <= offset).saturating_sub(1);
+        let mut holding = holding_of(point);
+        // A compaction vouches for what it read, not for indexes that an earlier recovery could not write.
+        for index in holding_of(self.circumstances.indexed_below)..holding {
+            if self.context.is_unindexed(base_offsets[index])? {
+                holding = index;
+                break;
+            }
+        }
         self.holding = base_offsets[holding];
         // What was synchronised while it was the last, and then followed, is not put in order yet.
         while holding > 0 && self.context.is_unindexed(base_offsets[holding - 1])? {

@@ -178,6 +178,7 @@ impl Topics {
         surroundings: &Surroundings,
     ) -> Result<(Arc<Partition>, Vec<Finding>)> {
         let directory = self.root.join(file_name::partition_directory(name, number));
+        let on_record = surroundings.recovery_points.of(name, number).unwrap_or(0);
         let opening = Opening {
             context: SegmentContext {
                 disk: self.disk.clone(),
@@ -191,7 +192,8 @@ impl Topics {
             circumstances: Circumstances {
                 clean: surroundings.clean,
                 last_boot: surroundings.last_boot,
-                recovery_point: surroundings.recovery_points.of(name, number).unwrap_or(0),
+                recovery_point: on_record,
+                indexed_below: on_record,
             },
             log_start: surroundings.log_starts.of(name, number).unwrap_or(0),
             attention: Some(self.attention.clone()),
