@@ -234,8 +234,9 @@ impl Recovery<'_> {
             |offset| base_offsets.partition_point(|base| *base <= offset).saturating_sub(1);
         let mut holding = holding_of(point);
         // A compaction vouches for what it read, not for indexes that an earlier recovery could not write.
-        for index in holding_of(self.circumstances.indexed_below)..holding {
-            if self.context.is_unindexed(base_offsets[index])? {
+        let on_record = holding_of(self.circumstances.indexed_below);
+        for (index, base_offset) in base_offsets.iter().enumerate().take(holding).skip(on_record) {
+            if self.context.is_unindexed(*base_offset)? {
                 holding = index;
                 break;
             }
