@@ -313,9 +313,10 @@
 //! out for good must not be given out again.
 //!
 //! The recovery point never goes beyond a segment whose indexes are not durable
-//! (`what_is_on_record_as_durable_never_goes_beyond_a_segment_whose_indexes_are_not_written`), and a store whose
-//! recovery could not write an index leaves no marker of a clean shutdown: what that marker vouches for, indexes
-//! included, Kafka believes.
+//! (`what_is_on_record_as_durable_never_goes_beyond_a_segment_whose_indexes_are_not_written`), nor does the mark that a
+//! compaction leaves keep recovery from such a segment
+//! (`the_mark_of_a_compaction_hides_no_segment_without_indexes`), and a store whose recovery could not write an index
+//! leaves no marker of a clean shutdown: what that marker vouches for, indexes included, Kafka believes.
 //!
 //! # What a crash leaves of each step
 //!

@@ -372,7 +372,7 @@ impl Partition {
         door: Door,
         sync_within: Duration,
     ) -> Result<Appended, Box<Error>> {
-        let mut writer = self.writer.lock();
+        let mut writer = writer::lock(&self.writer);
         let mut log_end = self.shown.watermarks.log_end();
         // Asked under the lock: a failure between check and write must not slip through.
         if self.latch.get().is_some() || !writer.is_ready(batch, log_end, &self.clock) {

@@ -476,8 +476,9 @@ impl DiskFile {
     }
 
     /// Writes zeros into space that was reserved before: its pages are then in the cache and its blocks count
-    /// as written. One call writes all of it.
-    pub(crate) fn write_zeros(&self, range: Range<u64>) -> Result<()> {
+    /// as written. Each call writes up to `call_len` bytes of it, which is a multiple of [`ZEROS_LEN`]: the system keeps
+    /// in one piece what one call writes, where it can.
+    pub(crate) fn write_zeros(&self, range: Range<u64>, call_len: u64) -> Result<()> {
         #[cfg(test)]
         self.disk.told(|script| script.will_change(&self.file));
         self.disk.effect("prepare", &self.path)?;
@@ -485,7 +486,7 @@ impl DiskFile {
         let mut position = range.start;
         while position < range.end {
             let left = range.end - position;
-            let count = left.div_ceil(ZEROS.len() as u64).min(ZERO_SLICES_MAX) as usize;
+            let count = left.div_ceil(ZEROS_LEN).min(call_len / ZEROS_LEN).max(1) as usize;
             let mut slices = vec![io::IoSlice::new(&ZEROS); count];
             if left < (count * ZEROS.len()) as u64 {
                 slices[count - 1] = io::IoSlice::new(&ZEROS[..left as usize % ZEROS.len()]);
@@ -561,11 +562,8 @@ impl Drop for DiskFile {
     }
 }
 
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-/// 128 KiB for each call. The system keeps in one piece what one call writes, and pieces of a mebibyte cost whoever stores
-/// to them, page by page, so much that an appender of large batches fell to a third of its rate once the log was beyond
-/// some hundred megabytes.
-const ZERO_SLICES_MAX: u64 = 2;
+pub(crate) const ZEROS_LEN: u64 = 64 << 10;
+static ZEROS: [u8; ZEROS_LEN as usize] = [0; ZEROS_LEN as usize];
 
 /// What is stored may be anybody's secret: the owner alone reads it.
 const FILE_MODE: u32 = 0o600;

@@ -42,6 +42,7 @@ use crate::format::header::LENGTH_EXCLUDES;
 use crate::storage::disk::DiskFile;
 use crate::storage::front::CUT;
 use crate::storage::front::Front;
+use crate::storage::front::PIECE_LEN;
 use crate::storage::lock::DirectoryLock;
 
 /// Mapped memory of one file. It keeps the directory locked: another writer may cut the file.
@@ -100,6 +101,7 @@ struct Runway {
 struct Piece<'r> {
     runway: &'r Runway,
     range: Range<u64>,
+    call_len: u64,
 }
 
 /// Reserved space that an append will reach soon and that is not ready yet.
@@ -233,7 +235,7 @@ impl Runway {
             return None;
         }
         front.claimed = upto.min((start / piece_len + 1) * piece_len);
-        Some(Piece { runway: self, range: start..front.claimed })
+        Some(Piece { runway: self, range: start..front.claimed, call_len: front.call_len })
     }
 }
 
@@ -241,7 +243,7 @@ impl Piece<'_> {
     fn write_zeros(&self) {
         // Not an append: the space stays reserved, and reads as zeros either way. A store that meets a page
         // that is not there takes a fault, and a disk that fails says so at the next sync.
-        self.runway.file.write_zeros(self.range.clone()).unwrap_or_default();
+        self.runway.file.write_zeros(self.range.clone(), self.call_len).unwrap_or_default();
     }
 }
 
@@ -514,6 +516,7 @@ impl Tail {
     #[cold]
     fn reserve_more(&mut self, upto: u64) -> Result<()> {
         let is_needed = upto > self.reserved;
+        self.runway.front.lock().suit(upto - self.end);
         let wanted = upto.max(self.reserved + self.step).min(self.granted.max(upto));
         let reserved = match self.runway.file.reserve(self.reserved, wanted) {
             Ok(()) => {
@@ -581,9 +584,6 @@ impl Tail {
 const WARMED_LEN_MIN: u64 = 256 << 10;
 const STEP_MIN: u64 = 64 << 10;
 const STEP_MAX: u64 = 8 << 20;
-/// The file was cut: nothing is made ready any more.
-/// How much is made ready at a time: an appender may have to wait for one piece.
-const PIECE_LEN: u64 = 1 << 20;
 const SYNCED_PIECE_LEN: u64 = 128 << 10;
 
 /// Files that are shorter have nothing to gain.
