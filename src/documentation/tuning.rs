@@ -247,5 +247,7 @@
 //!   appender that writes for itself once it outruns the zeros: left, bursts of batches of 16 KiB at half the rate.
 //! * A thread that finds the partition's lock held gives up its processor ten times before it sleeps: kept, 1.1 times with
 //!   eight threads on two processors, no difference with two or four. A hundred times: left, no gain.
+//! * An index is searched from a guessed place, not from its middle: kept, 1.2 times the random reads of single records of
+//!   100 bytes, 1.1 times of 1 KiB, no difference in batches of 64 KiB.
 //! * Having the processor fetch the lines behind the end of the log after each append: left, no difference.
 //! * A background sync every 8 MiB instead of every 64 MiB: left, 0.8 times (before sealing was in the background).

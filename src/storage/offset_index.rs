@@ -98,8 +98,49 @@ impl OffsetIndex {
     /// Gives the last indexed batch that ends at or below `offset`.
     pub(crate) fn floor(&self, offset: i64) -> Option<IndexedBatch> {
         let relative = offset.checked_sub(self.base_offset)?;
-        let after = self.entries.partition_point(|e| i64::from(e.relative_offset) <= relative);
+        let after = self.count_upto(relative);
         after.checked_sub(1).map(|index| self.batch(&self.entries[index]))
+    }
+
+    /// Counts the entries up to an offset.
+    ///
+    /// Entries lie about as far apart as each other, so a guess lands near, and the search begins there: a few steps
+    /// close to each other instead of many all over the index. Where the guess is bad the steps grow.
+    fn count_upto(&self, relative: i64) -> usize {
+        let entries = self.entries.as_slice();
+        let is_upto = |entry: &OffsetEntry| i64::from(entry.relative_offset) <= relative;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return 0;
+        };
+        if is_upto(last) {
+            return entries.len();
+        }
+        if !is_upto(first) {
+            return 0;
+        }
+        // Both are 32-bit, and the last lies behind the first.
+        let ahead = relative.abs_diff(i64::from(first.relative_offset));
+        let span = u64::from(last.relative_offset - first.relative_offset);
+        let guess = (ahead * (entries.len() as u64 - 1) / span) as usize;
+        let mut step = STEP_MIN;
+        // At `low` the offset is not passed yet, at `high` it is.
+        let (mut low, mut high) = (0, entries.len() - 1);
+        if is_upto(&entries[guess]) {
+            low = guess;
+            while low + step < high && is_upto(&entries[low + step]) {
+                low += step;
+                step *= 2;
+            }
+            high = high.min(low + step);
+        } else {
+            high = guess;
+            while low + step < high && !is_upto(&entries[high - step]) {
+                high -= step;
+                step *= 2;
+            }
+            low = high.saturating_sub(step);
+        }
+        low + entries[low..high].partition_point(is_upto)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -116,6 +157,9 @@ impl OffsetIndex {
 
 /// The size of an entry in the file.
 pub(crate) const ENTRY_LEN: usize = 8;
+
+/// Entries in one line of the processor's cache.
+const STEP_MIN: usize = 8;
 
 fn big_endian(bytes: &[u8]) -> u32 {
     u32::from_be_bytes(bytes.try_into().expect("entries are split into halves of four bytes"))
@@ -142,6 +186,29 @@ mod tests {
         assert_eq!(floor(110), Some(4100));
         assert_eq!(floor(119), Some(4100));
         assert_eq!(floor(i64::MAX), Some(8300));
+    }
+
+    #[test]
+    fn a_guess_however_bad_finds_what_a_search_of_everything_finds() {
+        let even = (1..=500).map(|n| n * 24);
+        let steps = (1..=500).map(|n| n + n / 100 * 100_000);
+        let bent = (1..=500).map(|n| n * n * n);
+        let late = (1..=500).map(|n| if n < 500 { n } else { i64::from(i32::MAX) });
+        let early = (1..=500).map(|n| if n > 1 { i64::from(i32::MAX) - 500 + n } else { n });
+        let kinds: [Vec<i64>; 5] =
+            [even.collect(), steps.collect(), bent.collect(), late.collect(), early.collect()];
+        for offsets in kinds {
+            for count in [0, 1, 2, 3, 8, 9, 100, 500] {
+                let offsets = &offsets[..count];
+                let entries: Vec<_> = offsets.iter().map(|o| (100 + o, *o as u64)).collect();
+                let index = index(&entries);
+                for offset in offsets.iter().flat_map(|o| [o - 1, *o, o + 1]) {
+                    let expected = offsets.iter().rev().find(|o| **o <= offset).copied();
+                    let found = index.floor(100 + offset).map(|batch| batch.position as i64);
+                    assert_eq!(found, expected, "{offset} of {count}");
+                }
+            }
+        }
     }
 
     #[test]
