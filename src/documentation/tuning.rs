@@ -249,5 +249,7 @@
 //!   eight threads on two processors, no difference with two or four. A hundred times: left, no gain.
 //! * An index is searched from a guessed place, not from its middle: kept, 1.2 times the random reads of single records of
 //!   100 bytes, 1.1 times of 1 KiB, no difference in batches of 64 KiB.
+//! * A batch's header is not passed on as a result while batches are checked: kept, 1.3 times the first scan where each record
+//!   is a batch of its own.
 //! * Having the processor fetch the lines behind the end of the log after each append: left, no difference.
 //! * A background sync every 8 MiB instead of every 64 MiB: left, 0.8 times (before sealing was in the background).

@@ -335,6 +335,7 @@ impl Place {
         let first_wanted = *position;
         let mut run = Run::begin(open, request.checks, self.byte_position);
         let mut taken = Taken::default();
+        let mut fault = None;
         loop {
             if self.standing == Standing::Walked && self.rest.is_none() {
                 let before = taken.record_count;
@@ -348,15 +349,20 @@ impl Place {
                 break;
             }
             let continuity = Continuity { expected: self.expected, gaps_below: request.gaps_below };
-            let header = match run.check(self.byte_position, bytes, &continuity, self.standing) {
+            // The header stays where it was read to: passed on as a result it would be copied, and what was just written
+            // field by field is slow to be read in one piece.
+            let header = match decode::header_at(bytes) {
                 Ok(header) => header,
-                // What was met before the fault is brought first; the next read meets it again.
-                Err(_) if taken.record_count > 0 => break,
-                Err(fault) => {
-                    run.note();
-                    return Err(open.fault_error(self.byte_position, fault, self.expected));
+                Err(met) => {
+                    fault = Some(BatchFault::Header(met));
+                    break;
                 }
             };
+            let checked = run.check(self.byte_position, bytes, &header, &continuity, self.standing);
+            if let Err(met) = checked {
+                fault = Some(met);
+                break;
+            }
             if header.is_packed() && !header.attributes.is_control() {
                 // What is unpacked lies elsewhere, so it is the next read's.
                 if taken.record_count > 0 {
@@ -391,6 +397,10 @@ impl Place {
             self.standing = Standing::Walked;
         }
         run.note();
+        if let Some(fault) = fault.filter(|_| taken.record_count == 0) {
+            return Err(open.fault_error(self.byte_position, fault, self.expected));
+        }
+        // What was met before a fault is brought first; the next read meets it again.
         let Taken { first, end, record_count } = taken;
         let fetched = first.filter(|_| record_count > 0).map(|(start, first)| Fetched {
             memory: Memory::Mapped(view),
@@ -531,22 +541,22 @@ impl<'s> Run<'s> {
         &mut self,
         position: u64,
         bytes: &[u8],
+        header: &BatchHeader,
         continuity: &Continuity,
         standing: Standing,
-    ) -> Result<BatchHeader, BatchFault> {
-        let header = decode::header_at(bytes).map_err(BatchFault::Header)?;
-        continuity.check(&header)?;
+    ) -> Result<(), BatchFault> {
+        continuity.check(header)?;
         if !self.is_known(position, standing) {
-            if self.checks == Checks::All && !decode::checksum_holds(&header, bytes) {
+            if self.checks == Checks::All && !decode::checksum_holds(header, bytes) {
                 return Err(BatchFault::Checksum);
             }
             // What is packed is checked once it is unpacked. The batches of coordinators are not for readers.
             if !header.is_packed() {
-                decode::check_structure(&header, bytes)?;
+                decode::check_structure(header, bytes)?;
             }
             self.has_news = true;
         }
-        Ok(header)
+        Ok(())
     }
 
     fn is_known(&self, position: u64, standing: Standing) -> bool {

@@ -60,7 +60,10 @@ impl Place {
             if bytes.is_empty() || record_count == request.limits.records {
                 break;
             }
-            let checked = run.check(self.byte_position, bytes, &continuity, self.standing);
+            let checked = decode::header_at(bytes).map_err(BatchFault::Header).and_then(|header| {
+                run.check(self.byte_position, bytes, &header, &continuity, self.standing)?;
+                Ok(header)
+            });
             let header = match checked {
                 Ok(header) if !header.is_packed() || header.attributes.is_control() => break,
                 Ok(header) => header,
