@@ -347,6 +347,15 @@ impl Place {
             if bytes.is_empty() || taken.record_count == request.limits.records {
                 break;
             }
+            match run.bring(&view, self.byte_position, self.standing) {
+                // What was met before is brought first, as with a fault.
+                Err(_) if taken.record_count > 0 => break,
+                Err(error) => {
+                    run.note();
+                    return Err(error);
+                }
+                Ok(()) => {}
+            }
             let continuity = Continuity { expected: self.expected, gaps_below: request.gaps_below };
             let header = match run.check(self.byte_position, bytes, &continuity, self.standing) {
                 Ok(header) => header,
@@ -547,6 +556,15 @@ impl<'s> Run<'s> {
             self.has_news = true;
         }
         Ok(header)
+    }
+
+    /// Has the batch at a position in memory, unless it was checked, for which it was.
+    #[inline]
+    fn bring(&self, view: &View, position: u64, standing: Standing) -> Result<()> {
+        if self.is_known(position, standing) {
+            return Ok(());
+        }
+        self.open.bring_batch(view, position)
     }
 
     fn is_known(&self, position: u64, standing: Standing) -> bool {
