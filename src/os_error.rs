@@ -30,3 +30,9 @@ pub(crate) fn is_none_of_ours(error: &io::Error) -> bool {
             | ErrorKind::Unsupported
     )
 }
+
+/// Tells of pages whose touch would be a signal: the disk cannot give them, or there is no file under them any more.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_of_untouchable_pages(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EFAULT | libc::EHWPOISON))
+}

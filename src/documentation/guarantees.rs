@@ -493,6 +493,9 @@
 //! `whichever_page_of_a_segment_cannot_be_read_every_way_to_read_says_so_and_reads_it_later`,
 //! `a_segment_that_somebody_cuts_is_an_error_where_nobody_has_read_yet`).
 //!
+//! An index that the disk cannot read is made from the log, in memory, like one that is missing
+//! (`an_index_that_cannot_be_read_holds_nobody_up`).
+//!
 //! What is left: a page that was brought, that the system then took away because memory was short, and that the disk cannot
 //! give a second time or somebody has cut off meanwhile; a file that is cut while records of it are in somebody's hands;
 //! and every failed read on systems that do not know that call. There a SIGBUS still comes, and still ends the process.

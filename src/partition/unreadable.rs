@@ -125,7 +125,7 @@ fn whichever_page_of_a_segment_cannot_be_read_every_way_to_read_says_so_and_read
                 let what = format!("{name}, {way}, stretch {n}: {access}");
                 let disk = Disk::failing_once(u64::MAX, 0);
                 let store = Store::read_only(Store::builder(root).disk(disk.clone())).unwrap();
-                disk.script().arm_bring(n as u64 + 1);
+                disk.script().arm_access_to("bring", n as u64 + 1);
                 let found = match read(&store) {
                     Err(Error::Io { path, .. }) => {
                         assert!(segments(root).contains(&path), "{what}: {path:?}");
@@ -140,6 +140,24 @@ fn whichever_page_of_a_segment_cannot_be_read_every_way_to_read_says_so_and_read
             let count = brought.len();
             assert!(count >= segments(root).len() && told > 0, "{name}, {way}: {told} of {count}");
         }
+    }
+}
+
+/// An index is advice. One that the disk cannot read is made from the log, in memory, like one that is missing.
+#[test]
+fn an_index_that_cannot_be_read_holds_nobody_up() {
+    let directory = tempfile::tempdir().unwrap();
+    closed(directory.path(), Compression::None);
+    for file in ["read 00000000000000000000.index", "read 00000000000000000000.timeindex"] {
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let store = Store::read_only(Store::builder(directory.path()).disk(disk.clone())).unwrap();
+        let before = disk.script().access_count();
+        disk.script().arm_access_to(file, 1);
+        let found = points(&store).unwrap();
+        assert!(found.len() as i64 == COUNT && found.iter().all(|(n, v)| *v == value(*n)));
+        let trace = disk.script().access_trace().split_off(before as usize);
+        assert!(trace.iter().any(|access| access == file));
+        assert!(store.health().is_good(), "{:?}", store.health());
     }
 }
 

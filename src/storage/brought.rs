@@ -34,6 +34,12 @@ impl Brought {
         self.numbers(range).all(|number| self.holds_stretch(number))
     }
 
+    /// Tells whether two positions lie in one stretch, which is brought or is not.
+    #[inline]
+    pub(crate) fn is_one_stretch(one: u64, other: u64) -> bool {
+        one / STRETCH_LEN == other / STRETCH_LEN
+    }
+
     /// Gives the stretches that a range lies in and that were not brought yet.
     pub(crate) fn missing(&self, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
         self.numbers(range).filter(|number| !self.holds_stretch(*number)).map(|number| {
@@ -93,6 +99,8 @@ mod tests {
         assert_eq!(brought.missing(&(end - 1..end + 100)).next(), Some(last.clone()));
         brought.note(&last);
         assert!(brought.holds(&(last.start..u64::MAX)) && brought.holds(&(end..end + 1)));
+        assert!(Brought::is_one_stretch(0, STRETCH_LEN - 1));
+        assert!(!Brought::is_one_stretch(STRETCH_LEN - 1, STRETCH_LEN));
         assert!(Brought::new(0).holds(&(0..100)));
     }
 }

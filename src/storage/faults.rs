@@ -66,8 +66,8 @@ struct State {
     faults: Vec<(u64, i32)>,
     /// So many syncs of segments from now, one fails; 0 if none does.
     log_syncs_left: u64,
-    /// So many stretches of mapped files from now, one cannot be brought into memory; 0 if all can.
-    brings_left: u64,
+    /// What accesses are called of which one fails, and after how many that is; 0 if none does.
+    doomed: (&'static str, u64),
     /// Opens, reads, lists and maps so far; the one that fails, and how.
     access_count: u64,
     access_fails_at: u64,
@@ -192,7 +192,7 @@ impl Disk {
             trace: Vec::new(),
             faults: Vec::new(),
             log_syncs_left: 0,
-            brings_left: 0,
+            doomed: ("", 0),
             access_count: 0,
             access_fails_at: u64::MAX,
             access_errno: 0,
@@ -390,9 +390,10 @@ impl Script {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         state.access_trace.push(format!("{action} {name}"));
         state.calls.clear();
-        if state.brings_left > 0 && action == "bring" {
-            state.brings_left -= 1;
-            if state.brings_left == 0 {
+        let (doomed, left) = state.doomed;
+        if left > 0 && state.access_trace.last().is_some_and(|access| access.contains(doomed)) {
+            state.doomed.1 -= 1;
+            if left == 1 {
                 return Err(io::Error::from_raw_os_error(libc::EIO));
             }
         }
@@ -401,9 +402,9 @@ impl Script {
         if fails { state.fail(errno) } else { Ok(()) }
     }
 
-    /// Has the n-th stretch of a mapped file from now on not be brought into memory, once.
-    pub(crate) fn arm_bring(&self, from_now: u64) {
-        self.state.lock().unwrap().brings_left = from_now;
+    /// Lets the n-th access from now on fail, once, of those in whose name something occurs.
+    pub(crate) fn arm_access_to(&self, what: &'static str, from_now: u64) {
+        self.state.lock().unwrap().doomed = (what, from_now);
     }
 
     /// How much was opened, read, listed and mapped so far.

@@ -40,6 +40,8 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::format::header::FRONT_LEN;
 use crate::format::header::LENGTH_EXCLUDES;
+#[cfg(target_os = "linux")]
+use crate::os_error;
 use crate::storage::disk::DiskFile;
 pub(crate) use crate::storage::door::AppendError;
 pub(crate) use crate::storage::door::Door;
@@ -280,7 +282,7 @@ impl View {
         {
             let range = range.start..range.end.min(self.end());
             match self.mapping.advise(memmap2::Advice::PopulateRead, &range) {
-                Err(error) if error.kind() != io::ErrorKind::InvalidInput => return Err(error),
+                Err(error) if os_error::is_of_untouchable_pages(&error) => return Err(error),
                 _ => {}
             }
         }

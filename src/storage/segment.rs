@@ -23,6 +23,7 @@ use crate::format::decode;
 use crate::format::header;
 use crate::format::header::BatchHeader;
 use crate::format::header::Front;
+use crate::os_error;
 use crate::storage::brought::Brought;
 use crate::storage::disk::Access;
 use crate::storage::file_name::OffsetFile;
@@ -246,11 +247,12 @@ impl OpenSegment {
     pub(crate) fn bring_batch(&self, view: &View, position: u64) -> Result<()> {
         self.bring_header(view, position)?;
         let len = Front::at(view.from(position)).and_then(|front| front.len()).unwrap_or(0) as u64;
+        let end = position.saturating_add(len).saturating_add(header::LEN as u64);
         // A length that cannot be true is not followed.
-        match position.saturating_add(len) {
-            end if end <= view.end() => self.bring(view, position..end + header::LEN as u64),
-            _ => Ok(()),
+        if Brought::is_one_stretch(position, end) || end - header::LEN as u64 > view.end() {
+            return Ok(());
         }
+        self.bring(view, position..end)
     }
 
     /// As [`bring`](Self::bring), of a header.
@@ -358,8 +360,8 @@ impl OpenSegment {
         Ok(self.indexes.get_or_init(|| RwLock::new(loaded)))
     }
 
-    /// Reads the index files. They are advice: whatever is missing or cannot be true is rebuilt, in
-    /// memory, from the log.
+    /// Reads the index files. They are advice: whatever is missing, cannot be read or cannot be true is
+    /// rebuilt, in memory, from the log.
     fn load_indexes(&self) -> Result<Indexes> {
         let disk = &self.context.disk;
         let end = self.end();
@@ -368,6 +370,8 @@ impl OpenSegment {
             Err(error) if error.is_not_found() || matches!(error, Error::Corrupt { .. }) => {
                 Ok(None)
             }
+            // The disk cannot read it. What may be better in a moment, as a lack of descriptors, is told.
+            Err(Error::Io { source, .. }) if !os_error::is_passing(&source) => Ok(None),
             other => other.map(Some),
         };
         let offsets = read(OffsetFile::OffsetIndex)?
