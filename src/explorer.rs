@@ -4,7 +4,7 @@
 //! several partitions through both doors, waited for or not, segments are rolled, parked, compacted and retained,
 //! records deleted, topics made, grown and deleted, offsets committed, until an effect beyond which nothing takes
 //! effect any more, often within the first ones of the opening itself, or a clean close. Some effects before it fail, as
-//! a full disk or a failing one lets them; a failed sync loses a part of what it was to save, and the cache goes on to
+//! a full disk or a failing one lets them; some reads and writes come short, and are gone on with; a failed sync loses a part of what it was to save, and the cache goes on to
 //! show it. Then only the process has died, and the cache is what the next life finds, with everything in it that is
 //! not on the device yet; or the power was cut, and several of the states are looked at that the device may be in.
 //!

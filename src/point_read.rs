@@ -29,7 +29,8 @@ impl TopicPartition {
     ///   there has been deleted.
     /// * [`Error::Corrupt`], [`Error::UnsupportedCompression`]: the batch that holds the offset cannot be read; others
     ///   can. Its checksum is verified unless that was done before, as by a consumer.
-    /// * [`Error::TopicDeleted`], [`Error::Unavailable`], [`Error::Closed`]; [`Error::Io`] if the segment cannot be opened.
+    /// * [`Error::TopicDeleted`], [`Error::Unavailable`], [`Error::Closed`]; [`Error::Io`] if the segment cannot be opened
+    ///   or read.
     ///
     /// ```
     /// use ottla::{Record, Store, TopicConfig};

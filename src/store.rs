@@ -150,7 +150,10 @@ impl Store {
     /// # Ok::<(), ottla::Error>(())
     /// ```
     pub fn open_read_only(root: impl AsRef<Path>) -> Result<Store> {
-        let builder = Store::builder(root);
+        Store::read_only(Store::builder(root))
+    }
+
+    pub(crate) fn read_only(builder: StoreBuilder) -> Result<Store> {
         let root = disk::absolute(&builder.root)?;
         builder.disk.refuse_if_not_directory(&root)?;
         let (attention, asked) = crossbeam_channel::unbounded();

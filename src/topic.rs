@@ -382,7 +382,8 @@ impl TopicPartition {
     ///
     /// # Errors
     ///
-    /// * [`Error::TopicDeleted`], [`Error::Unavailable`]; [`Error::Corrupt`] if damage is in the way.
+    /// * [`Error::TopicDeleted`], [`Error::Unavailable`]; [`Error::Corrupt`] if damage is in the way, [`Error::Io`] if the
+    ///   disk cannot read a segment.
     pub fn offset_for_time(&self, timestamp_ms: i64) -> Result<Option<OffsetAndTimestamp>> {
         let open = self.open()?;
         open.refresh()?;

@@ -223,6 +223,8 @@ impl Consumer {
     /// * [`Error::Corrupt`], [`Error::UnsupportedCompression`]: the next batch of a partition cannot be
     ///   read. Its position stays in front of it, [`seek`](Self::seek) to go on behind; other partitions
     ///   are read by the next poll.
+    /// * [`Error::Io`] if the disk cannot read a segment, or no descriptor is left to open it with: likewise, and
+    ///   later polls try again.
     /// * [`Error::OffsetOutOfRange`] if the reset policy says so.
     /// * [`Error::Wakeup`] after [`Wakeup::wake`]; nothing was read.
     /// * [`Error::TopicDeleted`], [`Error::Closed`].

@@ -59,12 +59,15 @@
 //! | `storage/mod.rs` | what lies in a data directory |
 //! | `storage/disk.rs` | `Disk`: the one door to the file system; tests put a script behind it |
 //! | `storage/medium.rs` | `Medium`: the system calls behind that door, one each; in tests a place in memory |
+//! | `storage/calls.rs` | what a call to the system did in part is done in full |
 //! | `storage/memory.rs` | tests only: names and files in memory |
 //! | `storage/faults.rs` | tests only: disks that fail, die, or lose what was not synced |
 //! | `storage/outcomes.rs` | tests only: all that a power cut on such a disk may leave, to look for what a real one has left |
 //! | `storage/planted.rs` | bugs that tests plant, to see that they are found |
 //! | `storage/verified.rs` | what of a segment has been checked since it was opened |
 //! | `storage/map.rs` | `Tail` and `View`: an append-only file, mapped; `unsafe` lives here |
+//! | `storage/brought.rs` | what of a mapped file was brought into memory by a call that can fail |
+//! | `storage/door.rs` | `Door`: how an append reaches the file, and where one that failed left it |
 //! | `storage/large_pages.rs` | memory for a large table that is looked into at random |
 //! | `storage/front.rs` | how far the space ahead of an appender was made ready |
 //! | `storage/marks.rs` | where records lie in large batches that reads of single records came to |
@@ -75,7 +78,8 @@
 //! | `storage/extent.rs` | how long a segment is, and how old |
 //! | `storage/removal.rs` | how the files of segments go whose records were deleted |
 //! | `storage/segment_files.rs` | the files of one segment: where they are, made, removed |
-//! | `storage/segment.rs` | one segment: read at an offset, look up a time |
+//! | `storage/segment.rs` | one segment as readers see it |
+//! | `storage/look_up.rs` | where an offset or a time is in a segment |
 //! | `storage/point.rs` | one record of a segment, found by its offset |
 //! | `storage/damage.rs` | what is said of a damaged batch, and where its readers can go on |
 //! | `storage/indexes.rs` | a segment's two indexes together: noted batch by batch, written when it ends |
@@ -137,6 +141,7 @@
 //! | `partition/finding.rs` | what recovery has to tell of a log |
 //! | `partition/follow.rs` | reading a log that another process appends to |
 //! | `partition/following.rs` | such a log as its readers see it, though it is compacted meanwhile |
+//! | `partition/unreadable.rs` | tests only: pages of segments that cannot be read when they are touched first |
 //! | `partition/crash.rs` | tests only: crashes at every byte and at every effect |
 //!
 //! **Topics**: many logs. This floor knows neither producers nor consumers.
@@ -542,6 +547,7 @@
 //! | bounded unpacking | `format/compression/mod.rs` | no batch is unpacked to more than a bound, whatever it says of itself |
 //! | verified | `format/decode.rs` | records are handed out only of a batch whose structure was checked; safety does not rest on it |
 //! | marked | `storage/marks.rs` | a batch with marks passed every check at exactly its position, through this opening of the segment |
+//! | brought first | `storage/brought.rs` | what a segment held when it was opened is touched through its mapping only once it was brought into memory by a call that can fail |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
 //! | deleted stays deleted | `partition/removing.rs` | a log's new start is durable before anybody sees it, and what is below was durable |
 //! | latest stays | `partition/compaction.rs` | what compaction leaves out was superseded, or may go |
@@ -585,7 +591,10 @@
 //! | crashes of a whole store, on a disk that fails, and loses what was not synced | `explorer.rs`; prints the seed of what fails, takes it back from `OTTLA_SEED`; `OTTLA_RECOVERIES` sets how many, `OTTLA_FIRST` where they begin |
 //! | that the simulated disk forbids nothing a real one does | `explorer/conformance.rs`; root, ext4 and XFS; `OTTLA_CUTS` sets how many lineages |
 //! | that the explorer finds bugs: those that are planted | `explorer/found_out.rs` |
-//! | real file systems: full, shut down, limited; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
+//! | writes, reads and reservations that come short, or are interrupted, at every effect and at random | `partition/crash.rs`, `repair/crash.rs`, `explorer.rs` |
+//! | pages that cannot be read, at every stretch and through every way to read | `partition/unreadable.rs` |
+//! | what no test reaches | `.ci/coverage` prints it |
+//! | real file systems: full, shut down, limited, unreadable; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
 //! | groups on disks that fail or die at every effect of a commit, a join, a deletion, a compaction, an open | `coordinator/crash.rs` |
 //! | groups in power cuts: commits in every way there is, members, rolls, compaction, a topic made anew | `coordinator/power.rs`; the same variables, and `OTTLA_LIVES` |
 //! | compaction: death, failure and power cuts at every effect; a model; threads | `partition/compaction_crash.rs`, `partition/compaction_model.rs`; the same variables |

@@ -61,4 +61,5 @@
 //! * idempotent producers and transactions. Those that Kafka wrote are read as `read_uncommitted` reads them:
 //!   markers are passed over, records of aborted transactions are returned;
 //! * replication;
-//! * a way to read without mapping files, or to turn a SIGBUS into an error.
+//! * a way to read without mapping files, or to turn every SIGBUS into an error; those that a disk causes that cannot read
+//!   what nobody has read yet are errors.

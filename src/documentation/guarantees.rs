@@ -265,7 +265,7 @@
 //! | R11 | Lengths, counts and offsets from the disk are checked before they are used. | `every_truncation_is_refused`, `hostile_records_under_a_valid_checksum_are_refused`, `a_record_count_bomb_costs_nothing`, `nothing_in_the_corpus_makes_its_target_fail`, `nothing_that_lies_in_a_file_makes_a_check_or_a_dump_panic` |
 //! | R12 | The failure of one partition reaches no other, and never the host. | `a_partition_that_cannot_be_opened_holds_up_no_other`, `a_compressed_batch_is_refused_by_name_and_holds_up_no_other_partition`, `a_panicking_leader_does_not_leave_the_others_waiting`, `a_panicking_iterator_appends_nothing_and_breaks_nothing`, `a_sync_that_fails_while_a_log_is_parked_latches_that_log_and_no_other` |
 //!
-//! The one hole in R12 is SIGBUS; see below.
+//! The one hole in R12 is SIGBUS, and it is narrow; see [below](#signals).
 //!
 //! # Recovery
 //!
@@ -486,9 +486,32 @@
 //! # Signals
 //!
 //! Segments are read through mappings, and with `Every` and `Buffered` producers on ext4 and tmpfs they are written
-//! through them, too. If the disk fails under a mapped page, or another program cuts the file, the kernel sends SIGBUS,
-//! and the process ends. A full disk never does that: space is reserved before it is touched. Recovery,
-//! inspection and the search for what another process appended read with `pread`, where a failing disk is an error.
+//! through them, too. Where the disk cannot give a mapped page, or another program has cut the file, a touch of that page
+//! is a SIGBUS, and the process ends. So on Linux, from 5.14 on, whatever a segment held when it was opened is brought
+//! into memory before it is touched, by a call that can fail: then the read is an [`Error::Io`](crate::Error::Io) with the
+//! path of the file, other reads and appends go on, and once the disk has recovered all of it can be read
+//! (`a_device_that_cannot_read_for_a_while_is_an_error_and_no_signal`,
+//! `whichever_page_of_a_segment_cannot_be_read_every_way_to_read_says_so_and_reads_it_later`,
+//! `a_segment_that_somebody_cuts_is_an_error_where_nobody_has_read_yet`).
+//!
+//! An index that the disk cannot read is made from the log, in memory, like one that is missing
+//! (`an_index_that_cannot_be_read_holds_nobody_up`).
+//!
+//! What is left: a page that was brought, that the system then took away because memory was short, and that the disk cannot
+//! give a second time or somebody has cut off meanwhile; a file that is cut while records of it are in somebody's hands;
+//! and every failed read on systems that do not know that call. There a SIGBUS still comes, and still ends the process.
+//!
+//! A full disk never does that: space is reserved before it is touched. Recovery, inspection, compaction and the search for
+//! what another process appended read with `pread`, where a failing disk is an error.
+//!
+//! # Calls that come short
+//!
+//! A write may take less than it is given, and any call may be interrupted by a signal. What is left is then written,
+//! read or reserved by further calls, and nobody is told; where the rest fails, that is as if all had failed
+//! (`whichever_write_comes_short_is_finished_or_fails_and_nothing_sent_is_lost`,
+//! `whichever_read_of_a_recovery_comes_short_is_finished_or_fails`,
+//! `a_repair_whose_reads_and_writes_come_short_is_finished_all_the_same`,
+//! `whichever_call_to_the_system_fails_nothing_acknowledged_is_lost`).
 //!
 //! # A full disk
 //!

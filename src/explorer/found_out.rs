@@ -11,7 +11,7 @@ use crate::explorer::seed;
 use crate::storage::planted::Planted;
 
 /// After so many recoveries each is to be found.
-const BUGS: [(Planted, u64); 13] = [
+const BUGS: [(Planted, u64); 14] = [
     (Planted::TemporaryNotSynced, 1_000),
     (Planted::TargetReadAfterSync, 1_000),
     (Planted::SegmentNotSynced, 1_000),
@@ -25,6 +25,7 @@ const BUGS: [(Planted, u64); 13] = [
     (Planted::CutAnywhere, 1_000),
     (Planted::CutNotSynced, 20_000),
     (Planted::OffsetsIgnored, 20_000),
+    (Planted::RestForgotten, 1_000),
 ];
 
 /// Explores until something is wrong; gives after how many recoveries that was, and what.

@@ -221,7 +221,9 @@ impl<'c> Lineage<'c> {
 
     fn disk(&mut self) -> Disk {
         let disk = Disk::on(&self.medium);
-        disk.script().lose_at_failed_syncs(self.chance.below(u64::MAX));
+        let seed = self.chance.below(u64::MAX);
+        disk.script().lose_at_failed_syncs(seed);
+        disk.script().falter(!seed);
         disk.script().plant(self.planted);
         disk
     }

@@ -21,6 +21,7 @@ use crate::TopicConfig;
 use crate::format::decode;
 use crate::format::header;
 use crate::storage::disk::Disk;
+use crate::storage::faults::Script;
 use crate::storage::faults::copy_tree;
 use crate::storage::faults::fresh_copy;
 use crate::storage::file_name;
@@ -774,6 +775,68 @@ fn whichever_effect_fails_nothing_sent_is_lost_and_the_next_open_is_in_order() {
             check_after(directory.path(), &life, &what);
         }
     }
+}
+
+/// Writes that take a part of what they are given, or nothing because a signal came, are gone on with; and where the rest
+/// then fails, that is as if all had failed.
+#[test]
+fn whichever_write_comes_short_is_finished_or_fails_and_nothing_sent_is_lost() {
+    let ends =
+        [Script::SHORT, Script::SHORT_AND_FULL, Script::SHORT_AND_FAILING, Script::SHORT_AND_IDLE];
+    for (room, end) in ROOMS.into_iter().flat_map(|room| ends.map(|end| (room, end))) {
+        let disk = Disk::failing_once(u64::MAX, 0);
+        drop(live(scratch().path(), &disk, room));
+        let (mut short, mut told) = (0, 0);
+        for (n, effect) in disk.script().trace().iter().enumerate() {
+            if !["append", "prepare", "grow"].contains(&effect.split(' ').next().unwrap()) {
+                continue;
+            }
+            let directory = scratch();
+            let disk = Disk::failing_once(n as u64 + 1, end);
+            let (life, error) = live(directory.path(), &disk, room);
+            let what = format!("effect {} ({effect}), end {end}, room for {room}", n + 1);
+            let calls = disk.script().cut_short();
+            short += calls;
+            told += u64::from(error.is_some());
+            let is_finished = end == Script::SHORT || calls == 0;
+            assert!(!is_finished || error.is_none(), "{what}: {error:?}");
+            check_after(directory.path(), &life, &what);
+        }
+        assert!(short > 100, "end {end}: only {short} calls came short");
+        assert!(end == Script::SHORT || told > 20, "end {end}: {told} errors in all");
+    }
+}
+
+#[test]
+fn whichever_read_of_a_recovery_comes_short_is_finished_or_fails() {
+    let directory = scratch();
+    let all = values(30);
+    let config = TopicConfig::new().segment_bytes(1024).index_interval_bytes(100);
+    let crashed = crashed(directory.path(), config, &all[..5], &all[5..]);
+    let disk = Disk::failing_once(u64::MAX, 0);
+    drop(Store::builder(fresh_copy(&crashed, "whole")).disk(disk.clone()).open());
+    let mut short = 0;
+    for (n, access) in disk.script().access_trace().iter().enumerate() {
+        if !access.starts_with("read") {
+            continue;
+        }
+        for end in [Script::SHORT, Script::SHORT_AND_FAILING] {
+            let root = fresh_copy(&crashed, "recovering");
+            let disk = Disk::failing_once(u64::MAX, 0);
+            disk.script().arm_access(n as u64 + 1, end);
+            let opened = Store::builder(&root).disk(disk.clone()).open();
+            short += disk.script().cut_short();
+            if end == Script::SHORT {
+                let store = opened.unwrap();
+                assert!(store.health().findings.is_empty(), "{access}: {:?}", store.health());
+                assert_eq!(read_all(&store).0, numbered(&all), "{access}");
+                continue;
+            }
+            drop(opened);
+            assert_goes_on(&root, &all);
+        }
+    }
+    assert!(short > 20, "only {short} reads came short");
 }
 
 #[test]

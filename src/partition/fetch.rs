@@ -348,6 +348,15 @@ impl Place {
             if bytes.is_empty() || taken.record_count == request.limits.records {
                 break;
             }
+            match run.bring(&view, self.byte_position, self.standing) {
+                // What was met before is brought first, as with a fault.
+                Err(_) if taken.record_count > 0 => break,
+                Err(error) => {
+                    run.note();
+                    return Err(error);
+                }
+                Ok(()) => {}
+            }
             let continuity = Continuity { expected: self.expected, gaps_below: request.gaps_below };
             // The header stays where it was read to: passed on as a result it would be copied, and what was just written
             // field by field is slow to be read in one piece.
@@ -557,6 +566,15 @@ impl<'s> Run<'s> {
             self.has_news = true;
         }
         Ok(())
+    }
+
+    /// Has the batch at a position in memory, unless it was checked, for which it was.
+    #[inline]
+    fn bring(&self, view: &View, position: u64, standing: Standing) -> Result<()> {
+        if self.is_known(position, standing) {
+            return Ok(());
+        }
+        self.open.bring_batch(view, position)
     }
 
     fn is_known(&self, position: u64, standing: Standing) -> bool {

@@ -51,6 +51,8 @@ pub(crate) mod shown;
 pub(crate) mod sync;
 pub(crate) mod throttle;
 pub(crate) mod unpacking;
+#[cfg(test)]
+mod unreadable;
 pub(crate) mod unsealed;
 pub(crate) mod walk;
 pub(crate) mod watermarks;

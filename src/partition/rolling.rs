@@ -182,7 +182,13 @@ impl Partition {
 
     fn found(&self, last: &Segment, cold: &OpenSegment) -> Result<Found> {
         let end = cold.end();
-        let first = cold.view().and_then(|view| decode::header_at(view.from(0)).ok());
+        let first = match cold.view() {
+            Some(view) => {
+                cold.bring_header(&view, 0)?;
+                decode::header_at(view.from(0)).ok()
+            }
+            None => None,
+        };
         let first_timestamp_ms = first.map_or(-1, |header| header.max_timestamp_ms);
         // Where records have no times a segment ages from when it was written to last: nothing says when it was made.
         let begun_ms = if end > 0 && first_timestamp_ms < 0 {
@@ -203,7 +209,7 @@ impl Partition {
         }
         // Somebody else wrote to the index files: the log itself says what they are.
         let state = TailState { written: Written::default(), ..parked.state };
-        Ok((parked.end, state, self.segments.open(last, &self.context)?.rebuild_indexes()))
+        Ok((parked.end, state, self.segments.open(last, &self.context)?.rebuild_indexes()?))
     }
 
     /// Begins the next segment. The last one is left to be sealed in the background, unless this life took

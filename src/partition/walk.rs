@@ -27,7 +27,7 @@ impl Partition {
     ///
     /// # Errors
     ///
-    /// * A segment could not be opened; what lies before it was shown.
+    /// * A segment could not be opened or read; what lies before was shown.
     pub(crate) fn walk(&self, mut show: impl FnMut(Walked<'_>)) -> Result<()> {
         // Compaction may join segments meanwhile; what was shown is not shown again.
         let mut shown_below = self.watermarks().log_start();
@@ -41,6 +41,7 @@ impl Partition {
             let Some(view) = open.view() else { continue };
             let (mut position, mut expected) = (0, open.base_offset());
             while position < view.end() {
+                open.bring_batch(&view, position)?;
                 let bytes = view.from(position);
                 unpacked.clear();
                 let fault = match unpacker.verify(bytes, &mut unpacked) {
@@ -71,7 +72,7 @@ impl Partition {
                     // Its checksum holds, so its length is to be believed.
                     (BatchFault::Compressed(_), Ok(header)) => Some(position + header.len() as u64),
                     // By its position: a look-up of its offset would come past the damage, and may believe it.
-                    _ => open.behind_damage(position, expected),
+                    _ => open.behind_damage(position, expected)?,
                 };
                 show(Walked::Unreadable(error));
                 match next {

@@ -190,3 +190,17 @@ fn a_repair_whose_disk_fails_once_says_so_and_can_be_started_again() {
         assert_finishes(&root, &left, &format!("failure of effect {n}"));
     }
 }
+
+#[test]
+fn a_repair_whose_reads_and_writes_come_short_is_finished_all_the_same() {
+    let directory = scratch();
+    let (damaged, left) = damaged(directory.path());
+    for seed in 1..6 {
+        let root = fresh_copy(&damaged, "copy");
+        let disk = Disk::failing_once(u64::MAX, 0);
+        disk.script().falter(seed << 32 | 12_345);
+        apply_on(&disk, &root).unwrap();
+        assert!(disk.script().cut_short() > 20, "only {}", disk.script().cut_short());
+        assert_finishes(&root, &left, &format!("seed {seed}"));
+    }
+}

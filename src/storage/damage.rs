@@ -1,13 +1,13 @@
 //! What is said of a damaged batch of a segment, and where its readers can go on.
 
 use crate::error::Error;
+use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::BatchFault;
 use crate::format::header;
 use crate::storage::map::View;
 use crate::storage::segment::Located;
 use crate::storage::segment::OpenSegment;
-use crate::storage::segment::is_whole;
 
 impl OpenSegment {
     /// Names a fault in the batch at `position`, where `expected` is the offset it should begin with: the
@@ -22,23 +22,42 @@ impl OpenSegment {
                 Error::UnsupportedCompression { codec, offset: expected, path, resume }
             }
             fault => {
-                let behind =
-                    self.view().and_then(|view| self.resync(&view, position, expected + 1));
-                let resume = behind.map(|found| found.header.base_offset);
-                Error::Corrupt { path, position, reason: fault.text(), resume }
+                let behind = match self.view() {
+                    Some(view) => self.resync(&view, position, expected + 1),
+                    None => Ok(None),
+                };
+                match behind.map(|behind| behind.map(|found| found.header.base_offset)) {
+                    Ok(resume) => Error::Corrupt { path, position, reason: fault.text(), resume },
+                    // What cannot be read is not called damaged.
+                    Err(error) => error,
+                }
             }
         }
     }
 
     /// Gives where the first whole batch behind damage at `position` begins, where `expected` is the offset that the
     /// damaged one should begin with.
-    pub(crate) fn behind_damage(&self, position: u64, expected: i64) -> Option<u64> {
-        let view = self.view()?;
-        self.resync(&view, position, expected + 1).map(|found| found.position)
+    pub(crate) fn behind_damage(&self, position: u64, expected: i64) -> Result<Option<u64>> {
+        let Some(view) = self.view() else {
+            return Ok(None);
+        };
+        Ok(self.resync(&view, position, expected + 1)?.map(|found| found.position))
+    }
+
+    /// Tells whether a batch is as its checksum says.
+    pub(super) fn is_whole(&self, view: &View, batch: Located) -> Result<bool> {
+        self.bring_batch(view, batch.position)?;
+        Ok(is_whole(view, batch))
     }
 
     /// Finds the first whole batch behind damage at `from`, base offset at least `offset_min`.
-    pub(super) fn resync(&self, view: &View, from: u64, offset_min: i64) -> Option<Located> {
+    pub(super) fn resync(
+        &self,
+        view: &View,
+        from: u64,
+        offset_min: i64,
+    ) -> Result<Option<Located>> {
+        self.bring(view, from..view.end())?;
         let whole_at = |position: u64| {
             let header = decode::header_at(view.from(position)).ok()?;
             let plausible = header.base_offset >= offset_min
@@ -50,7 +69,7 @@ impl OpenSegment {
         if let Ok(damaged) = decode::header_at(view.from(from)) {
             let behind = whole_at(from + damaged.len() as u64);
             if behind.is_some_and(|b| b.header.base_offset == damaged.last_offset() + 1) {
-                return behind;
+                return Ok(behind);
             }
         }
         let magic = header::field::MAGIC.start as u64;
@@ -62,9 +81,13 @@ impl OpenSegment {
             whole_at(position)
         };
         let last = view.end().saturating_sub(header::LEN as u64);
-        (from + 1..=last).find_map(|position| {
+        Ok((from + 1..=last).find_map(|position| {
             let is_magic = view.from(position + magic).first() == Some(&(header::MAGIC as u8));
             if is_magic { whole_at(position) } else { None }
-        })
+        }))
     }
+}
+
+fn is_whole(view: &View, batch: Located) -> bool {
+    decode::checksum_holds(&batch.header, view.from(batch.position))
 }

@@ -19,6 +19,10 @@ use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::error::Result;
+use crate::os_error;
+use crate::storage::calls::in_full;
+use crate::storage::calls::in_pieces;
+use crate::storage::calls::zeros;
 use crate::storage::file_name;
 pub(crate) use crate::storage::medium::Access;
 pub(crate) use crate::storage::medium::Entry;
@@ -239,7 +243,7 @@ impl Disk {
     /// Makes the name of a directory durable that somebody has made, where the one above can be opened for that.
     pub(crate) fn sync_name(&self, path: &Path) -> Result<()> {
         match self.sync_directory(parent(path)) {
-            Err(Error::Io { source, .. }) if is_none_of_ours(&source) => Ok(()),
+            Err(Error::Io { source, .. }) if os_error::is_none_of_ours(&source) => Ok(()),
             other => other,
         }
     }
@@ -332,6 +336,22 @@ impl Disk {
         Ok(())
     }
 
+    /// Asks the test's script, if there is one, how much the next call to the system takes of what it is given.
+    #[cfg_attr(not(test), allow(clippy::unused_self, clippy::unnecessary_wraps))]
+    #[inline]
+    fn part(&self, whole: Range<usize>) -> io::Result<Range<usize>> {
+        #[cfg(test)]
+        if let Some(script) = &self.script {
+            return script.part(whole);
+        }
+        Ok(whole)
+    }
+
+    /// Asks the test's script, if there is one, whether pages of a mapping can be read.
+    pub(crate) fn access_of_pages(&self, path: &Path) -> Result<()> {
+        self.access("bring", path)
+    }
+
     /// Asks the test's script, if there is one, whether this effect may happen.
     #[cfg_attr(not(test), allow(unused_variables, clippy::unused_self, clippy::unnecessary_wraps))]
     #[inline]
@@ -376,23 +396,20 @@ impl DiskFile {
     }
 
     pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> Result<()> {
-        self.disk.access("read", &self.path)?;
-        self.file.read_exact_at(bytes, position).map_err(|e| Error::io("read", &self.path, e))
+        match self.read_up_to(bytes, position)? {
+            count if count == bytes.len() => Ok(()),
+            _ => Err(Error::io("read", &self.path, io::ErrorKind::UnexpectedEof.into())),
+        }
     }
 
     /// Reads what there is, up to the length of `bytes`; fewer only at the end of the file.
     pub(crate) fn read_up_to(&self, bytes: &mut [u8], position: u64) -> Result<usize> {
         self.disk.access("read", &self.path)?;
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.file.read_at(&mut bytes[filled..], position + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Error::io("read", &self.path, e)),
-            }
-        }
-        Ok(filled)
+        let read = in_full(bytes.len(), |rest| {
+            let part = self.disk.part(rest)?;
+            self.file.read_at(&mut bytes[part.clone()], position + part.start as u64)
+        });
+        read.map_err(|e| Error::io("read", &self.path, e))
     }
 
     pub(crate) fn write_all_at(&self, bytes: &[u8], position: u64) -> Result<()> {
@@ -407,7 +424,24 @@ impl DiskFile {
             });
         }
         may_happen?;
-        self.file.write_all_at(bytes, position).map_err(|e| Error::io("append to", &self.path, e))
+        self.write_in_full(bytes.len(), |part| {
+            self.file.write_at(&bytes[part.clone()], position + part.start as u64)
+        })
+        .map_err(|e| Error::io("append to", &self.path, e))
+    }
+
+    /// Writes so many bytes by calls that may take less than they are given, which on a disk that is nearly full,
+    /// or where a signal comes, they do.
+    fn write_in_full(
+        &self,
+        len: usize,
+        write: impl Fn(Range<usize>) -> io::Result<usize>,
+    ) -> io::Result<()> {
+        let done = in_full(len, |rest| {
+            let written = write(self.disk.part(rest.clone())?)?;
+            Ok(if self.disk.has(Planted::RestForgotten) { rest.len() } else { written })
+        })?;
+        if done == len { Ok(()) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     pub(crate) fn set_len(&self, len: u64) -> Result<()> {
@@ -465,7 +499,11 @@ impl DiskFile {
         #[cfg(test)]
         self.disk.told(|script| script.will_change(&self.file));
         let reserved = self.disk.effect("grow", &self.path).and_then(|()| {
-            self.file.allocate(start, end - start).map_err(|e| Error::io("grow", &self.path, e))
+            let allocated = in_pieces(start..end, |position, len| {
+                self.disk.part(0..1)?;
+                self.file.allocate(position, len)
+            });
+            allocated.map_err(|e| Error::io("grow", &self.path, e))
         });
         if reserved.is_err() {
             // A failed reservation may have taken all the space there was; give it back. If even that
@@ -476,29 +514,19 @@ impl DiskFile {
     }
 
     /// Writes zeros into space that was reserved before: its pages are then in the cache and its blocks count
-    /// as written. Each call writes up to `call_len` bytes of it, which is a multiple of [`ZEROS_LEN`]: the system keeps
-    /// in one piece what one call writes, where it can.
-    pub(crate) fn write_zeros(&self, range: Range<u64>, call_len: u64) -> Result<()> {
+    /// as written. Each call writes up to `call_len` bytes of it: the system keeps in one piece what one call writes,
+    /// where it can.
+    pub(crate) fn write_zeros(&self, range: Range<u64>, call_len: usize) -> Result<()> {
         #[cfg(test)]
         self.disk.told(|script| script.will_change(&self.file));
         self.disk.effect("prepare", &self.path)?;
-        let failed = |e: io::Error| Error::io("prepare", &self.path, e);
-        let mut position = range.start;
-        while position < range.end {
-            let left = range.end - position;
-            let count = left.div_ceil(ZEROS_LEN).min(call_len / ZEROS_LEN).max(1) as usize;
-            let mut slices = vec![io::IoSlice::new(&ZEROS); count];
-            if left < (count * ZEROS.len()) as u64 {
-                slices[count - 1] = io::IoSlice::new(&ZEROS[..left as usize % ZEROS.len()]);
-            }
-            match self.file.write_vectored_at(&slices, position) {
-                Ok(0) => return Err(failed(io::ErrorKind::WriteZero.into())),
-                Ok(written) => position += written as u64,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(failed(e)),
-            }
-        }
-        Ok(())
+        self.write_in_full((range.end - range.start) as usize, |part| {
+            self.file.write_vectored_at(
+                &zeros(part.len().min(call_len)),
+                range.start + part.start as u64,
+            )
+        })
+        .map_err(|e| Error::io("prepare", &self.path, e))
     }
 
     /// Lets go of cached pages that are not dirty, so that reads show what the device holds.
@@ -562,9 +590,6 @@ impl Drop for DiskFile {
     }
 }
 
-pub(crate) const ZEROS_LEN: u64 = 64 << 10;
-static ZEROS: [u8; ZEROS_LEN as usize] = [0; ZEROS_LEN as usize];
-
 /// What is stored may be anybody's secret: the owner alone reads it.
 const FILE_MODE: u32 = 0o600;
 
@@ -575,18 +600,6 @@ pub(crate) fn descriptor_count_max() -> Option<u64> {
 
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// Tells whether a directory above the data cannot be synchronised by us, or by anybody.
-fn is_none_of_ours(error: &io::Error) -> bool {
-    use io::ErrorKind;
-    matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied
-            | ErrorKind::ReadOnlyFilesystem
-            | ErrorKind::InvalidInput
-            | ErrorKind::Unsupported
-    )
 }
 
 /// The directory is named once and for all: the process may change its working directory later.

@@ -13,10 +13,15 @@
 //! and reads show it until clean pages are dropped.
 //!
 //! Beside effects, what is opened, read, listed and mapped is counted, and can be let fail by its own number.
+//!
+//! An effect or a read may take several calls to the system. A script that [falters](Script::falter) lets some of these
+//! take less than they are given, or nothing because a signal came; and one can be told what becomes of the calls of one
+//! effect: see [`Script::SHORT`].
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -61,6 +66,8 @@ struct State {
     faults: Vec<(u64, i32)>,
     /// So many syncs of segments from now, one fails; 0 if none does.
     log_syncs_left: u64,
+    /// What accesses are called of which one fails, and after how many that is; 0 if none does.
+    doomed: (&'static str, u64),
     /// Opens, reads, lists and maps so far; the one that fails, and how.
     access_count: u64,
     access_fails_at: u64,
@@ -69,6 +76,20 @@ struct State {
     /// Set where it decides what a failing write or sync leaves.
     chance: Option<Chance>,
     planted: Option<Planted>,
+    /// What becomes of the next calls of this effect or read, the last one first.
+    calls: Vec<Call>,
+    /// So many calls have not done what they were to do.
+    cut_short: u64,
+    /// Set where calls come short now and then. Not a [`Chance`], which may be somebody's choices.
+    faltering: Option<u64>,
+}
+
+/// What becomes of a call to the system.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    TakesPart,
+    TakesNothing,
+    Fails(i32),
 }
 
 /// What the device holds of what differs from the cache.
@@ -171,12 +192,16 @@ impl Disk {
             trace: Vec::new(),
             faults: Vec::new(),
             log_syncs_left: 0,
+            doomed: ("", 0),
             access_count: 0,
             access_fails_at: u64::MAX,
             access_errno: 0,
             access_trace: Vec::new(),
             chance: None,
             planted: None,
+            calls: Vec::new(),
+            cut_short: 0,
+            faltering: None,
         };
         let script = Script {
             medium: medium.clone(),
@@ -192,15 +217,58 @@ impl Disk {
     }
 }
 
+impl State {
+    fn has_died(&self) -> bool {
+        self.persistent && self.errno > 0 && self.count >= self.fail_at
+    }
+
+    /// Lets an effect or a read fail, or decides what becomes of its calls.
+    fn fail(&mut self, errno: i32) -> io::Result<()> {
+        let end = match errno {
+            Script::SHORT => None,
+            Script::SHORT_AND_FULL => Some(Call::Fails(libc::ENOSPC)),
+            Script::SHORT_AND_FAILING => Some(Call::Fails(libc::EIO)),
+            Script::SHORT_AND_IDLE => Some(Call::TakesNothing),
+            errno => return Err(io::Error::from_raw_os_error(errno)),
+        };
+        let interrupted = Call::Fails(libc::EINTR);
+        self.calls.extend(end);
+        self.calls.extend([Call::TakesPart, interrupted, Call::TakesPart, interrupted]);
+        Ok(())
+    }
+
+    fn falters(&mut self) -> Option<Call> {
+        let word = self.faltering.as_mut()?;
+        *word ^= *word << 13;
+        *word ^= *word >> 7;
+        *word ^= *word << 17;
+        match *word % 16 {
+            0..4 => Some(Call::TakesPart),
+            4 => Some(Call::Fails(libc::EINTR)),
+            _ => None,
+        }
+    }
+}
+
 impl Script {
     /// In place of an error number: the effect panics.
     pub(crate) const PANIC: i32 = -1;
     /// In place of an error number: the effect takes its time, and succeeds.
     pub(crate) const SLOW: i32 = -2;
+    /// In place of an error number: a signal comes, a part is taken, a signal comes, a part of the rest is taken; and
+    /// then everything.
+    pub(crate) const SHORT: i32 = -3;
+    /// As [`SHORT`](Self::SHORT), and then the disk is full.
+    pub(crate) const SHORT_AND_FULL: i32 = -4;
+    /// As [`SHORT`](Self::SHORT), and then the disk fails.
+    pub(crate) const SHORT_AND_FAILING: i32 = -5;
+    /// As [`SHORT`](Self::SHORT), and then nothing is taken any more.
+    pub(crate) const SHORT_AND_IDLE: i32 = -6;
 
     pub(crate) fn next(&self, action: &'static str, path: &Path) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         state.count += 1;
+        state.calls.clear();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         state.trace.push(format!("{action} {name}"));
         let fails =
@@ -225,7 +293,31 @@ impl Script {
             std::thread::sleep(std::time::Duration::from_millis(2));
             return Ok(());
         }
-        if fails { Err(io::Error::from_raw_os_error(state.errno)) } else { Ok(()) }
+        let errno = state.errno;
+        if fails { state.fail(errno) } else { Ok(()) }
+    }
+
+    /// Gives what the next call of an effect or a read takes of what it is given.
+    pub(crate) fn part(&self, whole: Range<usize>) -> io::Result<Range<usize>> {
+        let mut state = self.state.lock().unwrap();
+        let call = state.calls.pop().or_else(|| state.falters());
+        state.cut_short += u64::from(call.is_some());
+        match call {
+            None => Ok(whole),
+            Some(Call::TakesPart) => Ok(whole.start..whole.start + whole.len().div_ceil(2)),
+            Some(Call::TakesNothing) => Ok(whole.start..whole.start),
+            Some(Call::Fails(errno)) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// How many calls did not do what they were to do.
+    pub(crate) fn cut_short(&self) -> u64 {
+        self.state.lock().unwrap().cut_short
+    }
+
+    /// Lets calls come short now and then.
+    pub(crate) fn falter(&self, seed: u64) {
+        self.state.lock().unwrap().faltering = Some(seed | 1);
     }
 
     /// How many effects were asked for so far.
@@ -264,8 +356,7 @@ impl Script {
 
     /// Tells whether nothing takes effect any more.
     pub(crate) fn has_died(&self) -> bool {
-        let state = self.state.lock().unwrap();
-        state.persistent && state.count >= state.fail_at
+        self.state.lock().unwrap().has_died()
     }
 
     /// Forgets what was armed, for another life on the same disk.
@@ -298,10 +389,22 @@ impl Script {
         state.access_count += 1;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         state.access_trace.push(format!("{action} {name}"));
-        if state.access_count == state.access_fails_at {
-            return Err(io::Error::from_raw_os_error(state.access_errno));
+        state.calls.clear();
+        let (doomed, left) = state.doomed;
+        if left > 0 && state.access_trace.last().is_some_and(|access| access.contains(doomed)) {
+            state.doomed.1 -= 1;
+            if left == 1 {
+                return Err(io::Error::from_raw_os_error(libc::EIO));
+            }
         }
-        Ok(())
+        let fails = state.access_count == state.access_fails_at;
+        let errno = state.access_errno;
+        if fails { state.fail(errno) } else { Ok(()) }
+    }
+
+    /// Lets the n-th access from now on fail, once, of those in whose name something occurs.
+    pub(crate) fn arm_access_to(&self, what: &'static str, from_now: u64) {
+        self.state.lock().unwrap().doomed = (what, from_now);
     }
 
     /// How much was opened, read, listed and mapped so far.
@@ -398,7 +501,7 @@ impl Script {
     /// A part of what was changed is on the device, the rest counts as clean.
     pub(crate) fn sync_has_failed(&self, file: &OpenFile) {
         let mut state = self.state.lock().unwrap();
-        let has_died = state.persistent && state.count >= state.fail_at;
+        let has_died = state.has_died();
         let Some(chance) = state.chance.as_mut().filter(|_| !has_died) else { return };
         let facts = file.facts().unwrap();
         let mut device = self.device.lock().unwrap();
@@ -437,7 +540,7 @@ impl Script {
     /// A failed sync is told only to descriptors that were open before: a segment's is to be closed after a sync.
     pub(crate) fn will_close(&self, file: &OpenFile, path: &Path) {
         let state = self.state.lock().unwrap();
-        let has_died = state.persistent && state.count >= state.fail_at;
+        let has_died = state.has_died();
         drop(state);
         let facts = file.facts().unwrap();
         let is_segment = path.extension().is_some_and(|e| e == "log") && facts.is_linked;

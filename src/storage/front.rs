@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use crate::storage::disk::ZEROS_LEN;
-
 /// How far the space ahead of an appender is.
 #[derive(Debug)]
 pub(super) struct Front {
@@ -14,17 +12,17 @@ pub(super) struct Front {
     /// Pieces that were finished before one in front of them.
     finished: Vec<Range<u64>>,
     /// How many zeros one call writes: the system keeps in one piece what one call writes, where it can.
-    pub(super) call_len: u64,
+    pub(super) call_len: usize,
 }
 
 impl Front {
     pub(super) fn at(end: u64) -> Front {
-        Front { ready: end, claimed: end, finished: Vec::new(), call_len: PIECE_LEN }
+        Front { ready: end, claimed: end, finished: Vec::new(), call_len: PIECE_LEN as usize }
     }
 
     /// Has zeros written in such pieces as suit batches of this length.
     pub(super) fn suit(&mut self, batch_len: u64) {
-        self.call_len = if batch_len < LARGE_BATCH_LEN { PIECE_LEN } else { 2 * ZEROS_LEN };
+        self.call_len = if batch_len < LARGE_BATCH_LEN { PIECE_LEN as usize } else { 128 << 10 };
     }
 
     pub(super) fn is_being_worked_at(&self) -> bool {

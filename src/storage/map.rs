@@ -23,6 +23,7 @@
 
 #![allow(unsafe_code, reason = "slices over mapped memory")]
 
+use std::io;
 use std::ops::Range;
 use std::ptr;
 use std::sync::Arc;
@@ -39,7 +40,11 @@ use crate::error::Error;
 use crate::error::Result;
 use crate::format::header::FRONT_LEN;
 use crate::format::header::LENGTH_EXCLUDES;
+#[cfg(target_os = "linux")]
+use crate::os_error;
 use crate::storage::disk::DiskFile;
+pub(crate) use crate::storage::door::AppendError;
+pub(crate) use crate::storage::door::Door;
 use crate::storage::front::CUT;
 use crate::storage::front::Front;
 use crate::storage::front::PIECE_LEN;
@@ -101,7 +106,7 @@ struct Runway {
 struct Piece<'r> {
     runway: &'r Runway,
     range: Range<u64>,
-    call_len: u64,
+    call_len: usize,
 }
 
 /// Reserved space that an append will reach soon and that is not ready yet.
@@ -118,26 +123,6 @@ enum DoorsOpen {
     Both,
     /// Writes only, each of which may find the disk full.
     WriteOnly,
-}
-
-/// How an append reaches the page cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
-    /// A copy into the mapping.
-    Store,
-    /// A copy where the space is ready, else a `pwrite`: what is faster for a large batch.
-    Either,
-    /// A `pwrite`: cheaper to synchronise afterwards.
-    Write,
-}
-
-/// Where a failed append left the file.
-#[derive(Debug)]
-pub(crate) enum AppendError {
-    /// As it was; the append may be repeated later.
-    Clean(Error),
-    /// Unknown bytes may lie behind the end.
-    Torn(Error),
 }
 
 impl Mapping {
@@ -171,18 +156,19 @@ impl Mapping {
 
     /// Makes the pages of a range present and writable without changing them. Where the file was cut
     /// meanwhile, or the system does not know how, nothing happens.
-    fn populate(&self, range: Range<u64>) {
+    fn populate(&self, range: &Range<u64>) {
+        // Advice: an append that meets a page that is not there takes a fault, and nothing else.
         #[cfg(target_os = "linux")]
-        {
-            let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(self.len());
-            let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(self.len());
-            // Advice: an append that meets a page that is not there takes a fault, and nothing else.
-            self.memory
-                .advise_range(memmap2::Advice::PopulateWrite, start, end - start)
-                .unwrap_or_default();
-        }
+        self.advise(memmap2::Advice::PopulateWrite, range).unwrap_or_default();
         #[cfg(not(target_os = "linux"))]
-        drop(range);
+        let _ = range;
+    }
+
+    #[cfg(target_os = "linux")]
+    fn advise(&self, advice: memmap2::Advice, range: &Range<u64>) -> io::Result<()> {
+        let within = |position| usize::try_from(position).unwrap_or(usize::MAX).min(self.len());
+        let (start, end) = (within(range.start), within(range.end));
+        self.memory.advise_range(advice, start, end - start)
     }
 
     /// Tells the system that the file will be read in order: what is not in memory is then read, and mapped, in
@@ -263,7 +249,7 @@ impl ColdStretch {
             piece.write_zeros();
             let range = piece.range.clone();
             drop(piece);
-            self.runway.mapping.populate(range);
+            self.runway.mapping.populate(&range);
         }
     }
 }
@@ -289,6 +275,22 @@ impl View {
     pub(crate) fn from(&self, position: u64) -> &[u8] {
         let start = usize::try_from(position).unwrap_or(usize::MAX);
         self.bytes(start..self.end).unwrap_or_default()
+    }
+
+    /// Has the bytes of a range of the view read into memory; where the system does not know how, nothing happens. An
+    /// error says that the disk cannot read them, or the file was cut: a touch of them would end the process.
+    pub(crate) fn bring(&self, range: &Range<u64>) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            let range = range.start..range.end.min(self.end());
+            match self.mapping.advise(memmap2::Advice::PopulateRead, &range) {
+                Err(error) if os_error::is_of_untouchable_pages(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+        Ok(())
     }
 
     /// Tells where bytes lie that were borrowed from the view.
@@ -484,7 +486,7 @@ impl Tail {
             drop(front);
             match piece {
                 Some(piece) if is_alone => piece.write_zeros(),
-                Some(piece) => self.runway.mapping.populate(piece.range.clone()),
+                Some(piece) => self.runway.mapping.populate(&piece.range),
                 None => {}
             }
             front = self.runway.front.lock();
@@ -711,7 +713,7 @@ mod tests {
         let late = ColdStretch { runway: Arc::clone(&tail.runway), upto: 64 << 20 };
         tail.trim().unwrap();
         late.warm();
-        tail.mapping().populate(0..64 << 20);
+        tail.mapping().populate(&(0..64 << 20));
         assert_eq!(tail.file().len().unwrap(), expected.len() as u64);
     }
 

@@ -266,22 +266,12 @@ impl OpenFile {
         }
     }
 
-    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()> {
+    /// Writes a part of `bytes`, possibly less than all of them.
+    pub(crate) fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<usize> {
         match self {
-            OpenFile::System(file) => file.read_exact_at(bytes, position),
+            OpenFile::System(file) => file.write_at(bytes, position),
             #[cfg(test)]
-            OpenFile::Memory(file) => match file.read_at(bytes, position)? {
-                read if read == bytes.len() => Ok(()),
-                _ => Err(io::ErrorKind::UnexpectedEof.into()),
-            },
-        }
-    }
-
-    pub(crate) fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        match self {
-            OpenFile::System(file) => file.write_all_at(bytes, position),
-            #[cfg(test)]
-            OpenFile::Memory(file) => file.write_all_at(bytes, position),
+            OpenFile::Memory(file) => file.write_all_at(bytes, position).map(|()| bytes.len()),
         }
     }
 
@@ -310,7 +300,7 @@ impl OpenFile {
         }
     }
 
-    /// Reserves real space behind `start`, as zeros where there is nothing yet.
+    /// Reserves real space behind `start`, as zeros where there is nothing yet; all of it or, it may be, nothing.
     pub(crate) fn allocate(&self, start: u64, len: u64) -> io::Result<()> {
         match self {
             OpenFile::System(file) => allocate(file, start, len),

@@ -479,6 +479,23 @@ impl Medium {
 }
 
 impl OpenFile {
+    pub(crate) fn read_exact_at(&self, bytes: &mut [u8], position: u64) -> io::Result<()> {
+        match self {
+            OpenFile::System(file) => file.read_exact_at(bytes, position),
+            OpenFile::Memory(file) => match file.read_at(bytes, position)? {
+                read if read == bytes.len() => Ok(()),
+                _ => Err(io::ErrorKind::UnexpectedEof.into()),
+            },
+        }
+    }
+
+    pub(crate) fn write_all_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        match self {
+            OpenFile::System(file) => file.write_all_at(bytes, position),
+            OpenFile::Memory(file) => file.write_all_at(bytes, position),
+        }
+    }
+
     /// Gives everything that is in the file.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.facts().unwrap().len as usize];

@@ -6,10 +6,13 @@
 //! <root>/<topic>-<n>/leader-epoch-checkpoint partition.metadata ottla.compacted
 //! ```
 
+pub(crate) mod brought;
+mod calls;
 pub(crate) mod catalog;
 pub(crate) mod checkpoint;
 mod damage;
 pub(crate) mod disk;
+mod door;
 pub(crate) mod extent;
 #[cfg(test)]
 pub(crate) mod faults;
@@ -19,6 +22,7 @@ pub(crate) mod gaps;
 pub(crate) mod indexes;
 pub(crate) mod large_pages;
 pub(crate) mod lock;
+mod look_up;
 pub(crate) mod map;
 pub(crate) mod marks;
 pub(crate) mod medium;

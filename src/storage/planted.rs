@@ -34,4 +34,6 @@ pub(crate) enum Planted {
     CutNotSynced,
     /// Offsets need not follow one another.
     OffsetsIgnored,
+    /// A write that took a part of what it was given is taken for all of it.
+    RestForgotten,
 }

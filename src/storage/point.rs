@@ -58,10 +58,14 @@ impl OpenSegment {
         };
         let near = self.claim_near(&view, offset)?;
         // A header that claims too much must not hide the batch that has the record.
-        let found = near.and_then(|claim| {
-            let len_to_end = self.record_in(&view, &claim, offset).ok()?;
-            Some((claim.position, len_to_end))
-        });
+        let found = match near {
+            Some(claim) => {
+                self.bring_batch(&view, claim.position)?;
+                let found = self.record_in(&view, &claim, offset);
+                found.ok().map(|len_to_end| (claim.position, len_to_end))
+            }
+            None => None,
+        };
         let (batch_position, len_to_end) = match found {
             Some(found) => found,
             None => {
@@ -69,6 +73,7 @@ impl OpenSegment {
                     return Ok(None);
                 };
                 let position = found.position;
+                self.bring_batch(&view, position)?;
                 let in_batch = match RawRecords::split(view.from(position)) {
                     Some((records, _)) => {
                         let claim = Claim { position, records, is_led: found.is_led };
@@ -88,6 +93,7 @@ impl OpenSegment {
     fn claim_near<'v>(&self, view: &'v View, offset: i64) -> Result<Option<Claim<'v>>> {
         let (mut position, mut expected, mut is_led) = (0, self.base_offset(), false);
         if let Some(floor) = self.index_floor(offset)? {
+            self.bring_header(view, floor.position)?;
             let Ok(header) = decode::header_at(view.from(floor.position)) else {
                 return Ok(None);
             };
@@ -100,6 +106,7 @@ impl OpenSegment {
         }
         let mut stride = 0;
         loop {
+            self.bring_header(view, position)?;
             let Some((records, _)) = RawRecords::split(view.from(position)) else {
                 return Ok(None);
             };

@@ -1,9 +1,11 @@
-//! One segment: read at an offset, look up a time.
+//! One segment as readers see it.
 //!
 //! A segment is *cold* (a file that no longer grows, mapped while somebody reads it) or *live* (the
 //! last one of its partition, appended to through its [`Tail`](crate::storage::map::Tail)). Readers see
 //! no difference: both are an [`OpenSegment`] whose published end only grows.
 
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,11 +19,12 @@ use parking_lot::RwLock;
 
 use crate::error::Error;
 use crate::error::Result;
-use crate::format::compression::Unpacked;
-use crate::format::compression::Unpacker;
 use crate::format::decode;
-use crate::format::decode::BatchFault;
+use crate::format::header;
 use crate::format::header::BatchHeader;
+use crate::format::header::Front;
+use crate::os_error;
+use crate::storage::brought::Brought;
 use crate::storage::disk::Access;
 use crate::storage::file_name::OffsetFile;
 use crate::storage::indexes::INDEX_LEN_MAX;
@@ -31,7 +34,6 @@ use crate::storage::map::View;
 use crate::storage::marks::Marks;
 use crate::storage::offset_index::IndexedBatch;
 use crate::storage::offset_index::OffsetIndex;
-use crate::storage::scan::Continuity;
 use crate::storage::segment_files::SegmentContext;
 use crate::storage::segment_files::end_of_batches;
 use crate::storage::time_index::TimeEntry;
@@ -56,6 +58,7 @@ pub(crate) struct OpenSegment {
     /// Filled by whoever needs them first; of a live segment, from the start.
     indexes: OnceLock<RwLock<Indexes>>,
     verified: Verified,
+    brought: Brought,
     marks: Marks,
     /// Set by the first who reads from the beginning. Relaxed: it is advice.
     is_read_in_order: AtomicBool,
@@ -113,6 +116,7 @@ impl OpenSegment {
             grows,
             indexes: OnceLock::new(),
             verified: Verified::new(u64::MAX),
+            brought: Brought::new(end),
             marks: Marks::default(),
             is_read_in_order: AtomicBool::new(false),
             was_read: AtomicBool::new(true),
@@ -139,6 +143,7 @@ impl OpenSegment {
             grows: true,
             indexes: OnceLock::from(RwLock::new(indexes)),
             verified: Verified::new(end),
+            brought: Brought::new(end),
             marks: Marks::default(),
             // What is appended is in memory.
             is_read_in_order: AtomicBool::new(true),
@@ -177,6 +182,20 @@ impl OpenSegment {
         self.end.store(end, Ordering::Release);
     }
 
+    /// Tells whether the indexes may not know of all that is there.
+    pub(super) fn grows(&self) -> bool {
+        self.grows
+    }
+
+    pub(super) fn index_interval_bytes(&self) -> u32 {
+        self.context.index_interval_bytes
+    }
+
+    /// Offsets below may be missing.
+    pub(super) fn gaps_below(&self) -> i64 {
+        self.context.gaps.below()
+    }
+
     pub(crate) fn base_offset(&self) -> i64 {
         self.base_offset
     }
@@ -211,6 +230,66 @@ impl OpenSegment {
     #[inline]
     pub(crate) fn view(&self) -> Option<View> {
         self.mapping.as_ref().map(|mapping| mapping.view(self.end()))
+    }
+
+    /// Has a range of a view of the segment in memory, before it is touched (invariant (brought first)).
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Io`] if the disk cannot read it, or the file was cut by somebody.
+    #[inline]
+    pub(crate) fn bring(&self, view: &View, range: Range<u64>) -> Result<()> {
+        if self.brought.holds(&range) { Ok(()) } else { self.bring_missing(view, &range) }
+    }
+
+    /// As [`bring`](Self::bring), of the batch that begins at `position`, with the header of the one behind it.
+    #[inline]
+    pub(crate) fn bring_batch(&self, view: &View, position: u64) -> Result<()> {
+        self.bring_header(view, position)?;
+        let len = Front::at(view.from(position)).and_then(|front| front.len()).unwrap_or(0) as u64;
+        let end = position.saturating_add(len).saturating_add(header::LEN as u64);
+        // A length that cannot be true is not followed.
+        if Brought::is_one_stretch(position, end) || end - header::LEN as u64 > view.end() {
+            return Ok(());
+        }
+        self.bring(view, position..end)
+    }
+
+    /// As [`bring`](Self::bring), of a header.
+    #[inline]
+    pub(crate) fn bring_header(&self, view: &View, position: u64) -> Result<()> {
+        self.bring(view, position..position.saturating_add(header::LEN as u64))
+    }
+
+    #[cold]
+    fn bring_missing(&self, view: &View, range: &Range<u64>) -> Result<()> {
+        for stretch in self.brought.missing(range) {
+            self.context.disk.access_of_pages(&self.path)?;
+            if view.bring(&stretch).is_err() {
+                self.read_aside(&stretch)?;
+                // It can be read now, or there is no telling from its name.
+                view.bring(&stretch).map_err(|_| {
+                    let cause = io::Error::other("its pages cannot be brought into memory");
+                    Error::io("read", &self.path, cause)
+                })?;
+            }
+            self.brought.note(&stretch);
+        }
+        Ok(())
+    }
+
+    /// Reads a stretch past the mapping, which tells how the disk fails.
+    fn read_aside(&self, stretch: &Range<u64>) -> Result<()> {
+        let file = match self.context.disk.open(&self.path, Access::Read) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            file => file?,
+        };
+        // Another file may have the name by now; that of a live segment is its own.
+        if self.inode != 0 && file.inode()? != self.inode {
+            return Ok(());
+        }
+        let mut bytes = vec![0; (stretch.end - stretch.start) as usize];
+        file.read_up_to(&mut bytes, stretch.start).map(drop)
     }
 
     pub(crate) fn verified(&self) -> &Verified {
@@ -265,95 +344,6 @@ impl OpenSegment {
         self.indexes.get().expect("a live segment is made with its indexes")
     }
 
-    /// Finds the first batch that ends at or behind `offset`; `None` if the segment ends before.
-    ///
-    /// One look-up in the index, then a short walk over headers. Damage on the way is stepped over if
-    /// a whole batch at or below `offset` is found behind it.
-    ///
-    /// # Errors
-    ///
-    /// * [`Error::Corrupt`] if damage lies where the offset must be.
-    pub(crate) fn locate(&self, offset: i64) -> Result<Option<Located>> {
-        let Some(view) = self.view() else {
-            return Ok(None);
-        };
-        let start = self.index_floor(offset)?;
-        let mut walk = Walk::new(self, &view);
-        if let Some(indexed) = start {
-            walk.start_at_indexed(indexed);
-        }
-        while let Some(found) = walk.step(offset)? {
-            // A header that claims an offset further on must be believed only if the batch is whole.
-            let claims = found.header.last_offset() >= offset;
-            if claims && found.header.base_offset < offset && !is_whole(&view, found) {
-                walk.refuse(found, offset)?;
-            } else if claims {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Finds the first record at or behind `offset_min` whose timestamp is at least `timestamp_ms`.
-    pub(crate) fn find_timestamp(
-        &self,
-        timestamp_ms: i64,
-        offset_min: i64,
-    ) -> Result<Option<(i64, i64)>> {
-        let Some(view) = self.view() else {
-            return Ok(None);
-        };
-        let (latest, floor) = {
-            let indexes = self.indexes()?.read();
-            (indexes.latest, indexes.times.floor(timestamp_ms))
-        };
-        // An index is advice: what the answer rests on is checked against the log.
-        let is_late = latest.timestamp_ms < timestamp_ms && !self.grows;
-        if is_late && self.time_entry_holds(latest)? {
-            return Ok(None);
-        }
-        let floor = match floor {
-            Some(entry) if self.time_entry_holds(entry)? => entry.last_offset,
-            _ => offset_min,
-        };
-        let start = self.indexes()?.read().offsets.floor(floor.max(offset_min));
-        let mut walk = Walk::new(self, &view);
-        if let Some(indexed) = start {
-            walk.start_at_indexed(indexed);
-        }
-        let (mut unpacker, mut unpacked) = (Unpacker::default(), Unpacked::default());
-        while let Some(found) = walk.step(offset_min)? {
-            let header = found.header;
-            let is_candidate = header.max_timestamp_ms >= timestamp_ms
-                && header.last_offset() >= offset_min
-                && !header.attributes.is_control();
-            if !is_candidate {
-                continue;
-            }
-            unpacked.clear();
-            let bytes = view.from(found.position);
-            let batch = unpacker
-                .verify(bytes, &mut unpacked)
-                .map_err(|fault| self.fault_error(found.position, fault, header.base_offset))?;
-            let wanted = |r: &decode::RawRecord<'_>| {
-                r.timestamp_ms >= timestamp_ms && r.offset >= offset_min
-            };
-            if let Some(record) = batch.records().find(wanted) {
-                return Ok(Some((record.offset, record.timestamp_ms)));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Tells whether the batch that a time entry names has the timestamp it states.
-    fn time_entry_holds(&self, entry: TimeEntry) -> Result<bool> {
-        if entry.timestamp_ms < 0 {
-            return Ok(true);
-        }
-        let named = self.locate(entry.last_offset)?;
-        Ok(named.is_some_and(|batch| batch.header.max_timestamp_ms == entry.timestamp_ms))
-    }
-
     /// Gives the indexes as they would be continued: what a segment needs to become live.
     pub(crate) fn indexes_to_continue(&self, interval: u32) -> Result<Indexes> {
         let read = self.indexes()?.read().clone();
@@ -362,7 +352,7 @@ impl OpenSegment {
         Ok(Indexes::resume(interval, read.offsets, times, self.base_offset))
     }
 
-    fn indexes(&self) -> Result<&RwLock<Indexes>> {
+    pub(super) fn indexes(&self) -> Result<&RwLock<Indexes>> {
         if let Some(indexes) = self.indexes.get() {
             return Ok(indexes);
         }
@@ -370,8 +360,8 @@ impl OpenSegment {
         Ok(self.indexes.get_or_init(|| RwLock::new(loaded)))
     }
 
-    /// Reads the index files. They are advice: whatever is missing or cannot be true is rebuilt, in
-    /// memory, from the log.
+    /// Reads the index files. They are advice: whatever is missing, cannot be read or cannot be true is
+    /// rebuilt, in memory, from the log.
     fn load_indexes(&self) -> Result<Indexes> {
         let disk = &self.context.disk;
         let end = self.end();
@@ -380,6 +370,8 @@ impl OpenSegment {
             Err(error) if error.is_not_found() || matches!(error, Error::Corrupt { .. }) => {
                 Ok(None)
             }
+            // The disk cannot read it. What may be better in a moment, as a lack of descriptors, is told.
+            Err(Error::Io { source, .. }) if !os_error::is_passing(&source) => Ok(None),
             other => other.map(Some),
         };
         let offsets = read(OffsetFile::OffsetIndex)?
@@ -395,197 +387,34 @@ impl OpenSegment {
                 offsets,
                 times,
             };
-            if self.indexes_are_plausible(&indexes) {
+            if self.indexes_are_plausible(&indexes)? {
                 return Ok(indexes);
             }
         }
-        Ok(self.rebuild_indexes())
+        self.rebuild_indexes()
     }
 
     /// Checks what a look-up will rely on: each indexed position is the start of the batch that ends at
     /// the indexed offset, and a segment with timestamps has one on record.
-    fn indexes_are_plausible(&self, indexes: &Indexes) -> bool {
+    fn indexes_are_plausible(&self, indexes: &Indexes) -> Result<bool> {
         let Some(view) = self.view() else {
-            return indexes.offsets.len() == 0;
+            return Ok(indexes.offsets.len() == 0);
         };
+        self.bring_header(&view, 0)?;
         let first = decode::header_at(view.from(0)).ok();
         let has_times = first.is_some_and(|header| header.max_timestamp_ms >= 0);
         if has_times && indexes.latest.timestamp_ms < 0 {
-            return false;
+            return Ok(false);
         }
-        let holds = |batch: IndexedBatch| {
-            // Kafka notes the last offset of a whole append, which may hold several batches.
-            decode::header_at(view.from(batch.position))
-                .is_ok_and(|header| header.base_offset <= batch.last_offset)
-        };
         // Every entry would cost a page each; the last one shows a truncated or foreign index.
-        indexes.offsets.last().is_none_or(holds)
-    }
-
-    /// Gives the indexes as the log itself says they are.
-    pub(crate) fn rebuild_indexes(&self) -> Indexes {
-        let mut indexes = Indexes::new(self.base_offset, self.context.index_interval_bytes);
-        let Some(view) = self.view() else {
-            return indexes;
+        let Some(batch) = indexes.offsets.last() else {
+            return Ok(true);
         };
-        let mut walk = Walk::new(self, &view);
-        let mut crossed_damage = false;
-        loop {
-            match walk.next() {
-                Ok(Some(Located { position, header, .. })) if crossed_damage => {
-                    indexes.note_behind_damage(position, &header);
-                    crossed_damage = false;
-                }
-                Ok(Some(Located { position, header, .. })) => {
-                    indexes.note(position, header.last_offset(), header.max_timestamp_ms);
-                }
-                Ok(None) => return indexes,
-                Err(_) => {
-                    let (_, found) = walk.resync();
-                    let Some(found) = found else { return indexes };
-                    walk.go_to(found);
-                    crossed_damage = true;
-                }
-            }
-        }
+        self.bring_header(&view, batch.position)?;
+        // Kafka notes the last offset of a whole append, which may hold several batches.
+        Ok(decode::header_at(view.from(batch.position))
+            .is_ok_and(|header| header.base_offset <= batch.last_offset))
     }
-}
-
-/// A walk over the headers of a view, checking that offsets continue.
-struct Walk<'s> {
-    segment: &'s OpenSegment,
-    view: &'s View,
-    position: u64,
-    continuity: Continuity,
-    /// The batch stepped over last: where the walk goes astray, its header may be the liar.
-    previous: Option<Located>,
-    /// Set when the walk started from an index entry, which is advice.
-    is_indexed: bool,
-    /// Set when the walk did not come all the way from the beginning.
-    is_led: bool,
-}
-
-impl<'s> Walk<'s> {
-    fn new(segment: &'s OpenSegment, view: &'s View) -> Walk<'s> {
-        let gaps_below = segment.context.gaps.below();
-        let continuity = Continuity { expected: segment.base_offset, gaps_below };
-        Walk {
-            segment,
-            view,
-            position: 0,
-            continuity,
-            previous: None,
-            is_indexed: false,
-            is_led: false,
-        }
-    }
-
-    /// Begins at an indexed batch if that fits its entry; else at the beginning.
-    fn start_at_indexed(&mut self, indexed: IndexedBatch) {
-        let Ok(header) = decode::header_at(self.view.from(indexed.position)) else { return };
-        let fits = header.base_offset >= self.segment.base_offset
-            && header.last_offset() <= indexed.last_offset;
-        if fits {
-            self.position = indexed.position;
-            self.continuity.expected = header.base_offset;
-            self.is_indexed = true;
-            self.is_led = true;
-        }
-    }
-
-    /// Steps over one batch and gives it; `None` at the end of the view.
-    fn next(&mut self) -> Result<Option<Located>, BatchFault> {
-        if self.position >= self.view.end() {
-            return Ok(None);
-        }
-        let header =
-            decode::header_at(self.view.from(self.position)).map_err(BatchFault::Header)?;
-        self.continuity.check(&header)?;
-        let is_led = self.is_led;
-        let located = Located { position: self.position, header, is_led };
-        self.go_behind(located);
-        Ok(Some(located))
-    }
-
-    /// As [`next`](Self::next), but crosses damage as long as that can still lead to `offset`.
-    fn step(&mut self, offset: i64) -> Result<Option<Located>> {
-        match self.next() {
-            Ok(found) => Ok(found),
-            Err(_) if self.is_indexed => {
-                // The index led here: walk from the beginning before calling it damage.
-                *self = Walk::new(self.segment, self.view);
-                self.step(offset)
-            }
-            Err(fault) => {
-                let (damaged, found) = self.resync();
-                self.cross(damaged, fault, found, offset)?;
-                Ok(found)
-            }
-        }
-    }
-
-    /// Steps back over a batch that turned out not to be whole, and goes on behind the damage as long as
-    /// that can still lead to `offset`.
-    fn refuse(&mut self, damaged: Located, offset: i64) -> Result<()> {
-        let expected = damaged.header.base_offset + 1;
-        let found = self.segment.resync(self.view, damaged.position, expected);
-        self.cross(damaged.position, BatchFault::Checksum, found, offset)?;
-        if let Some(found) = found {
-            self.go_to(found);
-        }
-        Ok(())
-    }
-
-    /// Finds where the walk can go on after a fault, and where the damage begins: at the position, or at
-    /// the batch before if that one is not whole, for then its header led astray.
-    fn resync(&self) -> (u64, Option<Located>) {
-        let (from, offset_min) = match self.previous {
-            Some(previous) if !is_whole(self.view, previous) => {
-                (previous.position, previous.header.base_offset + 1)
-            }
-            _ => (self.position, self.continuity.expected),
-        };
-        (from, self.segment.resync(self.view, from, offset_min))
-    }
-
-    fn cross(
-        &mut self,
-        damaged: u64,
-        fault: BatchFault,
-        found: Option<Located>,
-        offset: i64,
-    ) -> Result<()> {
-        match found {
-            Some(found) if found.header.base_offset <= offset => {
-                self.go_behind(found);
-                self.is_led = true;
-                Ok(())
-            }
-            found => Err(Error::Corrupt {
-                path: self.segment.path.clone(),
-                position: damaged,
-                reason: fault.text(),
-                resume: found.map(|found| found.header.base_offset),
-            }),
-        }
-    }
-
-    fn go_to(&mut self, found: Located) {
-        self.position = found.position;
-        self.continuity.expected = found.header.base_offset;
-        self.previous = None;
-        self.is_led = true;
-    }
-
-    fn go_behind(&mut self, found: Located) {
-        self.position = found.position + found.header.len() as u64;
-        self.continuity.advance(&found.header);
-        self.previous = Some(found);
-    }
-}
-
-pub(super) fn is_whole(view: &View, batch: Located) -> bool {
-    decode::checksum_holds(&batch.header, view.from(batch.position))
 }
 
 #[cfg(test)]
@@ -593,7 +422,6 @@ mod tests {
     use super::*;
     use crate::config::TimestampType;
     use crate::format::encode::BatchBuilder;
-    use crate::format::header;
     use crate::record::Record;
     use crate::storage::disk::Disk;
     use crate::storage::indexes::write_indexes;

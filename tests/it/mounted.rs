@@ -70,7 +70,8 @@ impl Mounted {
         Mounted::made(kind, directory, None)
     }
 
-    /// On a device that takes no writes while it [fails](Self::fail).
+    /// On a device that takes no writes while it [fails](Self::fail), and gives nothing while it
+    /// [does not read](Self::fail_reads).
     pub(crate) fn failing(kind: Kind) -> Option<Mounted> {
         let directory = tempfile::tempdir().unwrap();
         let device = FailingDevice::start(directory.path(), kind.len())?;
@@ -132,12 +133,12 @@ impl Mounted {
 
     /// From now on no write reaches the device, or all do again.
     pub(crate) fn fail(&self, fails: bool) {
-        let flag = &self.device.as_ref().unwrap().flag;
-        if fails {
-            fs::write(flag, "").unwrap();
-        } else {
-            fs::remove_file(flag).unwrap_or_default();
-        }
+        set(&self.device.as_ref().unwrap().no_writes, fails);
+    }
+
+    /// From now on nothing is read from the device, or everything is again. What is in memory is not asked for.
+    pub(crate) fn fail_reads(&self, fails: bool) {
+        set(&self.device.as_ref().unwrap().no_reads, fails);
     }
 
     /// Fills it but for some MiB, and gives what to remove to have space again.
@@ -165,8 +166,17 @@ impl Drop for Mounted {
         if self.device.is_some() {
             // Or what is dirty cannot be written, and the unmounting waits for ever.
             self.fail(false);
+            self.fail_reads(false);
         }
         self.unmount();
+    }
+}
+
+fn set(flag: &Path, is_set: bool) {
+    if is_set {
+        fs::write(flag, "").unwrap();
+    } else {
+        fs::remove_file(flag).unwrap_or_default();
     }
 }
 
@@ -178,10 +188,12 @@ fn unmount(path: &Path) -> bool {
     })
 }
 
-/// A block device in memory whose writes fail as long as a file is there: `nbdkit`, shown as a file by `nbdfuse`.
+/// A block device in memory whose writes fail as long as a file is there, and its reads as long as another is: `nbdkit`,
+/// shown as a file by `nbdfuse`.
 struct FailingDevice {
     mounted: PathBuf,
-    flag: PathBuf,
+    no_writes: PathBuf,
+    no_reads: PathBuf,
     server: Child,
 }
 
@@ -191,13 +203,15 @@ impl FailingDevice {
             skipped("nbdkit or nbdfuse is missing");
             return None;
         }
-        let (mounted, flag) = (directory.join("d"), directory.join("fails"));
+        let [mounted, no_writes, no_reads] =
+            ["d", "no-writes", "no-reads"].map(|name| directory.join(name));
         fs::create_dir(&mounted).unwrap();
         let server = Command::new("nbdfuse")
             .arg(&mounted)
             .args(["--socket-activation", "nbdkit", "--filter=error", "memory", &len.to_string()])
-            .args(["error=EIO", "error-rate=0%", "error-pwrite-rate=100%"])
-            .arg(format!("error-file={}", flag.display()))
+            .args(["error=EIO", "error-rate=0%", "error-pwrite-rate=100%", "error-pread-rate=100%"])
+            .arg(format!("error-pwrite-file={}", no_writes.display()))
+            .arg(format!("error-pread-file={}", no_reads.display()))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -205,7 +219,7 @@ impl FailingDevice {
             skipped("nbdfuse cannot be run");
             return None;
         };
-        let device = FailingDevice { mounted, flag, server };
+        let device = FailingDevice { mounted, no_writes, no_reads, server };
         for _ in 0..200 {
             if device.mounted.join("nbd").exists() {
                 return Some(device);

@@ -54,10 +54,14 @@ impl Place {
         // Where the last batch lies, if only a part of it was asked for.
         let mut partly = None;
         let mut len_before = 0;
-        let mut failed = None;
+        let (mut failed, mut unreadable) = (None, None);
         loop {
             let bytes = view.from(self.byte_position);
             if bytes.is_empty() || record_count == request.limits.records {
+                break;
+            }
+            if let Err(error) = run.bring(view, self.byte_position, self.standing) {
+                unreadable = Some(error);
                 break;
             }
             let checked = decode::header_at(bytes).map_err(BatchFault::Header).and_then(|header| {
@@ -117,11 +121,12 @@ impl Place {
         let Some((start, first)) = first.filter(|_| record_count > 0) else {
             unpacking.put_back(buffer);
             // What was met before a fault is brought first; the next read meets it again.
-            return match failed {
-                Some(fault) => {
+            return match (failed, unreadable) {
+                (Some(fault), _) => {
                     Err(open.fault_error(self.byte_position, fault, continuity.expected))
                 }
-                None => Ok(None),
+                (None, Some(error)) => Err(error),
+                (None, None) => Ok(None),
             };
         };
         buffer.truncate(end);
