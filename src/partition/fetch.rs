@@ -347,6 +347,14 @@ impl Place {
             if bytes.is_empty() || taken.record_count == request.limits.records {
                 break;
             }
+            if is_packed(bytes) {
+                // What is unpacked lies elsewhere, so it is the next read's. It is checked there, and only there.
+                if taken.record_count > 0 {
+                    break;
+                }
+                run.note();
+                return self.fetch_packed(open, &view, position, request, unpacking);
+            }
             let continuity = Continuity { expected: self.expected, gaps_below: request.gaps_below };
             let header = match run.check(self.byte_position, bytes, &continuity, self.standing) {
                 Ok(header) => header,
@@ -357,14 +365,6 @@ impl Place {
                     return Err(open.fault_error(self.byte_position, fault, self.expected));
                 }
             };
-            if header.is_packed() && !header.attributes.is_control() {
-                // What is unpacked lies elsewhere, so it is the next read's.
-                if taken.record_count > 0 {
-                    break;
-                }
-                run.note();
-                return self.fetch_packed(open, &view, position, request, unpacking);
-            }
             let batch_start = self.byte_position as usize;
             let batch_end = batch_start + header.len();
             run.end = batch_end as u64;
@@ -499,6 +499,14 @@ impl Place {
         }
         last_offset + 1
     }
+}
+
+/// Tells whether the batch at the front of some bytes has records for readers that are to be unpacked.
+#[inline]
+fn is_packed(bytes: &[u8]) -> bool {
+    let has_codec = |front: Front<'_>| front.attributes().codec() != 0;
+    let is_packed = |header: BatchHeader| header.is_packed() && !header.attributes.is_control();
+    Front::at(bytes).is_some_and(has_codec) && decode::header_at(bytes).is_ok_and(is_packed)
 }
 
 impl Rest {
