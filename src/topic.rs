@@ -273,7 +273,9 @@ impl Topic {
     ///
     /// Blocks while it works, and while another compaction of the partition does; as fast as the store's
     /// [limit](crate::StoreBuilder::cleaner_io_max_bytes_per_second) allows. Appends and reads go on meanwhile, and
-    /// whoever holds records keeps them. What it came to is durable, and safe from a crash at any point.
+    /// whoever holds records keeps them. What it came to is durable, and safe from a crash at any point. While it looks
+    /// for keys in 8 MiB or more of what is new, a thread of its own notes them, if there is a second processor; the
+    /// background does without.
     ///
     /// # Errors
     ///

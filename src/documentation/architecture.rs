@@ -131,6 +131,7 @@
 //! | `partition/charging.rs` | what one log takes of it |
 //! | `partition/compacting.rs` | whose turn it is to compact, and whether it may still be done |
 //! | `partition/key_hash.rs` | 128 bits that stand for a key |
+//! | `partition/key_notes.rs` | what is noted of records, by the thread that walks over them or by one beside it |
 //! | `partition/known_fates.rs` | which records go, known by their offsets alone |
 //! | `partition/latest_offsets.rs` | key → offset of its latest record, in bounded memory |
 //! | `partition/fates.rs` | what became of transactions, and where producers' sequences end |
@@ -409,6 +410,7 @@
 //! topics/cleaning.rs          where keys were compared up to, from Kafka's checkpoint; noted there afterwards
 //! partition/compaction_survey.rs all sealed segments are looked at: old enough, whole, readable, transactions ended?
 //! partition/compaction_keys.rs keys are noted on the way, those of transactions on a way of their own
+//! partition/key_notes.rs      beside the walk, if it is long and somebody waits for it
 //! partition/latest_offsets.rs keys and their latest offsets, as many as fit; what did not is for another pass
 //! partition/compaction_plan.rs neighbours that fit one segment
 //! format/rewrite.rs           batch by batch: copied, rewritten, emptied, dropped
@@ -435,6 +437,7 @@
 //! | `ottla-maintenance` | one for each store, read-only ones included | at close, or when the registry is gone |
 //! | `ottla-cleaner` | one for each store that is open for writing, once it has a compacted topic other than `__consumer_offsets` | with the maintenance thread, which ends the compaction at hand |
 //! | `ottla-compact` | one while `__consumer_offsets` is being compacted | when it is |
+//! | `ottla-keys` | while [`Topic::compact`](crate::Topic::compact) looks at 8 MiB or more, and there is a second processor | when it has |
 //! | `ottla-retention` | one, once there is something to look at | with the maintenance thread |
 //! | `ottla-sync-0` to `-7` | as many as had something to sync at the same time | with the maintenance thread |
 //! | `ottla-respond-0` and on | as many as each responder was told | when it is closed or dropped, or the store is closed |

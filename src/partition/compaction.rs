@@ -348,6 +348,42 @@ impl Cleaner<'_> {
         reading: &mut Reading<'_>,
     ) -> Result<Option<u64>> {
         let base_offset = input.extent.base_offset;
+        let records = match self.is_all_gone(input, pass) {
+            true => Some(0),
+            false => self.copy_batches(base_offset, pass, target, reading)?,
+        };
+        if records.is_none() {
+            return Ok(None);
+        }
+        let context = &self.partition.context;
+        let transactions = OffsetFile::TransactionIndex.path(&context.directory, base_offset);
+        if context.disk.exists(&transactions)? {
+            let entries = context.disk.read_small(&transactions, INDEX_LEN_MAX)?;
+            target.push_transactions(&transaction_index::without(&entries, |marker| {
+                self.fates.is_lone_marker(marker)
+            }));
+        }
+        Ok(records)
+    }
+
+    /// Tells whether nothing of a segment stays, if that is known without a look at it.
+    fn is_all_gone(&self, input: &Input, pass: &Pass<'_>) -> bool {
+        let (first, last) = (input.extent.base_offset, input.extent.next - 1);
+        let known = pass.latest.known();
+        input.is_plain
+            && self.fates.know_no_producer()
+            && last < pass.latest.end()
+            && known.cover_all(first, last)
+            && u64::from(known.gone_count(first, last)) == input.records
+    }
+
+    fn copy_batches(
+        &mut self,
+        base_offset: i64,
+        pass: &Pass<'_>,
+        target: &mut CleanedSegment<'_>,
+        reading: &mut Reading<'_>,
+    ) -> Result<Option<u64>> {
         let file = reading.log_file(base_offset)?;
         let mut scan = reading.scan_again(&file, base_offset)?;
         let horizon_ms = self.how.now_ms.saturating_add(self.how.delete_retention_ms);
@@ -377,14 +413,6 @@ impl Cleaner<'_> {
             }
             self.pace.wrote(bytes.len())?;
             records += u64::from(header.record_count.unsigned_abs());
-        }
-        let context = &self.partition.context;
-        let transactions = OffsetFile::TransactionIndex.path(&context.directory, base_offset);
-        if context.disk.exists(&transactions)? {
-            let entries = context.disk.read_small(&transactions, INDEX_LEN_MAX)?;
-            target.push_transactions(&transaction_index::without(&entries, |marker| {
-                self.fates.is_lone_marker(marker)
-            }));
         }
         Ok(Some(records))
     }

@@ -5,41 +5,45 @@
 
 use crate::error::Result;
 use crate::format::decode::Batch;
+use crate::format::decode::RawRecord;
 use crate::partition::compaction_plan::Compaction;
 use crate::partition::compaction_plan::Extent;
 use crate::partition::compaction_reading::Reading;
 use crate::partition::fates::Fates;
+use crate::partition::key_notes::KeyNotes;
+use crate::partition::key_notes::KeyNotesBeside;
+use crate::partition::key_notes::Seen;
 use crate::partition::latest_offsets::LatestOffsets;
-use crate::partition::latest_offsets::Note;
 
 /// Collects the latest offsets of keys.
 pub(super) struct Keys {
-    latest: LatestOffsets,
+    noting: Noting,
     /// Records below are passed over.
     from: i64,
     /// Where the survey has stopped to take notes.
     paused_at: Option<i64>,
-    /// There was no room for the record at this offset.
-    full_at: Option<i64>,
-    /// Of some records with keys.
-    notes: Vec<Note>,
+}
+
+/// Who takes notes.
+enum Noting {
+    Here(KeyNotes),
+    Beside(KeyNotesBeside),
 }
 
 impl Keys {
-    /// Makes one that knows nothing, for records from an offset on.
-    pub(super) fn within(bytes_max: usize, from: i64) -> Keys {
-        Keys {
-            latest: LatestOffsets::within(bytes_max, from),
-            from,
-            paused_at: None,
-            full_at: None,
-            notes: Vec::with_capacity(FETCHED_MAX),
-        }
+    /// Makes one that knows nothing, for records from an offset on, of a log of so many bytes.
+    pub(super) fn of_log(how: &Compaction, from: i64, len: u64) -> Keys {
+        let beside = (len >= how.keys_beside_from)
+            .then(|| KeyNotesBeside::begin(how.key_map_bytes_max, from))
+            .flatten();
+        let here = || Noting::Here(KeyNotes::within(how.key_map_bytes_max, from));
+        Keys { noting: beside.map_or_else(here, Noting::Beside), from, paused_at: None }
     }
 
     /// Makes one that no survey has told of anything.
     pub(super) fn of_nothing(how: &Compaction, from: i64) -> Keys {
-        Keys { paused_at: Some(from), ..Keys::within(how.key_map_bytes_max, from) }
+        let noting = Noting::Here(KeyNotes::within(how.key_map_bytes_max, from));
+        Keys { noting, from, paused_at: Some(from) }
     }
 
     /// Takes note of the batch that comes next in the survey, unless what it counts for is known only later.
@@ -51,75 +55,83 @@ impl Keys {
         if attributes.is_transactional() && !attributes.is_control() {
             self.paused_at = Some(batch.header().base_offset);
         } else if !attributes.is_control() {
-            self.note(batch);
-            self.paused_at = self.full_at;
+            self.noting.take(batch, self.from);
+            if self.noting.is_full() {
+                self.paused_at = Some(batch.header().last_offset());
+            }
         }
     }
 
     /// Takes note of what was left out, in segments that end at `end`, and gives what was found.
     pub(super) fn completed(
-        mut self,
+        self,
         extents: &[Extent],
         end: i64,
         fates: &Fates,
         reading: &mut Reading<'_>,
     ) -> Result<LatestOffsets> {
-        if let Some(paused_at) = self.paused_at.take().filter(|_| self.full_at.is_none()) {
-            self.from = paused_at;
-            self.note_all(extents, fates, reading)?;
+        let mut notes = match self.noting {
+            Noting::Here(notes) => notes,
+            Noting::Beside(beside) => beside.done(),
+        };
+        if let Some(paused_at) = self.paused_at.filter(|_| !notes.is_full()) {
+            note_all(&mut notes, paused_at.max(self.from), extents, fates, reading)?;
         }
-        self.latest.set_end(self.full_at.unwrap_or(end));
-        Ok(self.latest)
+        let (mut latest, full_at) = notes.done();
+        latest.set_end(full_at.unwrap_or(end));
+        Ok(latest)
+    }
+}
+
+impl Noting {
+    /// Takes note of the records of a batch from an offset on.
+    fn take(&mut self, batch: &Batch<'_>, from: i64) {
+        match self {
+            Noting::Here(notes) => seen(batch, from).for_each(|record| notes.take(record)),
+            Noting::Beside(beside) => seen(batch, from).for_each(|record| beside.take(record)),
+        }
     }
 
-    fn note_all(
-        &mut self,
-        extents: &[Extent],
-        fates: &Fates,
-        reading: &mut Reading<'_>,
-    ) -> Result<()> {
-        let from = self.from;
-        let dirty = extents.iter().filter(|extent| extent.next > from);
-        for extent in dirty.filter(|extent| extent.is_readable) {
-            let file = reading.log_file(extent.base_offset)?;
-            let mut scan = reading.scan(&file, extent.base_offset)?;
-            while let Some(batch) = reading.next_again(&mut scan, &file)? {
-                let header = batch.header();
-                let is_done = header.last_offset() < self.from;
-                if is_done || header.attributes.is_control() || fates.is_aborted(header) {
-                    continue;
-                }
-                self.note(&batch);
-                if self.full_at.is_some() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, batch: &Batch<'_>) {
-        let Keys { latest, from, full_at, notes, .. } = self;
-        let mut records = batch.records();
-        while records.left() > 0 && full_at.is_none() {
-            notes.clear();
-            for record in records.by_ref().take(FETCHED_MAX).filter(|r| r.offset >= *from) {
-                match record.key.map(|key| latest.note(key, record.offset)) {
-                    Some(Some(note)) => notes.push(note),
-                    Some(None) => {
-                        *full_at = Some(record.offset);
-                        break;
-                    }
-                    None => latest.put_keyless(record.offset),
-                }
-                if record.value.is_none() {
-                    latest.put_tombstone(record.offset);
-                }
-            }
-            *full_at = latest.put(notes).or(*full_at);
+    fn is_full(&self) -> bool {
+        match self {
+            Noting::Here(notes) => notes.is_full(),
+            Noting::Beside(beside) => beside.is_full(),
         }
     }
 }
 
-/// The entries of so many records are fetched before the first of them is changed: some kilobytes of cache lines.
-const FETCHED_MAX: usize = 256;
+/// Walks over segments, and takes note of all records from an offset on that were not taken back, while there is room.
+fn note_all(
+    notes: &mut KeyNotes,
+    from: i64,
+    extents: &[Extent],
+    fates: &Fates,
+    reading: &mut Reading<'_>,
+) -> Result<()> {
+    let dirty = extents.iter().filter(|extent| extent.next > from);
+    for extent in dirty.filter(|extent| extent.is_readable) {
+        let file = reading.log_file(extent.base_offset)?;
+        let mut scan = reading.scan(&file, extent.base_offset)?;
+        while let Some(batch) = reading.next_again(&mut scan, &file)? {
+            let header = batch.header();
+            let is_done = header.last_offset() < from;
+            if is_done || header.attributes.is_control() || fates.is_aborted(header) {
+                continue;
+            }
+            seen(&batch, from).for_each(|record| notes.take(record));
+            if notes.is_full() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[inline(always)]
+fn seen<'b>(batch: &Batch<'b>, from: i64) -> impl Iterator<Item = Seen<'b>> + use<'b> {
+    let records = batch.records().filter(move |record| record.offset >= from);
+    records.map(|record| {
+        let RawRecord { offset, key, value, .. } = record;
+        Seen { offset, key, is_tombstone: value.is_none() }
+    })
+}

@@ -207,6 +207,8 @@ pub(super) fn how(now_ms: i64, chance: &mut Chance) -> Compaction {
         // Sometimes there is room for twelve keys, sometimes for all thirty.
         key_map_bytes_max: [0, 1000, 1 << 20][chance.below(3) as usize],
         delete_retention_ms: 1000,
+        // With one of the sizes by a thread of its own, whatever there is.
+        keys_beside_from: if segment_bytes == 2048 { 0 } else { u64::MAX },
         segments: SegmentLimits { segment_bytes, segment_index_bytes: segment_bytes },
         ..Compaction::at(now_ms)
     }

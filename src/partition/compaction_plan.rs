@@ -1,5 +1,7 @@
 //! What a compaction is to do, and which segments it makes into one.
 
+use std::thread;
+
 use crate::config::LogConfig;
 
 /// How a log is to be compacted.
@@ -15,6 +17,8 @@ pub(crate) struct Compaction {
     pub(crate) delete_retention_ms: i64,
     /// Memory for the keys of what is compacted for the first time; with little of it there are more passes.
     pub(crate) key_map_bytes_max: usize,
+    /// From so many bytes on that are compacted for the first time, a thread of its own notes their keys.
+    pub(crate) keys_beside_from: u64,
     pub(crate) segments: SegmentLimits,
 }
 
@@ -29,14 +33,24 @@ impl Compaction {
             delete_retention_ms: compaction
                 .map_or(DELETE_RETENTION_MS, |compaction| compaction.delete_retention_ms),
             key_map_bytes_max: KEY_MAP_BYTES_MAX,
+            keys_beside_from: u64::MAX,
             segments: SegmentLimits {
                 segment_bytes: config.segment_bytes,
                 segment_index_bytes: config.segment_index_bytes,
             },
         }
     }
+
+    /// The same, for somebody who waits for it: with a second processor, if there is one and enough for it to do.
+    pub(crate) fn awaited(self) -> Compaction {
+        let processors = thread::available_parallelism().map_or(1, usize::from);
+        let keys_beside_from = if processors > 1 { KEYS_BESIDE_FROM } else { u64::MAX };
+        Compaction { keys_beside_from, ..self }
+    }
 }
 
+/// Less takes some milliseconds, and a thread is not worth its while.
+const KEYS_BESIDE_FROM: u64 = 8 << 20;
 const DELETE_RETENTION_MS: i64 = 24 * 60 * 60 * 1000;
 /// Kafka's default of `log.cleaner.dedupe.buffer.size`.
 pub(crate) const KEY_MAP_BYTES_MAX: usize = 128 << 20;

@@ -47,7 +47,8 @@ pub struct CompactionProgress {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CompactionCounts {
-    /// Bytes that were read from segments, each time they were: to check them and learn their keys, and to copy them.
+    /// Bytes that were read from segments, each time they were: to check them and learn their keys, and to copy what
+    /// stays, where anything does.
     pub bytes_read: u64,
     /// Bytes that were written to new segments.
     pub bytes_written: u64,

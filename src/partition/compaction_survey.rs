@@ -79,7 +79,9 @@ impl Survey {
         } else {
             how.first_dirty.max(start)
         };
-        let mut keys = Keys::within(how.key_map_bytes_max, dirty);
+        let may_be_beside = how.keys_beside_from < u64::MAX;
+        let len = if may_be_beside { dirty_len(reading, &list, dirty)? } else { 0 };
+        let mut keys = Keys::of_log(how, dirty, len);
         for pair in list.windows(2) {
             let (segment, next) = (&pair[0], pair[1].base_offset());
             // What was rolled since the seal is for the next compaction.
@@ -218,6 +220,13 @@ pub(super) fn amount(inputs: &[Input]) -> Amount {
             records: sum.records + one.records,
         }
     })
+}
+
+/// Gives how many bytes of a log there are in closed segments that reach beyond an offset.
+fn dirty_len(reading: &Reading<'_>, list: &[Arc<Segment>], from: i64) -> Result<u64> {
+    let context = &reading.partition.context;
+    let dirty = list.windows(2).filter(|pair| pair[1].base_offset() > from);
+    dirty.map(|pair| context.disk.len(&context.log_path(pair[0].base_offset()))).sum()
 }
 
 fn index_len(reading: &Reading<'_>, base_offset: i64, kind: OffsetFile) -> Result<u64> {

@@ -99,6 +99,11 @@ impl Fates {
         })
     }
 
+    /// Tells whether no batch was met that says which producer it is of.
+    pub(crate) fn know_no_producer(&self) -> bool {
+        self.producers.is_empty()
+    }
+
     /// Gives the first offset of all transactions that have not ended.
     pub(crate) fn first_open(&self) -> Option<i64> {
         self.producers.values().filter_map(|producer| producer.open_from).min()

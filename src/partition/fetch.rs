@@ -367,18 +367,18 @@ impl Place {
                     break;
                 }
             };
-            let checked = run.check(self.byte_position, bytes, &header, &continuity, self.standing);
-            if let Err(met) = checked {
-                fault = Some(met);
-                break;
-            }
             if header.is_packed() && !header.attributes.is_control() {
-                // What is unpacked lies elsewhere, so it is the next read's.
+                // What is unpacked lies elsewhere, so it is the next read's. It is checked there, and only there.
                 if taken.record_count > 0 {
                     break;
                 }
                 run.note();
                 return self.fetch_packed(open, &view, position, request, unpacking);
+            }
+            let checked = run.check(self.byte_position, bytes, &header, &continuity, self.standing);
+            if let Err(met) = checked {
+                fault = Some(met);
+                break;
             }
             let batch_start = self.byte_position as usize;
             let batch_end = batch_start + header.len();

@@ -81,8 +81,9 @@ impl LatestOffsets {
         let mut index = self.find(entry);
         let found = self.slots.at(index);
         if found == EMPTY {
-            if self.count >= full_at(self.slots.len()) {
-                if !self.grow() {
+            let len = self.slots.len();
+            if self.count >= len / 2 && (self.grow() || self.count >= full_at(len)) {
+                if self.slots.len() == len {
                     return false;
                 }
                 index = self.find(entry);
@@ -140,10 +141,12 @@ impl LatestOffsets {
         self.start + i64::from(entry[1] as u32) - 1
     }
 
-    /// Gives where a hash is looked for first.
+    /// Gives where a hash is looked for first: at the beginning of a cache line, since most that are not there are then
+    /// in the same one.
     #[inline]
     fn home(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
+        let lines = (self.slots.len() / LINE_SLOTS) as u128;
+        ((u128::from(hash) * lines) >> 64) as usize * LINE_SLOTS
     }
 
     /// Gives the slot of an entry's key, or the empty one it would take; there is always an empty one.
@@ -210,12 +213,15 @@ impl Slots {
     }
 }
 
-/// Beyond that a search gets long: for a key that is not there it is some fifteen slots, in four cache lines.
+/// Beyond that a search gets long: for a key that is not there it is some fifteen slots, in four cache lines. Where there
+/// is room for a larger table, one is taken as soon as every other slot is in use.
 fn full_at(slots: usize) -> usize {
     slots / 16 * 13
 }
 
 const SLOTS_MIN: usize = 16;
+/// How many of them share a cache line.
+const LINE_SLOTS: usize = 4;
 const ENTRY_LEN: usize = size_of::<[u64; 2]>();
 const EMPTY: [u64; 2] = [0; 2];
 /// Of the memory this part is for what is known of single offsets, so that it lasts for three times as many records

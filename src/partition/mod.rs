@@ -28,6 +28,7 @@ pub(crate) mod finding;
 pub(crate) mod follow;
 pub(crate) mod following;
 pub(crate) mod key_hash;
+mod key_notes;
 mod known_fates;
 pub(crate) mod latest_offsets;
 pub(crate) mod leader_epochs;

@@ -108,8 +108,6 @@ impl<'c> CleanedSegment<'c> {
     /// `modified`: Kafka tells by it how old a segment without timestamps is.
     pub(crate) fn finish(mut self, modified: SystemTime) -> Result<Cleaned<'c>> {
         self.flush()?;
-        self.file.set_modified(modified)?;
-        self.file.sync_all()?;
         let (offsets, times) = self.indexes.finished();
         let mut cleaned = Cleaned {
             context: self.context,
@@ -123,14 +121,18 @@ impl<'c> CleanedSegment<'c> {
         if !self.transactions.is_empty() {
             indexes.push((OffsetFile::TransactionIndex, self.transactions));
         }
+        let mut files = vec![self.file];
         for (kind, bytes) in indexes {
-            let path = cleaned.path(kind, CLEANED_SUFFIX);
-            let file = self.context.disk.open(&path, Access::CreateNew)?;
+            let file =
+                self.context.disk.open(&cleaned.path(kind, CLEANED_SUFFIX), Access::CreateNew)?;
             file.write_all_at(&bytes, 0)?;
-            file.set_modified(modified)?;
-            file.sync_all()?;
+            file.write_out_soon(0..bytes.len() as u64);
+            files.push(file);
             cleaned.kinds.push(kind);
         }
+        // Written all of them before one is synchronised: what the file system has to put on record then goes at once.
+        files.iter().try_for_each(|file| file.set_modified(modified))?;
+        files.iter().try_for_each(DiskFile::sync_all)?;
         self.context.disk.sync_directory(&self.context.directory)?;
         Ok(cleaned)
     }

@@ -34,7 +34,7 @@ impl Topics {
     ) -> Result<Vec<Finding>> {
         self.writing_for("compact a topic")?;
         state.refuse_if_deleted()?;
-        let how = self.compaction_of(state)?;
+        let how = self.compaction_of(state)?.awaited();
         let (mut left, mut first_error) = (Vec::new(), None);
         for number in partitions {
             let compacted = state.open_partition(number).and_then(|open| {

@@ -224,7 +224,9 @@ fn a_compaction_that_is_asked_for_leaves_one_record_of_each_key_and_says_what_it
     assert_eq!((counts.records_kept, counts.records_dropped), (10, 990));
     assert_eq!((counts.bytes_before, counts.bytes_after), (len_before, len(&topic)));
     assert_eq!(counts.bytes_written, counts.bytes_after);
-    assert!(counts.bytes_read >= 2 * counts.bytes_before);
+    // Once to look at it, and once more where anything stays: of most segments nothing does.
+    let read = counts.bytes_before..counts.bytes_before * 3 / 2;
+    assert!(read.contains(&counts.bytes_read), "{counts:?}");
     assert!(counts.segments_before > 10, "{counts:?}");
     assert_eq!(view(&store, &topic), before);
     assert_eq!(all(&store, &topic).len(), 10);
@@ -373,7 +375,7 @@ fn compaction_is_no_faster_than_it_may_be_and_a_close_does_not_wait_for_it() {
     drop(topic);
     store.close().unwrap();
     let limited = |rate| builder(directory.path(), false).cleaner_io_max_bytes_per_second(rate);
-    // Read at least twice: 100 KB and more.
+    // Read once, and in part once more: 100 KB and more.
     let store = limited(200_000).open().unwrap();
     let topic = store.topic("t").unwrap();
     let (begun, counts) = (Instant::now(), topic.compact().unwrap().counts);

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ottla::Compression;
 use ottla::Durability;
 use ottla::Error;
 use ottla::Record;
@@ -247,4 +248,34 @@ fn what_lay_in_a_segment_before_it_was_continued_is_summed() {
     assert!(matches!(consumer.poll(Duration::ZERO), Err(Error::Corrupt { .. })));
     let mut behind = store.consumer().assign([(partition, Start::Offset(5))]).unwrap();
     assert_eq!(read_all(&mut behind).len(), 5);
+}
+
+#[test]
+fn a_poll_ends_in_front_of_a_compressed_batch_that_it_has_no_room_for() {
+    let codecs = [Compression::Lz4, Compression::Snappy, Compression::Gzip, Compression::Zstd];
+    for codec in codecs.into_iter().filter(|codec| codec.is_available()) {
+        let store = Store::temporary().unwrap();
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let partition = topic.partition(0).unwrap();
+        let producer = store.producer_builder().compression(codec).unwrap().build();
+        let sizes = [300, 300, 100, 1200, 100];
+        let mut n = 0;
+        for size in sizes {
+            let values: Vec<String> = (n..n + size).map(value_of).collect();
+            drop(producer.send_batch(&partition, values.iter().map(Record::new)).unwrap());
+            n += size;
+        }
+        let mut consumer = store.consumer().max_poll_records(500).assign([&partition]).unwrap();
+        let (mut counts, mut next) = (Vec::new(), 0);
+        while next < n {
+            let records = consumer.poll(Duration::ZERO).unwrap();
+            for message in &records {
+                assert_eq!(message.value(), Some(value_of(next).as_bytes()), "{codec:?}");
+                next += 1;
+            }
+            counts.push(records.count());
+        }
+        // Only one that fits into no poll is handed out in parts.
+        assert_eq!(counts, [300, 400, 500, 500, 200, 100], "{codec:?}");
+    }
 }

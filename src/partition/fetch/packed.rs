@@ -78,7 +78,10 @@ impl Place {
             };
             // Unpacking is dear: a batch that will hardly fit, judged by the one before, is not tried.
             let taken = end - first.map_or(end, |(start, _)| start);
-            let is_full = taken + header.len().max(len_before) > request.limits.bytes;
+            let is_full = taken + header.len().max(len_before) > request.limits.bytes
+                // One that would be handed out in part comes whole with the next read, if it is not the first: what is
+                // unpacked is near then, and is walked over once.
+                || record_count + header.record_count as usize > request.limits.records;
             if header.last_offset() >= request.bound || (record_count > 0 && is_full) {
                 break;
             }
