@@ -8,6 +8,7 @@ use crate::format::decode;
 use crate::format::decode::BatchFault;
 use crate::format::decode::RawRecords;
 use crate::format::header;
+use crate::storage::brought::Brought;
 use crate::storage::map::View;
 use crate::storage::segment::OpenSegment;
 use crate::storage::verified::Checks;
@@ -104,9 +105,14 @@ impl OpenSegment {
             // What was noted as it was appended is no advice.
             is_led = !self.verified().is_born(position);
         }
-        let mut stride = 0;
+        let (mut stride, mut brought) = (0, position);
+        self.bring_header(view, position)?;
         loop {
-            self.bring_header(view, position)?;
+            // Asked once a stretch: most batches are a fraction of one.
+            if !Brought::is_one_stretch(brought, position + header::LEN as u64) {
+                self.bring_header(view, position)?;
+                brought = position;
+            }
             let Some((records, _)) = RawRecords::split(view.from(position)) else {
                 return Ok(None);
             };
