@@ -143,6 +143,30 @@ fn whichever_page_of_a_segment_cannot_be_read_every_way_to_read_says_so_and_read
     }
 }
 
+/// Where a batch is damaged, whether the next one follows it is seen from that one. Once the rest of the segment was brought
+/// as well, so that a page far behind that could not be read hid where reading may go on.
+#[test]
+fn damage_brings_no_more_of_its_segment_than_what_follows_it() {
+    let directory = tempfile::tempdir().unwrap();
+    closed(directory.path(), Compression::None);
+    let first = &segments(directory.path())[0];
+    let mut bytes = fs::read(first).unwrap();
+    assert!(bytes.len() > 3 * (128 << 10), "several stretches");
+    bytes[1000] ^= 1;
+    fs::write(first, bytes).unwrap();
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let store = Store::read_only(Store::builder(directory.path()).disk(disk.clone())).unwrap();
+    let before = disk.script().access_count();
+    match poll(&store) {
+        Err(Error::Corrupt { position: 0, resume: Some(1), .. }) => {}
+        other => panic!("{other:?}"),
+    }
+    let mut brought = disk.script().access_trace().split_off(before as usize);
+    brought.retain(|access| access.starts_with("bring"));
+    // Where it begins; and where the last entry of its index leads.
+    assert!(brought.len() <= 2, "{brought:?}");
+}
+
 /// An index is advice. One that the disk cannot read is made from the log, in memory, like one that is missing.
 #[test]
 fn an_index_that_cannot_be_read_holds_nobody_up() {

@@ -57,7 +57,6 @@ impl OpenSegment {
         from: u64,
         offset_min: i64,
     ) -> Result<Option<Located>> {
-        self.bring(view, from..view.end())?;
         let whole_at = |position: u64| {
             let header = decode::header_at(view.from(position)).ok()?;
             let plausible = header.base_offset >= offset_min
@@ -66,12 +65,17 @@ impl OpenSegment {
             (plausible && is_whole(view, found)).then_some(found)
         };
         // Damage in a batch's body leaves its length and offsets intact; see `Scan::resync`.
+        self.bring_header(view, from)?;
         if let Ok(damaged) = decode::header_at(view.from(from)) {
-            let behind = whole_at(from + damaged.len() as u64);
+            let position = from + damaged.len() as u64;
+            self.bring_batch(view, position)?;
+            let behind = whole_at(position);
             if behind.is_some_and(|b| b.header.base_offset == damaged.last_offset() + 1) {
                 return Ok(behind);
             }
         }
+        // Only the search may have to look at all that is left.
+        self.bring(view, from..view.end())?;
         let magic = header::field::MAGIC.start as u64;
         // As in `Scan`: a file that was made to cost time costs a few passes over it.
         let mut left = view.end().saturating_mul(8).saturating_add(64 << 20);
