@@ -69,7 +69,8 @@
 //! | `storage/brought.rs` | what of a mapped file was brought into memory by a call that can fail |
 //! | `storage/door.rs` | `Door`: how an append reaches the file, and where one that failed left it |
 //! | `storage/large_pages.rs` | memory for a large table that is looked into at random |
-//! | `storage/front.rs` | how far the space ahead of an appender was made ready |
+//! | `storage/runway.rs` | the space ahead of an appender, written with zeros in pieces |
+//! | `storage/front.rs` | how far that space was made ready, and in which pieces |
 //! | `storage/marks.rs` | where records lie in large batches that reads of single records came to |
 //! | `storage/lock.rs` | the directory's lock, which also excludes a JVM; `unsafe` lives here |
 //! | `storage/file_name.rs` | every file name, spelled and parsed |
@@ -542,7 +543,7 @@
 //! | shown | `partition/segments.rs` | of a file that may grow readers see no more than the end that its segment shows |
 //! | told to all | `storage/disk.rs` | after a sync of an open file that failed, every later one fails |
 //! | sealed shows | `partition/sealing.rs` | a segment's index files are empty on disk until it is durable, and its successor's name |
-//! | ahead | `storage/map.rs` | zeros written ahead of an appender never hit a batch |
+//! | ahead | `storage/runway.rs` | zeros written ahead of an appender never hit a batch |
 //! | honest | `partition/sync.rs` | a waiter is told "durable" by a sync that began after its record was in the file |
 //! | once | `partition/sync.rs` | a failed sync is never repeated |
 //! | no resurrection | `partition/recovery.rs` | what was cut is durably gone before the first append |

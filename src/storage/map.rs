@@ -5,14 +5,7 @@
 //! space that was reserved before, so that a full disk is an error here and never a signal. Where the
 //! file system cannot promise that, every append takes the `pwrite` door.
 //!
-//! The space ahead of the end is a [`Runway`]: reserved, and where it is long enough written with zeros before
-//! an append gets there. Zeros written in large pieces leave pages that a store finds present, and blocks that
-//! a sync need not record anew; both cost several times more when they are made page by page, on the way.
-//!
-//! **Invariant (ahead).** Zeros are written only to pieces that were claimed, each by one thread; what is
-//! claimed lies at or behind `Front::ready`, and an append goes no further than that. What is ready is moved
-//! over a piece once that is finished, and over unclaimed space only while nothing is claimed. So zeros never
-//! hit a batch.
+//! The space ahead of the end is a [`Runway`], written with zeros before an append gets there.
 //!
 //! **Invariant (frozen).** Bytes of a mapped file below a published end are never written again and
 //! never truncated while a mapping of them exists in this process. Ends are published with a Release
@@ -33,8 +26,6 @@ use std::sync::atomic::fence;
 
 use memmap2::MmapOptions;
 use memmap2::MmapRaw;
-use parking_lot::Condvar;
-use parking_lot::Mutex;
 
 use crate::error::Error;
 use crate::error::Result;
@@ -46,9 +37,10 @@ use crate::storage::disk::DiskFile;
 pub(crate) use crate::storage::door::AppendError;
 pub(crate) use crate::storage::door::Door;
 use crate::storage::front::CUT;
-use crate::storage::front::Front;
+use crate::storage::front::LARGE_PAGE_LEN;
 use crate::storage::front::PIECE_LEN;
 use crate::storage::lock::DirectoryLock;
+use crate::storage::runway::Runway;
 
 /// Mapped memory of one file. It keeps the directory locked: another writer may cut the file.
 ///
@@ -73,6 +65,7 @@ pub(crate) struct View {
 #[derive(Debug)]
 pub(crate) struct Tail {
     runway: Arc<Runway>,
+    mapping: Arc<Mapping>,
     door: DoorsOpen,
     /// Bytes appended so far.
     end: u64,
@@ -91,28 +84,11 @@ pub(crate) struct Tail {
     offered: u64,
 }
 
-/// The file and the mapping of a tail, and how far the space ahead of its end is ready.
-#[derive(Debug)]
-struct Runway {
-    file: Arc<DiskFile>,
-    mapping: Arc<Mapping>,
-    /// See the invariant (ahead). Held for one look or one change.
-    front: Mutex<Front>,
-    /// A piece was finished.
-    moved: Condvar,
-}
-
-/// A piece that is being written; finished when this is dropped.
-struct Piece<'r> {
-    runway: &'r Runway,
-    range: Range<u64>,
-    call_len: usize,
-}
-
 /// Reserved space that an append will reach soon and that is not ready yet.
 #[derive(Debug)]
 pub(crate) struct ColdStretch {
     runway: Arc<Runway>,
+    mapping: Arc<Mapping>,
     upto: u64,
 }
 
@@ -175,7 +151,7 @@ impl Mapping {
     /// stretches of 2 MiB, where the file system can. Otherwise nothing happens.
     pub(crate) fn read_in_order(&self) {
         #[cfg(target_os = "linux")]
-        if self.len() >= LARGE_PAGE_LEN {
+        if self.len() as u64 >= LARGE_PAGE_LEN {
             // Advice: where it is not taken, pages come as they always do.
             self.memory.advise(memmap2::Advice::HugePage).unwrap_or_default();
         }
@@ -204,52 +180,20 @@ impl Mapping {
     }
 }
 
-impl Runway {
-    fn new(file: DiskFile, mapping: Mapping, end: u64) -> Runway {
-        Runway {
-            file: Arc::new(file),
-            mapping: Arc::new(mapping),
-            front: Mutex::new(Front::at(end)),
-            moved: Condvar::new(),
-        }
-    }
-
-    /// Claims the next piece below `upto`, if there is one.
-    fn claim(&self, front: &mut Front, upto: u64, piece_len: u64) -> Option<Piece<'_>> {
-        let start = front.claimed;
-        if start >= upto {
-            return None;
-        }
-        front.claimed = upto.min((start / piece_len + 1) * piece_len);
-        Some(Piece { runway: self, range: start..front.claimed, call_len: front.call_len })
-    }
-}
-
-impl Piece<'_> {
-    fn write_zeros(&self) {
-        // Not an append: the space stays reserved, and reads as zeros either way. A store that meets a page
-        // that is not there takes a fault, and a disk that fails says so at the next sync.
-        self.runway.file.write_zeros(self.range.clone(), self.call_len).unwrap_or_default();
-    }
-}
-
-impl Drop for Piece<'_> {
-    fn drop(&mut self) {
-        self.runway.front.lock().finish(self.range.clone());
-        self.runway.moved.notify_all();
-    }
-}
-
 impl ColdStretch {
     /// Makes the space ready, piece by piece; the log's bytes do not change. Ends early where the appender is
     /// ahead already or the file was cut.
     pub(crate) fn warm(self) {
-        let claim = || self.runway.claim(&mut self.runway.front.lock(), self.upto, PIECE_LEN);
+        let claim = || {
+            let mut front = self.runway.front.lock();
+            let piece_len = front.piece_len();
+            self.runway.claim(&mut front, self.upto, piece_len)
+        };
         while let Some(piece) = claim() {
             piece.write_zeros();
             let range = piece.range.clone();
             drop(piece);
-            self.runway.mapping.populate(&range);
+            self.mapping.populate(&range);
         }
     }
 }
@@ -345,7 +289,8 @@ impl Tail {
             DoorsOpen::WriteOnly => Mapping::read_only(&file, len, lock)?,
         };
         Ok(Tail {
-            runway: Arc::new(Runway::new(file, mapping, end)),
+            runway: Arc::new(Runway::new(file, end)),
+            mapping: Arc::new(mapping),
             door,
             end,
             reserved: end,
@@ -445,7 +390,7 @@ impl Tail {
     }
 
     pub(crate) fn mapping(&self) -> &Arc<Mapping> {
-        &self.runway.mapping
+        &self.mapping
     }
 
     /// Gives the space that was reserved since this was asked last, for somebody to make ready before an
@@ -457,8 +402,11 @@ impl Tail {
         }
         let from = self.offered.max(self.ready).max(self.end);
         self.offered = self.reserved;
-        (self.reserved >= from + WARMED_LEN_MIN)
-            .then(|| ColdStretch { runway: Arc::clone(&self.runway), upto: self.reserved })
+        (self.reserved >= from + WARMED_LEN_MIN).then(|| ColdStretch {
+            runway: Arc::clone(&self.runway),
+            mapping: Arc::clone(&self.mapping),
+            upto: self.reserved,
+        })
     }
 
     /// Takes the space up to `upto` into use, which is reserved but was not ready when it was last asked. Tells
@@ -486,7 +434,7 @@ impl Tail {
             drop(front);
             match piece {
                 Some(piece) if is_alone => piece.write_zeros(),
-                Some(piece) => self.runway.mapping.populate(&piece.range),
+                Some(piece) => self.mapping.populate(&piece.range),
                 None => {}
             }
             front = self.runway.front.lock();
@@ -519,7 +467,12 @@ impl Tail {
     fn reserve_more(&mut self, upto: u64) -> Result<()> {
         let is_needed = upto > self.reserved;
         self.runway.front.lock().suit(upto - self.end);
-        let wanted = upto.max(self.reserved + self.step).min(self.granted.max(upto));
+        let mut wanted = upto.max(self.reserved + self.step);
+        if self.step >= LARGE_PAGE_LEN {
+            // The space ends where a large page does, so that none is made ready in two parts.
+            wanted = wanted.next_multiple_of(LARGE_PAGE_LEN);
+        }
+        let wanted = wanted.min(self.granted.max(upto));
         let reserved = match self.runway.file.reserve(self.reserved, wanted) {
             Ok(()) => {
                 self.step = (self.step * 2).min(STEP_MAX);
@@ -550,9 +503,9 @@ impl Tail {
             self.door == DoorsOpen::Both
                 && batch.len() >= FRONT_LEN
                 && self.end + batch.len() as u64 <= self.reserved
-                && start + batch.len() <= self.runway.mapping.len()
+                && start + batch.len() <= self.mapping.len()
         );
-        let mapping = &self.runway.mapping;
+        let mapping = &self.mapping;
         if !mapping.is_stored_to.load(Ordering::Relaxed) {
             mapping.is_stored_to.store(true, Ordering::Relaxed);
         }
@@ -587,10 +540,6 @@ const WARMED_LEN_MIN: u64 = 256 << 10;
 const STEP_MIN: u64 = 64 << 10;
 const STEP_MAX: u64 = 8 << 20;
 const SYNCED_PIECE_LEN: u64 = 128 << 10;
-
-/// Files that are shorter have nothing to gain.
-#[cfg(target_os = "linux")]
-const LARGE_PAGE_LEN: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -640,7 +589,8 @@ mod tests {
         let memory = MmapRaw::from(MmapOptions::new().len(CAPACITY).map_anon().unwrap());
         let mapping = Mapping { memory, is_stored_to: AtomicBool::new(false), _lock: None };
         let mut tail = Tail {
-            runway: Arc::new(Runway::new(file, mapping, 0)),
+            runway: Arc::new(Runway::new(file, 0)),
+            mapping: Arc::new(mapping),
             door: DoorsOpen::Both,
             end: 0,
             reserved: CAPACITY as u64,
@@ -690,6 +640,23 @@ mod tests {
         assert_eq!(lengths, [64 << 10, 192 << 10, 300 << 10]);
     }
 
+    /// A large page that is made ready in two parts is none.
+    #[test]
+    fn a_long_runway_ends_where_a_large_page_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut tail = tail(&Disk::default(), directory.path(), (64 << 20) + 5);
+        let mut large = 0;
+        while tail.end() + (1 << 20) <= tail.capacity() {
+            let before = tail.reserved;
+            append(&mut tail, &vec![1; 1 << 20], Door::Write).unwrap();
+            if tail.reserved != before && tail.step > LARGE_PAGE_LEN && tail.end() > 8 << 20 {
+                large += 1;
+                assert!(tail.reserved % LARGE_PAGE_LEN == 0 || tail.reserved == tail.capacity());
+            }
+        }
+        assert!(large > 3, "{large}");
+    }
+
     #[test]
     fn space_is_reserved_ahead_of_need_and_offered_for_warming_once() {
         let directory = tempfile::tempdir().unwrap();
@@ -710,7 +677,11 @@ mod tests {
         assert!(offered.windows(2).all(|pair| pair[0] < pair[1]), "{offered:?}");
         // Warming changes no byte, and a file that was cut stays cut.
         assert_eq!(tail.mapping().view(tail.end()).from(0), expected);
-        let late = ColdStretch { runway: Arc::clone(&tail.runway), upto: 64 << 20 };
+        let late = ColdStretch {
+            runway: Arc::clone(&tail.runway),
+            mapping: Arc::clone(&tail.mapping),
+            upto: 64 << 20,
+        };
         tail.trim().unwrap();
         late.warm();
         tail.mapping().populate(&(0..64 << 20));

@@ -35,6 +35,7 @@ pub(crate) mod parked_indexes;
 pub(crate) mod planted;
 pub(crate) mod point;
 pub(crate) mod removal;
+mod runway;
 pub(crate) mod scan;
 pub(crate) mod segment;
 pub(crate) mod segment_files;
