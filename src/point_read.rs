@@ -16,6 +16,10 @@ impl TopicPartition {
     /// batch of 8 KiB or more. May read from the disk. Any number of threads may read at the same time; each does so
     /// a little faster with a handle of its own.
     ///
+    /// A compressed batch is unpacked whole for any of its records, within the bounds of every reader: into memory that
+    /// the message keeps, and that the thread uses again once no message does. The last one that a thread has read,
+    /// unless it takes more than a mebibyte, stays unpacked for the next read.
+    ///
     /// A record is there as soon as its send has returned, durable or not, as for a consumer with
     /// [`Isolation::ReadUncommitted`](crate::Isolation::ReadUncommitted). There is none, so that this returns `None`:
     ///
@@ -27,8 +31,8 @@ impl TopicPartition {
     ///
     /// * [`Error::OffsetOutOfRange`] if the offset lies in front of the log's start, so also if it is negative: what was
     ///   there has been deleted.
-    /// * [`Error::Corrupt`], [`Error::UnsupportedCompression`]: the batch that holds the offset cannot be read; others
-    ///   can. Its checksum is verified unless that was done before, as by a consumer.
+    /// * [`Error::Corrupt`]: the batch that holds the offset cannot be read; others can. Its checksum is verified unless
+    ///   that was done before, as by a consumer. [`Error::UnsupportedCompression`] if its codec is not compiled in.
     /// * [`Error::TopicDeleted`], [`Error::Unavailable`], [`Error::Closed`]; [`Error::Io`] if the segment cannot be opened
     ///   or read.
     ///

@@ -16,10 +16,10 @@ use crate::format::decode::RawRecords;
 use crate::format::header::Front;
 use crate::handed_out::Lease;
 use crate::partition::fetch::Fetched;
+use crate::partition::point::Found;
 use crate::partition::unpacking::Memory;
 use crate::record::Header;
 use crate::record::Unshown;
-use crate::storage::point::Point;
 use crate::topic::TopicPartition;
 
 /// Records of one poll, grouped by partition, in offset order within each.
@@ -308,17 +308,17 @@ impl fmt::Debug for Message<'_> {
 impl OwnedMessage {
     /// Makes the message of a record that was found by its offset.
     #[inline]
-    pub(crate) fn at(source: Arc<TopicPartition>, point: &Point) -> Option<OwnedMessage> {
-        let view = point.view();
-        let mut records = point.records()?;
+    pub(crate) fn at(source: Arc<TopicPartition>, found: &Found) -> Option<OwnedMessage> {
+        let memory = found.memory();
+        let mut records = found.records()?;
         let front = records.front();
         let raw = records.next()?;
         Some(OwnedMessage {
             source,
-            memory: Memory::Mapped(view.clone()),
-            key: raw.key.map(|key| view.range_of(key)),
-            value: raw.value.map(|value| view.range_of(value)),
-            headers: view.range_of(raw.headers.bytes),
+            memory: memory.clone(),
+            key: raw.key.map(|key| memory.range_of(key)),
+            value: raw.value.map(|value| memory.range_of(value)),
+            headers: memory.range_of(raw.headers.bytes),
             offset: raw.offset,
             timestamp_ms: raw.timestamp_ms,
             timestamp_type: timestamp_type(front),

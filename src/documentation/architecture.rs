@@ -109,7 +109,7 @@
 //! | `partition/fetch/packed.rs` | the same of compressed batches, from the buffer they were unpacked into |
 //! | `partition/unpacking.rs` | `Memory`: where records lie that were read; buffers that are used again |
 //! | `partition/walk.rs` | a walk over a whole log, control batches and damage included |
-//! | `partition/point.rs` | one record of a log, found by its offset |
+//! | `partition/point.rs` | one record of a log, found by its offset, unpacked where it is compressed |
 //! | `partition/watermarks.rs` | log start, log end, durable end; the doorbells |
 //! | `partition/shown.rs` | `Shown`: what is looked at again and again, in a cache line of its own |
 //! | `partition/sync.rs` | `SyncGate`: group commit |
@@ -365,6 +365,7 @@
 //! storage/point.rs   one look-up in the index, a short walk over headers; where anything is out of order,
 //! storage/segment.rs   the careful walk; then checksum and structure, unless they were checked
 //! storage/marks.rs   where in a large batch the record lies, about; a short walk over records
+//! partition/point.rs   a compressed batch is unpacked, unless the thread has just done so, and checked
 //! ```
 //!
 //! [`Records`](crate::Records) own what they point into. They outlive the next poll, the consumer and the segment's
@@ -551,6 +552,7 @@
 //! | bounded unpacking | `format/compression/mod.rs` | no batch is unpacked to more than a bound, whatever it says of itself |
 //! | verified | `format/decode.rs` | records are handed out only of a batch whose structure was checked; safety does not rest on it |
 //! | marked | `storage/marks.rs` | a batch with marks passed every check at exactly its position, through this opening of the segment |
+//! | unpacked here | `partition/point.rs` | a batch that a thread keeps unpacked for reads of single records passed every check at its position, through the same opening |
 //! | brought first | `storage/brought.rs` | what a segment held when it was opened is touched through its mapping only once it was brought into memory by a call that can fail |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
 //! | deleted stays deleted | `partition/removing.rs` | a log's new start is durable before anybody sees it, and what is below was durable |

@@ -3,6 +3,9 @@
 //! Keys are known by 96 bits of a hash whose seed is chosen at random for each compaction: keys that collide cannot
 //! be made up, and among the six million keys that fit the default memory two collide by chance once in 10¹⁵
 //! compactions. An entry takes 16 bytes however long its key is, so that four of them share a cache line.
+//!
+//! A large table lies in one stretch of memory that is as long as it may become, and grows where it lies: what was not
+//! touched yet costs nothing, and to clear what is touched for the first time costs as much as to fill it.
 
 use std::hint::black_box;
 
@@ -27,7 +30,11 @@ pub(crate) struct LatestOffsets {
 
 /// Entries at places counted from zero.
 #[derive(Debug)]
-struct Slots(LargePages);
+struct Slots {
+    /// There may be more of it than is in use; that is zeros.
+    memory: LargePages,
+    len: usize,
+}
 
 /// What is noted of a record: its key's hash, and its offset.
 #[derive(Clone, Copy, Debug)]
@@ -163,14 +170,19 @@ impl LatestOffsets {
         }
     }
 
-    /// Makes room; both tables count while one is copied to the other.
+    /// Makes room.
     fn grow(&mut self) -> bool {
-        let room = self.slots_max.saturating_sub(self.slots.len());
-        let len = room.min(2 * self.slots.len());
-        if len <= self.slots.len() {
-            return false;
+        let len = self.slots.len();
+        let grown = self.slots.capacity().min(2 * len);
+        // Less is not worth the work.
+        if grown >= len + len / 8 {
+            self.spread(grown);
+            return true;
         }
-        let Some(slots) = Slots::empty(len) else {
+        // Both tables count while one is copied to the other.
+        let room = self.slots_max.saturating_sub(len);
+        let grown = room.min(2 * len);
+        let Some(slots) = (grown > len).then(|| Slots::empty(grown, room)).flatten() else {
             return false;
         };
         let old = std::mem::replace(&mut self.slots, slots);
@@ -180,34 +192,72 @@ impl LatestOffsets {
         }
         true
     }
+
+    /// Makes the table longer where it lies.
+    ///
+    /// Homes move up, in the order they had. So entries are taken from the top: most find a place above all that were
+    /// not taken yet, and what is on the way there stays. The few others, near the beginning, are put back at the end.
+    fn spread(&mut self, len: usize) {
+        let len_before = std::mem::replace(&mut self.slots.len, len);
+        let mut left = Vec::new();
+        for index in (0..len_before).rev() {
+            let slot = self.slots.at(index);
+            if slot == EMPTY {
+                continue;
+            }
+            self.slots.set(index, EMPTY);
+            let home = self.home(slot[0]);
+            let mut above = if home > index { home..len } else { 0..0 };
+            match above.find(|index| self.slots.at(*index) == EMPTY) {
+                Some(free) => self.slots.set(free, slot),
+                None => left.push(slot),
+            }
+        }
+        for slot in left {
+            let index = self.find(slot);
+            self.slots.set(index, slot);
+        }
+    }
 }
 
 impl Slots {
     /// Makes the first few.
     fn small() -> Slots {
-        Slots::empty(SLOTS_MIN).expect("so few lie on the heap")
+        Slots::empty(SLOTS_MIN, SLOTS_MIN).expect("so few lie on the heap")
     }
 
-    /// Makes empty ones; `None` if there is no memory for so many.
-    fn empty(count: usize) -> Option<Slots> {
-        LargePages::zeroed(count * ENTRY_LEN).map(Slots)
+    /// Makes empty ones, that may become up to `count_max` if the system has room; `None` if there is no memory for so
+    /// many.
+    fn empty(count: usize, count_max: usize) -> Option<Slots> {
+        let mut capacity = if count * ENTRY_LEN < LARGE_LEN { count } else { count_max };
+        loop {
+            match LargePages::zeroed(capacity * ENTRY_LEN) {
+                Some(memory) => return Some(Slots { memory, len: count }),
+                None if capacity == count => return None,
+                None => capacity = (capacity / 2).max(count),
+            }
+        }
     }
 
     #[inline(always)]
     fn len(&self) -> usize {
-        self.0.len() / ENTRY_LEN
+        self.len
+    }
+
+    fn capacity(&self) -> usize {
+        self.memory.len() / ENTRY_LEN
     }
 
     #[inline(always)]
     fn at(&self, index: usize) -> [u64; 2] {
-        let bytes = &self.0[index * ENTRY_LEN..][..ENTRY_LEN];
+        let bytes = &self.memory[index * ENTRY_LEN..][..ENTRY_LEN];
         let half = |at| u64::from_ne_bytes(*bytes[at..].first_chunk().expect("it has two"));
         [half(0), half(8)]
     }
 
     #[inline(always)]
     fn set(&mut self, index: usize, [hash, rest]: [u64; 2]) {
-        let bytes = &mut self.0[index * ENTRY_LEN..][..ENTRY_LEN];
+        let bytes = &mut self.memory[index * ENTRY_LEN..][..ENTRY_LEN];
         bytes[..8].copy_from_slice(&hash.to_ne_bytes());
         bytes[8..].copy_from_slice(&rest.to_ne_bytes());
     }
@@ -220,6 +270,8 @@ fn full_at(slots: usize) -> usize {
 }
 
 const SLOTS_MIN: usize = 16;
+/// Smaller tables are copied when they grow.
+const LARGE_LEN: usize = 2 << 20;
 /// How many of them share a cache line.
 const LINE_SLOTS: usize = 4;
 const ENTRY_LEN: usize = size_of::<[u64; 2]>();
@@ -264,16 +316,49 @@ mod tests {
 
     #[test]
     fn it_stays_within_its_memory_and_says_when_it_is_full() {
-        for bytes_max in [0, 1000, 100_000, 1_000_000] {
+        for bytes_max in [0, 1000, 100_000, 1_000_000, 6_000_000] {
             let mut latest = LatestOffsets::within(bytes_max, 0);
             let count = (0..).find(|n: &i64| !latest.put_key(&n.to_be_bytes(), *n)).unwrap();
-            assert!(latest.slots.len() * 16 <= bytes_max.max(16 * 16));
+            assert!(latest.slots.capacity() * 16 <= bytes_max.max(16 * 16));
             // Half of the memory is used at the worst, were it not for the room in a table.
             assert!(count as usize >= full_at(bytes_max / 17 / 3), "{count} in {bytes_max}");
+            // Of a large one all is in use, but for what the table had when it was copied for the last time, and for less
+            // than an eighth that is not worth the work.
+            let large = (bytes_max / 17).saturating_sub(LARGE_LEN / 16 / 2);
+            assert!(
+                bytes_max < 2 * LARGE_LEN || count as usize >= full_at(large / 9 * 8),
+                "{count}"
+            );
             // What is known can still be brought up to date.
             assert!(latest.put_key(&0_i64.to_be_bytes(), 1 << 30));
             assert_eq!(latest.of_key(&0_i64.to_be_bytes()), Some(1 << 30));
         }
+    }
+
+    /// Of tables of all fillings, made longer by a little and by much, some with entries that went round the end.
+    #[test]
+    fn no_key_is_lost_when_the_table_becomes_longer_where_it_lies() {
+        let mut went_round = 0;
+        for len in (16..400).step_by(7) {
+            for (count, longer) in [(len - 1, 9), (len / 2, 16), (len * 13 / 16, 12), (3, 16)] {
+                let mut latest = LatestOffsets::within(1 << 20, 0);
+                latest.slots = Slots { memory: LargePages::zeroed(1 << 16).unwrap(), len };
+                let keys: Vec<[u8; 8]> = (0..count as i64).map(i64::to_be_bytes).collect();
+                for (key, offset) in keys.iter().zip(0..) {
+                    let entry = latest.note(key, offset).unwrap().0;
+                    let index = latest.find(entry);
+                    went_round += usize::from(index < latest.home(entry[0]));
+                    latest.slots.set(index, entry);
+                }
+                latest.spread(len * longer / 8);
+                for (key, offset) in keys.iter().zip(0..) {
+                    assert_eq!(latest.of_key(key), Some(offset), "{count} of {len}, {longer}");
+                }
+                let used = (0..latest.slots.capacity()).filter(|at| latest.slots.at(*at) != EMPTY);
+                assert_eq!(used.count(), count);
+            }
+        }
+        assert!(went_round > 100);
     }
 
     #[test]

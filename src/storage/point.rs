@@ -2,12 +2,14 @@
 //!
 //! One look-up in the index, a short walk over headers, a short walk over records. Where anything on the way is not
 //! as in a log in order, the careful walk of [`OpenSegment::locate`] takes over, which knows what to do about it.
+//! Where records are compressed, only their batch is found and summed here.
 
 use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::BatchFault;
 use crate::format::decode::RawRecords;
 use crate::format::header;
+use crate::format::header::Front;
 use crate::storage::brought::Brought;
 use crate::storage::map::View;
 use crate::storage::segment::OpenSegment;
@@ -16,11 +18,20 @@ use crate::storage::verified::Checks;
 /// A record in a segment, checked like every record that is handed out.
 #[derive(Debug)]
 pub(crate) struct Point {
-    view: View,
+    pub(crate) view: View,
     /// Where its batch begins.
-    batch_position: u64,
-    /// Where it begins itself: bytes before the end of its batch.
-    len_to_end: usize,
+    pub(crate) batch_position: u64,
+    pub(crate) place: Place,
+}
+
+/// Where in its batch a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// It begins so many bytes before the end of its batch.
+    Plain { len_to_end: usize },
+    /// Among those that are compressed, if the batch has it. The batch is whole; what comes out of it is still to be
+    /// checked, unless it is known.
+    Packed { is_known: bool },
 }
 
 /// A batch that says it holds an offset.
@@ -31,28 +42,14 @@ struct Claim<'v> {
     is_led: bool,
 }
 
-impl Point {
-    pub(crate) fn view(&self) -> &View {
-        &self.view
-    }
-
-    /// Gives the records of its batch from this one on.
-    #[inline]
-    pub(crate) fn records(&self) -> Option<RawRecords<'_>> {
-        let (records, _) = RawRecords::split(self.view.from(self.batch_position))?;
-        Some(records.resumed(1, self.len_to_end))
-    }
-}
-
 impl OpenSegment {
-    /// Finds the record with this offset; `None` if there is none.
+    /// Finds the record with this offset, or the compressed batch that says it has it; `None` if there is none.
     ///
     /// The batch it lies in is checked unless that was done before (invariants (checked once) and (marked)).
     ///
     /// # Errors
     ///
-    /// * As [`locate`](Self::locate); [`Error::Corrupt`](crate::Error::Corrupt) and
-    ///   [`Error::UnsupportedCompression`](crate::Error::UnsupportedCompression) if the batch cannot be read.
+    /// * As [`locate`](Self::locate); [`Error::Corrupt`](crate::Error::Corrupt) if the batch cannot be read.
     pub(crate) fn point(&self, offset: i64) -> Result<Option<Point>> {
         let Some(view) = self.view() else {
             return Ok(None);
@@ -63,11 +60,11 @@ impl OpenSegment {
             Some(claim) => {
                 self.bring_batch(&view, claim.position)?;
                 let found = self.record_in(&view, &claim, offset);
-                found.ok().map(|len_to_end| (claim.position, len_to_end))
+                found.ok().map(|place| (claim.position, place))
             }
             None => None,
         };
-        let (batch_position, len_to_end) = match found {
+        let (batch_position, place) = match found {
             Some(found) => found,
             None => {
                 let Some(found) = self.locate(offset)? else {
@@ -86,7 +83,7 @@ impl OpenSegment {
                 (position, in_batch.map_err(|fault| self.fault_error(position, fault, expected))?)
             }
         };
-        Ok(len_to_end.map(|len_to_end| Point { view, batch_position, len_to_end }))
+        Ok(place.map(|place| Point { view, batch_position, place }))
     }
 
     /// Finds the batch that says it holds `offset`, by the index and a walk; `None` as soon as anything on the way
@@ -135,14 +132,13 @@ impl OpenSegment {
         }
     }
 
-    /// Finds the record in a batch that says it holds `offset`: where it begins, in bytes before the batch's end;
-    /// `None` if the batch has no such record for readers.
+    /// Finds the record in a batch that says it holds `offset`; `None` if the batch has no such record for readers.
     fn record_in(
         &self,
         view: &View,
         claim: &Claim<'_>,
         offset: i64,
-    ) -> Result<Option<usize>, BatchFault> {
+    ) -> Result<Option<Place>, BatchFault> {
         let Claim { position, mut records, is_led } = *claim;
         let mut marked = self.marks().find(position);
         let is_checked =
@@ -153,12 +149,15 @@ impl OpenSegment {
             if !decode::checksum_holds(&header, bytes) {
                 return Err(BatchFault::Checksum);
             }
-            decode::check_structure(&header, bytes)?;
+            if !is_packed(records.front()) {
+                decode::check_structure(&header, bytes)?;
+            }
         }
         let front = records.front();
         let base_offset = front.base_offset();
         if base_offset > offset || !front.attributes().is_plain() {
-            return Ok(None);
+            let is_among_packed = base_offset <= offset && is_packed(front);
+            return Ok(is_among_packed.then_some(Place::Packed { is_known: is_checked }));
         }
         if front.is_dense() {
             if marked.is_none() {
@@ -175,6 +174,12 @@ impl OpenSegment {
         }
         let len_to_end = records.bytes().len();
         let is_it = records.next().is_some_and(|record| record.offset == offset);
-        Ok(is_it.then_some(len_to_end))
+        Ok(is_it.then_some(Place::Plain { len_to_end }))
     }
+}
+
+/// Tells whether a batch has records for readers that must be unpacked.
+fn is_packed(front: Front<'_>) -> bool {
+    let attributes = front.attributes();
+    attributes.codec() != 0 && !attributes.is_control() && front.record_count() > 0
 }

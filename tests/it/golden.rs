@@ -171,9 +171,9 @@ fn single_records_are_what_a_kafka_client_reads_and_nothing_where_it_reads_nothi
     for (_directory, data) in [clean(), unclean()] {
         for store in [Store::open_read_only(&data).unwrap(), Store::open(&data).unwrap()] {
             let (mut found, mut holes) = (0, 0);
-            for topic in UNCOMPRESSED {
-                for partition in partitions_of(&store, topic) {
-                    let wanted = &expected[&(topic.to_owned(), partition.partition())];
+            for topic in readable() {
+                for partition in partitions_of(&store, &topic) {
+                    let wanted = &expected[&(topic.clone(), partition.partition())];
                     let wanted: BTreeMap<i64, Seen> =
                         wanted.iter().map(|seen| (seen.offset, seen.clone())).collect();
                     assert_points_are(&partition, &wanted);
@@ -183,8 +183,9 @@ fn single_records_are_what_a_kafka_client_reads_and_nothing_where_it_reads_nothi
                 }
             }
             // What compaction removed, and the markers of transactions.
-            assert!(found == 500 + 500 + 50 + 20 + 219 + 121 && holes > 100, "{found} {holes}");
-            for codec in COMPRESSED {
+            assert_eq!(found, 500 + 500 + 50 + 20 + 219 + 121 + 50 * built().len());
+            assert!(holes > 100, "{holes}");
+            for codec in COMPRESSED.into_iter().filter(|codec| !built().contains(codec)) {
                 let partition = partitions_of(&store, &format!("c-{codec}")).remove(0);
                 for offset in [0, 7, 49] {
                     let error = partition.read(offset).unwrap_err();

@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::thread;
 
+use ottla::Compression;
 use ottla::Durability;
 use ottla::Error;
 use ottla::OwnedMessage;
@@ -39,9 +40,21 @@ fn open(root: &Path) -> (Store, Topic) {
 
 /// Sends batches of all sizes, from one record to many times what an index entry covers.
 fn send_batches(store: &Store, topic: &Topic, chance: &mut Chance) {
-    let producer = store.producer();
+    send_packed(store, topic, chance, &[Compression::None], 60);
+}
+
+/// As [`send_batches`], each batch with one of the codecs.
+fn send_packed(
+    store: &Store,
+    topic: &Topic,
+    chance: &mut Chance,
+    codecs: &[Compression],
+    batch_count: usize,
+) {
     let partition = topic.partition(0).unwrap();
-    for _ in 0..60 {
+    for _ in 0..batch_count {
+        let codec = codecs[chance.index(codecs.len())];
+        let producer = store.producer_builder().compression(codec).unwrap().build();
         let count = [1, 1, 1, 2, 5, 30, 200, 500][chance.index(8)];
         let len_max = [3, 40, 150, 500][chance.index(4)];
         let is_uniform = chance.index(2) == 0;
@@ -341,4 +354,147 @@ fn a_closed_store_reads_nothing() {
     assert!(partition.read(0).unwrap().is_none());
     store.close().unwrap();
     assert!(matches!(partition.read(0), Err(Error::Closed)));
+}
+
+/// Every codec that there is, and none.
+fn codecs() -> Vec<Compression> {
+    let all = [Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
+    let built = all.into_iter().filter(|codec| codec.is_available());
+    built.chain([Compression::None]).collect()
+}
+
+/// They were refused as if their codec were not compiled in; and once a consumer had read them, they were not there.
+#[test]
+fn records_of_compressed_batches_are_found_like_others() {
+    let mut chance = Chance(77);
+    let directory = tempfile::tempdir().unwrap();
+    let mut wanted = BTreeMap::new();
+    for life in 0..3 {
+        let (store, topic) = open(directory.path());
+        let partition = topic.partition(0).unwrap();
+        assert_points_are(&partition, &wanted);
+        send_packed(&store, &topic, &mut chance, &codecs(), 12);
+        if life == 1 {
+            // Before anybody else has read what was just sent.
+            let (start, end) = (wanted.len() as i64, partition.watermarks().unwrap().1);
+            assert!((start..end).all(|offset| read(&partition, offset).is_some()));
+        }
+        wanted = seen_by_a_consumer(&store, &partition);
+        assert_points_are(&partition, &wanted);
+        let follower = Store::open_read_only(directory.path()).unwrap();
+        assert_points_are(&follower.topic("t").unwrap().partition(0).unwrap(), &wanted);
+        drop((topic, partition));
+        store.close().unwrap();
+    }
+    let (store, topic) = open(directory.path());
+    let partition = topic.partition(0).unwrap();
+    assert_points_are(&partition, &wanted);
+    assert_eq!(seen_by_a_consumer(&store, &partition), wanted);
+    assert_points_are(&partition, &wanted);
+}
+
+#[test]
+fn records_of_compressed_batches_are_found_where_compaction_has_left_holes() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::builder(directory.path()).durability(Durability::Buffered);
+    let store = store.cleaner_enable(false).open().unwrap();
+    let config = TopicConfig::new().set("cleanup.policy", "compact").unwrap();
+    let topic = store.create_topic("t", config).unwrap();
+    let partition = topic.partition(0).unwrap();
+    for codec in codecs() {
+        let producer = store.producer_builder().compression(codec).unwrap().build();
+        let keys: Vec<String> = (0..300).map(|n| format!("{codec:?} {}", n * n % 1009)).collect();
+        let value = value_of(codec as i64);
+        let records = keys.iter().map(|key| Record::new(value.as_str()).key(key.as_str()));
+        drop(producer.send_batch(&partition, records.clone()).unwrap());
+        // Some of it is superseded by the next one.
+        drop(producer.send_batch(&partition, records.step_by(3)).unwrap());
+    }
+    topic.compact().unwrap();
+    let wanted = seen_by_a_consumer(&store, &partition);
+    assert_eq!(wanted.len() as i64, partition.watermarks().unwrap().1 / 4 * 3);
+    assert_points_are(&partition, &wanted);
+}
+
+#[test]
+fn many_threads_read_single_records_of_compressed_batches_and_keep_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, topic) = open(directory.path());
+    let mut chance = Chance(5);
+    send_packed(&store, &topic, &mut chance, &codecs(), 60);
+    let partition = topic.partition(0).unwrap();
+    let wanted = &seen_by_a_consumer(&store, &partition);
+    thread::scope(|scope| {
+        for reader in 0..3 {
+            let partition = &partition;
+            scope.spawn(move || {
+                let mut chance = Chance(reader + 1);
+                let mut kept = Vec::new();
+                for _ in 0..300 {
+                    let offset = chance.index(wanted.len()) as i64;
+                    let message = partition.read(offset).unwrap().unwrap();
+                    // Those of some reads are held while others are read, those of others are not.
+                    if chance.index(2) == 0 {
+                        kept.push(message);
+                    } else {
+                        assert_eq!(Seen::from(&message), wanted[&offset]);
+                    }
+                }
+                for message in &kept {
+                    assert_eq!(Seen::from(message), wanted[&message.offset()]);
+                }
+            });
+        }
+    });
+}
+
+/// Some of it is damage that the checksum tells of, some has a checksum that holds: the codec tells then.
+#[test]
+fn damage_in_a_compressed_batch_costs_its_records_and_no_others() {
+    for codec in codecs().into_iter().filter(|codec| *codec != Compression::None) {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, topic) = open(directory.path());
+        let producer = store.producer_builder().compression(codec).unwrap().build();
+        let partition = topic.partition(0).unwrap();
+        for batch in 0..4 {
+            let values: Vec<String> = (batch * 50..batch * 50 + 50).map(value_of).collect();
+            drop(producer.send_batch(&partition, values.iter().map(Record::new)).unwrap());
+        }
+        drop((partition, topic, producer));
+        store.close().unwrap();
+        let log = first_segment(directory.path());
+        let mut bytes = fs::read(&log).unwrap();
+        let (mut start, mut damaged) = (0, Vec::new());
+        for batch in 0..4 {
+            let len = u32::from_be_bytes(bytes[start + 8..start + 12].try_into().unwrap());
+            let end = start + 12 + len as usize;
+            if batch == 1 {
+                bytes[end - 10] ^= 1;
+                damaged.push(start);
+            }
+            if batch == 2 {
+                bytes[start + 61..start + 90].fill(0xff);
+                let checksum = crc32c::crc32c(&bytes[start + 21..end]);
+                bytes[start + 17..start + 21].copy_from_slice(&checksum.to_be_bytes());
+                damaged.push(start);
+            }
+            start = end;
+        }
+        fs::write(&log, bytes).unwrap();
+        let (_store, topic) = open(directory.path());
+        let partition = topic.partition(0).unwrap();
+        for _ in 0..2 {
+            for offset in (0..200).map(|n| n * 7 % 200) {
+                let batch = offset / 50;
+                match partition.read(offset) {
+                    Ok(found) if batch == 0 || batch == 3 => assert_whole(found, offset),
+                    Err(Error::Corrupt { position, resume, path, .. }) => {
+                        assert_eq!(position, damaged[batch as usize - 1] as u64, "{codec:?}");
+                        assert_eq!((resume, &path), (Some(batch * 50 + 50), &log), "{codec:?}");
+                    }
+                    other => panic!("{codec:?} {offset}: {other:?}"),
+                }
+            }
+        }
+    }
 }
