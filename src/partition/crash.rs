@@ -553,6 +553,36 @@ fn the_mark_of_a_compaction_hides_no_segment_without_indexes() {
     assert!(indexes.map(|path| fs::read(path).unwrap_or_default()) == whole);
 }
 
+/// What a snapshot says of producers is what was true where it was taken. Behind it lie batches of one that it does not
+/// know, as Kafka leaves them: it is not written again for what comes later, where Kafka would believe it.
+#[test]
+fn a_snapshot_is_not_carried_past_batches_of_producers_that_it_does_not_know() {
+    let directory = scratch();
+    let all = values(5);
+    let crashed = crashed(directory.path(), TopicConfig::new(), &all[..2], &all[2..]);
+    let bytes = fs::read(first_log(&crashed)).unwrap();
+    let boundaries = boundaries(&bytes);
+    for producer_id in [-1_i64, 0, 4711] {
+        for batch in [0, 4] {
+            let root = fresh_copy(&crashed, "produced");
+            let mut produced = bytes.clone();
+            let batch = &mut produced[boundaries[batch]..boundaries[batch + 1]];
+            batch[header::field::PRODUCER_ID].copy_from_slice(&producer_id.to_be_bytes());
+            let checksum = crc32c::crc32c(&batch[header::field::ATTRIBUTES.start..]);
+            batch[header::field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+            fs::write(first_log(&root), &produced).unwrap();
+            let store = buffered(&root).open().unwrap();
+            assert!(store.health().findings.is_empty(), "{:?}", store.health());
+            let topic = store.topic("t").unwrap();
+            store.producer().send(&topic, "more").unwrap();
+            drop(topic);
+            store.close().unwrap();
+            let snapshot = root.join("t-0").join("00000000000000000006.snapshot");
+            assert_eq!(snapshot.exists(), producer_id < 0, "producer {producer_id}");
+        }
+    }
+}
+
 #[test]
 fn indexes_rebuilt_after_a_crash_are_those_a_clean_close_writes() {
     let directory = scratch();

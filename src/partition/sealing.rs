@@ -96,14 +96,12 @@ impl Partition {
 
     /// Makes everything appended so far durable and returns the log end as it was before.
     pub(super) fn sync_files(&self) -> Result<Synced> {
-        if let Some(reason) = self.latch.get() {
-            return Ok(Synced::Failed(Arc::clone(reason)));
-        }
         // Read before the sync begins (invariant (honest) of the gate), and before the list: what lies below
         // this end lies in a segment of the list, sealed or among the unsealed or the last.
         let end = self.shown.watermarks.log_end();
         let last = self.segments.last();
         let sealed = self.seal_below(last.base_offset());
+        // Latched before, or by that: what failed is told to everyone who waits.
         if let Some(reason) = self.latch.get() {
             return Ok(Synced::Failed(Arc::clone(reason)));
         }
@@ -288,14 +286,21 @@ impl Partition {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Durability;
+    use crate::Error;
     use crate::Record;
     use crate::Store;
     use crate::StoreBuilder;
     use crate::Topic;
     use crate::TopicConfig;
+    use crate::partition::watermarks;
+    use crate::partition::watermarks::Doorbell;
     use crate::storage::disk::Disk;
+    use crate::storage::faults::Meanwhile;
+    use crate::storage::file_name::OffsetFile;
     use std::fs;
     use std::path::Path;
+    use std::sync::atomic::AtomicU64;
 
     /// A store that does nothing in the background, and a topic in segments of 2 KiB of which some are full.
     fn with_full_segments(count: usize) -> (Store, Topic, Arc<Partition>) {
@@ -391,6 +396,186 @@ mod tests {
             let (_store, _topic, partition) = with_full_segments_in(builder, 20);
             let len = partition.unsealed.queue.lock().len();
             assert!((least..=bytes_max + 2048).contains(&len), "{bytes_max}: {len}");
+        }
+    }
+
+    #[test]
+    fn nor_are_more_segments_left_unsealed_than_there_are_descriptors_for() {
+        // Of so many tails a quarter.
+        for (tails, most) in [(4, 1), (12, 3), (40, 10)] {
+            let builder =
+                Store::builder_temporary().unsynced_bytes_max(1 << 30).live_tails_max(tails);
+            let (_store, _topic, partition) = with_full_segments_in(builder, 20);
+            assert_eq!(partition.unsealed.queue.lock().followed.len(), most, "{tails}");
+        }
+    }
+
+    #[test]
+    fn only_what_begins_below_is_sealed_and_then_it_is_cold() {
+        let (_store, _topic, partition) = with_full_segments(2);
+        let base_offsets: Vec<i64> =
+            partition.segments.snapshot().iter().map(|segment| segment.base_offset()).collect();
+        let oldest = || partition.unsealed.queue.lock().oldest();
+        let live = || {
+            let segments = partition.segments.snapshot();
+            segments.iter().map(|segment| segment.live_file().is_some()).collect::<Vec<_>>()
+        };
+        for (sealed, below) in [(0, 0), (1, base_offsets[1]), (2, base_offsets[2]), (2, i64::MAX)] {
+            partition.seal_below(below).unwrap();
+            let expected = (sealed < 2).then_some(base_offsets[sealed]);
+            assert_eq!(oldest(), expected, "below {below}");
+            let expected: Vec<bool> = (0..3).map(|index| index >= sealed).collect();
+            assert_eq!(live(), expected, "below {below}");
+            // Kafka begins with a snapshot where a segment begins, and takes its producers from there.
+            for (index, next) in base_offsets.iter().enumerate().skip(1) {
+                let snapshot = OffsetFile::ProducerSnapshot.path(partition.directory(), *next);
+                assert_eq!(snapshot.exists(), index <= sealed, "{index}, below {below}");
+            }
+        }
+    }
+
+    /// Behind a failed sync nobody knows what of a file is on the disk: nothing is called sealed or durable any more.
+    #[test]
+    fn a_log_that_latched_seals_nothing_and_tells_everyone_who_waits() {
+        let (_store, topic, partition) = with_full_segments(2);
+        let durable_end = partition.watermarks().durable_end();
+        let end = partition.watermarks().log_end();
+        let task = Arc::new(Count(AtomicU64::new(0)));
+        let waker = Waker::from(Arc::clone(&task));
+        assert!(!partition.poll_durable(end, &waker).unwrap());
+        partition.latch("broken");
+        assert_eq!(task.0.load(Ordering::SeqCst), 1);
+        let before = files(partition.directory());
+        let is_latched =
+            |error: Error| matches!(error, Error::Latched { reason, .. } if &*reason == "broken");
+        let far = Instant::now() + Duration::from_secs(3600);
+        assert!(is_latched(partition.seal_followed().unwrap_err()));
+        assert!(is_latched(partition.wait_durable(end).unwrap_err()));
+        assert!(is_latched(partition.wait_durable_until(end, far).unwrap_err()));
+        assert!(is_latched(partition.poll_durable(end, &waker).unwrap_err()));
+        assert!(is_latched(partition.checkpoint().unwrap_err()));
+        assert_eq!(partition.sync_files().unwrap(), Synced::Failed("broken".into()));
+        assert_eq!(partition.unsealed.queue.lock().oldest(), Some(0));
+        assert_eq!(partition.watermarks().durable_end(), durable_end);
+        assert!(files(partition.directory()) == before, "something was written");
+        drop(topic);
+    }
+
+    /// The recovery point is put on record by another thread than the one that seals, at any time.
+    #[test]
+    fn a_segment_that_is_being_sealed_holds_the_recovery_point_back() {
+        let (store, _topic, partition) = with_full_segments(2);
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let script = store.topics_for_test().disk_for_test();
+        let (weak, noted) = (Arc::downgrade(&partition), Arc::clone(&seen));
+        script.script().during_syncs(Some(Meanwhile(Arc::new(move |path: &Path| {
+            if let Some(partition) = weak.upgrade() {
+                noted.lock().unwrap().push((path.to_path_buf(), partition.recovery_point()));
+            }
+        }))));
+        partition.seal_followed().unwrap();
+        script.script().during_syncs(None);
+        let seen = seen.lock().unwrap();
+        let segments = partition.segments.snapshot();
+        for (index, segment) in segments[..2].iter().enumerate() {
+            let base = segment.base_offset();
+            let log = partition.context.log_path(base);
+            assert!(seen.contains(&(log, base)), "segment {index}: {seen:?}");
+        }
+        // Everything is sealed: what is durable is what is on record.
+        assert_eq!(partition.recovery_point(), segments[2].base_offset());
+    }
+
+    #[test]
+    fn whoever_reads_only_what_is_durable_is_woken_by_a_sync() {
+        let store =
+            Store::builder_temporary().disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        store.producer().send(&topic, Record::new("a")).unwrap();
+        let partition = topic.state.open_partition(0).unwrap();
+        let bell = Arc::new(Doorbell::default());
+        partition.doorbells().hang(&bell);
+        bell.reset();
+        partition.doorbells().arm();
+        watermarks::armed();
+        partition.wait_durable(1).unwrap();
+        assert!(!bell.wake_task(Waker::noop()), "nobody rang");
+    }
+
+    #[test]
+    fn a_sync_takes_up_what_was_asked_for_before_it_began_and_no_more() {
+        let (store, topic, partition) = with_full_segments(1);
+        let asked = || partition.asked_within_ms.load(Ordering::SeqCst);
+        partition.ask_for_sync(Duration::from_millis(10));
+        partition.ask_for_sync(Duration::from_millis(20));
+        assert_eq!(asked(), 10, "the sooner one counts");
+        partition.ask_for_sync(Duration::from_millis(5));
+        assert_eq!(asked(), 5);
+        let weak = Arc::downgrade(&partition);
+        let script = store.topics_for_test().disk_for_test();
+        script.script().during_syncs(Some(Meanwhile(Arc::new(move |_: &Path| {
+            if let Some(partition) = weak.upgrade() {
+                let taken = partition.asked_within_ms.swap(7, Ordering::SeqCst);
+                assert!([u64::MAX, 7].contains(&taken), "{taken}: asked for before it began");
+            }
+        }))));
+        let end = partition.watermarks().log_end();
+        assert_eq!(partition.checkpoint().unwrap(), end);
+        script.script().during_syncs(None);
+        assert_eq!(asked(), 7, "asked for meanwhile");
+        drop(topic);
+    }
+
+    #[test]
+    fn a_wait_that_is_bounded_has_it_made_durable_in_the_background() {
+        let store = Store::temporary().unwrap();
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let partition = topic.state.open_partition(0).unwrap();
+        let producer = store.producer_builder().durability(Durability::Buffered).build();
+        let far = || Instant::now() + Duration::from_secs(60);
+        for end in 1..4 {
+            producer.send(&topic, Record::new("a")).unwrap();
+            if end == 2 {
+                partition.hasten();
+            }
+            assert!(partition.wait_durable_until(end, far()).unwrap());
+            assert!(partition.watermarks().durable_end() >= end);
+            // It is already: no time is needed.
+            partition.hasten();
+            assert!(partition.wait_durable_until(end, Instant::now()).unwrap());
+            assert!(partition.poll_durable(end, Waker::noop()).unwrap());
+        }
+        // Nothing happens in the background.
+        let (_store, _topic, partition) = with_full_segments(1);
+        let end = partition.watermarks().log_end();
+        partition.hasten();
+        assert!(!partition.wait_durable_until(end, Instant::now()).unwrap());
+    }
+
+    /// A seal panicked: nobody knows what of the segment is on the disk.
+    #[test]
+    fn a_seal_that_panics_latches_its_log() {
+        let (store, _topic, partition) = with_full_segments(2);
+        let script = store.topics_for_test().disk_for_test();
+        script.script().during_syncs(Some(Meanwhile(Arc::new(|_: &Path| panic!("in the sync")))));
+        let end = partition.watermarks().log_end();
+        let sealing = std::panic::AssertUnwindSafe(|| partition.wait_durable(end));
+        assert!(std::panic::catch_unwind(sealing).is_err());
+        script.script().during_syncs(None);
+        match partition.wait_durable(end) {
+            Err(Error::Latched { reason, .. }) => {
+                assert!(reason.contains("sealing a segment panicked"), "{reason}")
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(partition.watermarks().durable_end(), 0);
+    }
+
+    struct Count(AtomicU64);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
