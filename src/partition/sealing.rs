@@ -27,6 +27,7 @@ use crate::partition::producer_snapshot;
 use crate::partition::sync::Synced;
 use crate::partition::sync::Waited;
 use crate::partition::unsealed::Followed;
+use crate::partition::unsealed::Queue;
 use crate::partition::writer::LiveTail;
 use crate::storage::indexes;
 use crate::storage::planted::Planted;
@@ -35,9 +36,8 @@ impl Partition {
     /// Waits until everything below `end` is on stable storage, synchronising if nobody else does.
     pub(crate) fn wait_durable(&self, end: i64) -> Result<()> {
         match self.gate.wait(end, || self.sync_files())? {
-            // Those who read only what is durable may go on.
-            Waited::Durable => self.shown.doorbells.ring(),
-            Waited::TimedOut => {}
+            // Those who read only what is durable may go on. Time is never up for who waits as long as it takes.
+            Waited::Durable | Waited::TimedOut => self.shown.doorbells.ring(),
             Waited::Failed(reason) => return Err(self.latched(reason)),
         }
         Ok(())
@@ -149,16 +149,7 @@ impl Partition {
     /// * [`Error::Latched`](crate::Error::Latched) if a sync failed.
     /// * Others: it stays unsealed, and may be sealed later.
     pub(super) fn seal_below(&self, base_offset: i64) -> Result<()> {
-        let has_some = || self.unsealed.queue.lock().oldest().is_some_and(|o| o < base_offset);
-        // Without the turn where there is nothing to do.
-        if !has_some() {
-            return Ok(());
-        }
-        let _turn = self.unsealed.turn.lock();
-        while has_some() {
-            self.seal_oldest()?;
-        }
-        Ok(())
+        self.seal_while(|queue| queue.oldest().is_some_and(|oldest| oldest < base_offset))
     }
 
     /// Waits, sealing, until the next segment may be left unsealed: what a power cut can take from a
@@ -167,17 +158,7 @@ impl Partition {
     pub(super) fn make_room_to_seal(&self) -> Result<()> {
         let count_max = self.live_tails.backlog_max();
         let bytes_max = self.live_tails.unsealed_bytes_max();
-        let is_much = || {
-            let queue = self.unsealed.queue.lock();
-            queue.len() > bytes_max || queue.followed.len() >= count_max
-        };
-        if is_much() {
-            let _turn = self.unsealed.turn.lock();
-            while is_much() {
-                self.seal_oldest()?;
-            }
-        }
-        Ok(())
+        self.seal_while(|queue| queue.len() > bytes_max || queue.followed.len() >= count_max)
     }
 
     /// Takes a segment that `next` is about to follow, and asks for it to be sealed.
@@ -193,16 +174,32 @@ impl Partition {
         self.unsealed.queue.lock().followed.clear();
     }
 
-    /// Seals the oldest unsealed segment. The caller has the turn.
-    fn seal_oldest(&self) -> Result<()> {
-        self.refuse_if_latched()?;
-        let mut queue = self.unsealed.queue.lock();
-        let Some(mut oldest) = queue.followed.pop_front() else {
+    /// Seals unsealed segments, the oldest first, as long as there is one and the queue is as asked for.
+    fn seal_while(&self, is_due: impl Fn(&Queue) -> bool) -> Result<()> {
+        // Without the turn where there is nothing to do.
+        if !is_due(&self.unsealed.queue.lock()) {
             return Ok(());
-        };
+        }
+        let _turn = self.unsealed.turn.lock();
+        loop {
+            let mut queue = self.unsealed.queue.lock();
+            let next = if is_due(&queue) {
+                self.refuse_if_latched()?;
+                queue.take_oldest()
+            } else {
+                None
+            };
+            drop(queue);
+            let Some(oldest) = next else {
+                return Ok(());
+            };
+            self.seal_taken(oldest)?;
+        }
+    }
+
+    /// Seals a segment that was taken off the queue; puts it back where that fails. The caller has the turn.
+    fn seal_taken(&self, mut oldest: Followed) -> Result<()> {
         let base_offset = oldest.live.open.base_offset();
-        queue.being_sealed = Some(base_offset);
-        drop(queue);
         // Latched if it unwinds: then nothing is called durable any more, sealed or not.
         let guard = LatchOnUnwind::of(self, "sealing a segment panicked");
         let sealed = self.seal(&mut oldest.live, oldest.next);
@@ -260,17 +257,12 @@ impl Partition {
         if self.context.disk.script.is_some() {
             return;
         }
-        if let Some(attention) = &self.attention {
-            // The keeper is gone only once the store is closing, which seals everything itself.
-            drop(attention.send(Attention::Seal { partition: Arc::downgrade(self) }));
-        }
+        // The keeper is gone only once the store is closing, which seals everything itself.
+        drop(self.attention.send(Attention::Seal { partition: Arc::downgrade(self) }));
     }
 
     #[inline]
     pub(super) fn ask_for_sync(self: &Arc<Self>, within: Duration) {
-        let Some(attention) = &self.attention else {
-            return;
-        };
         let within_ms = within.as_millis().try_into().unwrap_or(u64::MAX - 1);
         if within_ms >= self.asked_within_ms.load(Ordering::Relaxed) {
             return;
@@ -278,7 +270,7 @@ impl Partition {
         if self.asked_within_ms.fetch_min(within_ms, Ordering::SeqCst) > within_ms {
             let asked = Attention::Sync { partition: Arc::downgrade(self), within };
             // The keeper is gone only once the store is closing, which synchronises everything itself.
-            drop(attention.send(asked));
+            drop(self.attention.send(asked));
         }
     }
 }
@@ -311,7 +303,12 @@ mod tests {
         builder: StoreBuilder,
         count: usize,
     ) -> (Store, Topic, Arc<Partition>) {
-        let store = builder.disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+        // Nobody asks for a sync either, but the test.
+        let builder = builder
+            .durability(Durability::Buffered)
+            .checkpoint_interval(Duration::from_secs(3600))
+            .disk(Disk::failing_once(u64::MAX, 0));
+        let store = builder.open().unwrap();
         let topic = store.create_topic("t", TopicConfig::new().segment_bytes(2048)).unwrap();
         let partition = topic.state.open_partition(0).unwrap();
         while partition.segment_count() <= count {
@@ -442,7 +439,7 @@ mod tests {
         let end = partition.watermarks().log_end();
         let task = Arc::new(Count(AtomicU64::new(0)));
         let waker = Waker::from(Arc::clone(&task));
-        assert!(!partition.poll_durable(end, &waker).unwrap());
+        assert_eq!(partition.gate.wake_task(end, &waker), None);
         partition.latch("broken");
         assert_eq!(task.0.load(Ordering::SeqCst), 1);
         let before = files(partition.directory());
@@ -486,19 +483,33 @@ mod tests {
         assert_eq!(partition.recovery_point(), segments[2].base_offset());
     }
 
+    /// A log that nobody appends to has no tail open, and a sync of it nothing to do.
+    #[test]
+    fn a_log_without_an_open_tail_is_as_durable_as_it_is_long() {
+        let (store, topic, partition) = with_full_segments(1);
+        let end = partition.watermarks().log_end();
+        let path = store.path().to_path_buf();
+        partition.close().unwrap();
+        assert_eq!(partition.sync_files().unwrap(), Synced::Upto(end));
+        let copy = crate::storage::faults::fresh_copy(&path, "copy");
+        let again = Store::builder(&copy).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+        let opened = again.topic("t").unwrap().state.open_partition(0).unwrap();
+        assert_eq!(opened.sync_files().unwrap(), Synced::Upto(end));
+        assert_eq!(opened.recovery_point(), end);
+        drop(topic);
+    }
+
     #[test]
     fn whoever_reads_only_what_is_durable_is_woken_by_a_sync() {
-        let store =
-            Store::builder_temporary().disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
-        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let (store, topic, partition) = with_full_segments(0);
         store.producer().send(&topic, Record::new("a")).unwrap();
-        let partition = topic.state.open_partition(0).unwrap();
+        let end = partition.watermarks().log_end();
         let bell = Arc::new(Doorbell::default());
         partition.doorbells().hang(&bell);
         bell.reset();
         partition.doorbells().arm();
         watermarks::armed();
-        partition.wait_durable(1).unwrap();
+        partition.wait_durable(end).unwrap();
         assert!(!bell.wake_task(Waker::noop()), "nobody rang");
     }
 
@@ -506,11 +517,10 @@ mod tests {
     fn a_sync_takes_up_what_was_asked_for_before_it_began_and_no_more() {
         let (store, topic, partition) = with_full_segments(1);
         let asked = || partition.asked_within_ms.load(Ordering::SeqCst);
-        partition.ask_for_sync(Duration::from_millis(10));
-        partition.ask_for_sync(Duration::from_millis(20));
-        assert_eq!(asked(), 10, "the sooner one counts");
-        partition.ask_for_sync(Duration::from_millis(5));
-        assert_eq!(asked(), 5);
+        for (within, expected) in [(2000, 2000), (3000, 2000), (1000, 1000)] {
+            partition.ask_for_sync(Duration::from_secs(within));
+            assert_eq!(asked(), expected * 1000, "the sooner one counts");
+        }
         let weak = Arc::downgrade(&partition);
         let script = store.topics_for_test().disk_for_test();
         script.script().during_syncs(Some(Meanwhile(Arc::new(move |_: &Path| {
@@ -545,10 +555,11 @@ mod tests {
             assert!(partition.wait_durable_until(end, Instant::now()).unwrap());
             assert!(partition.poll_durable(end, Waker::noop()).unwrap());
         }
-        // Nothing happens in the background.
+        // Where nobody synchronises, time is up.
         let (_store, _topic, partition) = with_full_segments(1);
         let end = partition.watermarks().log_end();
         partition.hasten();
+        partition.asked_within_ms.store(0, Ordering::SeqCst);
         assert!(!partition.wait_durable_until(end, Instant::now()).unwrap());
     }
 

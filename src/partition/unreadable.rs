@@ -32,7 +32,9 @@ fn value(n: i64) -> Vec<u8> {
 /// A log of a few segments, each of several stretches, that was closed.
 fn closed(root: &Path, compression: Compression) {
     let store = Store::open(root).unwrap();
-    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(400 << 10)).unwrap();
+    // Its records are from 1970: without this, they would be old enough for a roll, or for removal, at any moment.
+    let config = TopicConfig::new().segment_bytes(400 << 10).segment_ms(1 << 50).retention_ms(-1);
+    let topic = store.create_topic("t", config).unwrap();
     let producer = store.producer_builder().compression(compression).unwrap().build();
     for n in 0..COUNT {
         producer.send(&topic, Record::new(&value(n)).timestamp(1000 + n)).unwrap();

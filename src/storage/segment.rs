@@ -610,6 +610,8 @@ mod tests {
             segment.read_aside(&(0..100))
         };
         assert!(read(&cold).is_err());
+        failing.script().arm_access_to("open 00000000000000000100.log", 1);
+        assert!(cold.read_aside(&(0..100)).is_err());
         std::fs::rename(&path, directory.path().join("another")).unwrap();
         assert!(read(&cold).is_ok());
         std::fs::copy(directory.path().join("another"), &path).unwrap();
@@ -620,5 +622,41 @@ mod tests {
         let mapping = Arc::clone(tail.mapping());
         let live = OpenSegment::live(context, 100, mapping, end, Indexes::new(100, 300));
         assert!(read(&live).is_err());
+    }
+
+    /// The process has no descriptor left for the moment, or the disk cannot read an index. The one is told, for it passes,
+    /// and nothing is made of it; the other is made up for.
+    #[test]
+    fn an_index_that_cannot_be_opened_for_a_moment_is_not_taken_for_one_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        segment(directory.path());
+        for (errno, is_told) in [(libc::EMFILE, true), (libc::EIO, false)] {
+            let mut told = 0;
+            for n in 1..=4 {
+                let disk = Disk::failing_once(u64::MAX, 0);
+                let context = SegmentContext { disk: disk.clone(), ..context(directory.path()) };
+                let segment = OpenSegment::cold(context, 100, None).unwrap();
+                disk.script().arm_access(n, errno);
+                told += i32::from(segment.load().is_err());
+                assert_look_ups_agree_with_a_scan(&segment);
+            }
+            assert_eq!(told > 0, is_told, "{errno}: {told}");
+        }
+    }
+
+    #[test]
+    fn an_empty_segment_has_nothing_to_map_read_or_let_go_of() {
+        let directory = tempfile::tempdir().unwrap();
+        create_files(&context(directory.path()), 100).unwrap();
+        let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+        segment.unmap_pages();
+        segment.read_in_order();
+        assert!(segment.view().is_none() && segment.mapping().is_none());
+        assert_eq!((segment.mapped_len(), segment.largest_timestamp_ms().unwrap()), (0, -1));
+        // An index that speaks of a segment without batches is somebody else's.
+        let path = segment.path().to_path_buf();
+        std::fs::write(OffsetFile::OffsetIndex.beside(&path), [0; 8]).unwrap();
+        let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+        assert_eq!(segment.indexes().unwrap().read().offsets.len(), 0);
     }
 }
