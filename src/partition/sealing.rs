@@ -458,6 +458,23 @@ mod tests {
         drop(topic);
     }
 
+    /// A sync that failed is not tried again: the next one would succeed, and what it should have saved be lost.
+    #[test]
+    fn a_seal_whose_sync_fails_latches_its_log_for_good() {
+        let (store, _topic, partition) = with_full_segments(2);
+        let script = store.topics_for_test().disk_for_test();
+        script.script().arm_sync_of_log(1);
+        assert!(matches!(partition.seal_followed(), Err(Error::Latched { .. })));
+        script.script().disarm();
+        let end = partition.watermarks().log_end();
+        for _ in 0..2 {
+            assert!(matches!(partition.seal_followed(), Err(Error::Latched { .. })));
+            assert!(matches!(partition.wait_durable(end), Err(Error::Latched { .. })));
+        }
+        assert_eq!(partition.unsealed.queue.lock().oldest(), Some(0));
+        assert_eq!(partition.watermarks().durable_end(), 0);
+    }
+
     /// The recovery point is put on record by another thread than the one that seals, at any time.
     #[test]
     fn a_segment_that_is_being_sealed_holds_the_recovery_point_back() {
@@ -476,8 +493,11 @@ mod tests {
         let segments = partition.segments.snapshot();
         for (index, segment) in segments[..2].iter().enumerate() {
             let base = segment.base_offset();
-            let log = partition.context.log_path(base);
-            assert!(seen.contains(&(log, base)), "segment {index}: {seen:?}");
+            // Its bytes are durable, and on record as such, before its indexes are.
+            for kind in [OffsetFile::Log, OffsetFile::OffsetIndex] {
+                let path = kind.path(partition.directory(), base);
+                assert!(seen.contains(&(path, base)), "segment {index}: {seen:?}");
+            }
         }
         // Everything is sealed: what is durable is what is on record.
         assert_eq!(partition.recovery_point(), segments[2].base_offset());

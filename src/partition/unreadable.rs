@@ -156,9 +156,11 @@ fn damage_brings_no_more_of_its_segment_than_lies_before_what_follows_it() {
     let whole = fs::read(first).unwrap();
     assert!(whole.len() > 3 * STRETCH_LEN, "several stretches");
     let len = 12 + i32::from_be_bytes(whole[8..12].try_into().unwrap()) as usize;
-    // A body, then a length: what follows is seen from the header, or has to be searched for. Then all of a stretch and
-    // something more.
-    for (hurt, resume, most) in [(1000..1001, 1, 1), (10..11, 1, 1), (0..STRETCH_LEN + 7, 0, 2)] {
+    // A body, then a length: what follows is seen from the header, or has to be searched for. Then all of two
+    // stretches and something more.
+    for (hurt, resume, count) in
+        [(1000..1001, 1, 1), (10..11, 1, 1), (0..2 * STRETCH_LEN + 7, 0, 3)]
+    {
         let resume = resume.max(hurt.end.div_ceil(len)) as i64;
         let mut bytes = whole.clone();
         bytes[hurt].iter_mut().for_each(|byte| *byte ^= 1);
@@ -177,8 +179,7 @@ fn damage_brings_no_more_of_its_segment_than_lies_before_what_follows_it() {
         assert!(is_told(poll(&store)));
         let mut brought = disk.script().access_trace().split_off(before as usize);
         brought.retain(|access| access.starts_with("bring"));
-        // One more where the last entry of its index leads.
-        assert!(brought.len() <= most + 1, "{resume}: {brought:?}");
+        assert_eq!(brought.len(), count, "{resume}: {brought:?}");
         // What cannot be read on the way is not called damaged.
         for n in 0..brought.len() {
             let (store, disk) = opened();

@@ -566,6 +566,25 @@ mod tests {
         }
     }
 
+    /// An entry names the beginning of a batch, but of one further on than it says.
+    #[test]
+    fn entries_of_an_offset_index_that_lead_too_far_hide_nothing() {
+        let bench = Bench::new(40, None);
+        let last = bench.indexes.offsets.last().unwrap();
+        for named in [1, 5, 20] {
+            let mut lie = OffsetIndex::new(BASE);
+            let position = bench.positions[20] as u64;
+            lie.push(IndexedBatch { last_offset: BASE + 3 * named - 1, position });
+            lie.push(last);
+            fs::write(bench.index(OffsetFile::OffsetIndex), lie.to_bytes()).unwrap();
+            let segment = bench.open();
+            for offset in BASE..bench.end() {
+                let expected = offset - (offset - BASE) % 3;
+                assert_eq!(base_of(segment.locate(offset)), expected, "{offset}, {named}");
+            }
+        }
+    }
+
     /// A header's length leads astray: that batch is the damage, not what lies where it led.
     #[test]
     fn damage_begins_with_the_batch_whose_length_led_astray() {
