@@ -662,6 +662,26 @@ fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_
     }
 }
 
+/// An index says that its segment is sealed, which means that the next one has a name a power cut does not take. Nobody had
+/// made that durable when the process was killed; so recovery does, before it writes the first index.
+#[test]
+fn a_recovery_makes_names_durable_before_it_writes_an_index() {
+    let directory = scratch();
+    let live = directory.path().join("live");
+    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
+    values(30).iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    let root = directory.path().join("crashed");
+    copy_tree(&live, &root);
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let recovered = buffered(&root).disk(disk.clone()).open().unwrap();
+    let trace = disk.script().trace();
+    let first = |what: &str| trace.iter().position(|effect| effect.ends_with(what));
+    let (names, index) = (first("synchronise t-0"), first("0.index"));
+    assert!(names.is_some() && index.is_some() && names < index, "{trace:?}");
+    drop(recovered);
+}
+
 /// What a snapshot says of producers is what was true where it was taken. Behind it lie batches of one that it does not
 /// know, as Kafka leaves them: it is not written again for what comes later, where Kafka would believe it.
 #[test]
