@@ -600,6 +600,7 @@
 //! | writes, reads and reservations that come short, or are interrupted, at every effect and at random | `partition/crash.rs`, `repair/crash.rs`, `explorer.rs` |
 //! | pages that cannot be read, at every stretch and through every way to read | `partition/unreadable.rs` |
 //! | what no test reaches | `.ci/coverage` prints it |
+//! | the tests, watched by AddressSanitizer or ThreadSanitizer | `.ci/sanitize` runs them |
 //! | real file systems: full, shut down, limited, unreadable; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
 //! | groups on disks that fail or die at every effect of a commit, a join, a deletion, a compaction, an open | `coordinator/crash.rs` |
 //! | groups in power cuts: commits in every way there is, members, rolls, compaction, a topic made anew | `coordinator/power.rs`; the same variables, and `OTTLA_LIVES` |

@@ -553,6 +553,165 @@ fn the_mark_of_a_compaction_hides_no_segment_without_indexes() {
     assert!(indexes.map(|path| fs::read(path).unwrap_or_default()) == whole);
 }
 
+/// After a clean close the end is looked for behind the last entry of the index, which is advice.
+#[test]
+fn an_index_that_lies_hides_nothing_from_a_clean_opening() {
+    let directory = scratch();
+    let all = values(60);
+    let closed = directory.path().join("closed");
+    let store = buffered(&closed).open().unwrap();
+    let config = TopicConfig::new().index_interval_bytes(200);
+    let topic = store.create_topic("t", config).unwrap();
+    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    drop(topic);
+    store.close().unwrap();
+    let index = fs::read(first_log(&closed).with_extension("index")).unwrap();
+    let entry = |offset: i32, position: usize| {
+        [offset.to_be_bytes(), (position as i32).to_be_bytes()].concat()
+    };
+    let bytes = fs::read(first_log(&closed)).unwrap();
+    let boundaries = boundaries(&bytes);
+    assert_eq!(boundaries.len(), all.len() + 1);
+    for lie in [
+        // No batch begins there.
+        entry(30, boundaries[30] + 1),
+        // One does, and it ends further on than the entry says: somebody else's index.
+        entry(29, boundaries[30]),
+        entry(0, boundaries[59]),
+        // Behind the end.
+        entry(70, bytes.len()),
+        entry(70, bytes.len() - 1),
+        index[..3].to_vec(),
+        Vec::new(),
+        [&index[..], &[0; 8]].concat(),
+    ] {
+        let root = fresh_copy(&closed, "lying");
+        fs::write(first_log(&root).with_extension("index"), &lie).unwrap();
+        assert_goes_on(&root, &all);
+    }
+    // A disk that cannot be read is an error, and the next opening finds everything.
+    let count = {
+        let disk = Disk::failing_once(u64::MAX, 0);
+        drop(buffered(&fresh_copy(&closed, "counted")).disk(disk.clone()).open().unwrap());
+        disk.script().access_count()
+    };
+    for n in 1..=count {
+        let root = fresh_copy(&closed, "failing");
+        let disk = Disk::failing_once(u64::MAX, 0);
+        disk.script().arm_access(n, libc::EIO);
+        drop(buffered(&root).disk(disk).open().map(Store::close));
+        let store = buffered(&root).open().unwrap();
+        assert_eq!(read_all(&store).0, numbered(&all), "access {n} of {count}");
+        assert!(store.health().is_good(), "access {n} of {count}: {:?}", store.health());
+    }
+}
+
+/// A segment that another follows, and that was not sealed, ends on a batch's boundary before the next one begins. A
+/// power cut does that to what was never durable. Without one, or where it was durable, something else is wrong: what is
+/// left is kept and shown.
+#[test]
+fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_it() {
+    const KEPT: usize = 3;
+    let directory = scratch();
+    let all = values(30);
+    let live = directory.path().join("live");
+    // A disk with a script: nothing is sealed in the background.
+    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
+    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    let crashed = directory.path().join("crashed");
+    copy_tree(&live, &crashed);
+    let bytes = fs::read(first_log(&crashed)).unwrap();
+    let boundaries = boundaries(&bytes);
+    let next = boundaries.len() - 1;
+    assert!(KEPT < next && next < all.len());
+    fs::write(first_log(&crashed), &bytes[..boundaries[KEPT]]).unwrap();
+    for (boot, point, is_cut) in [
+        ("another", 0, true),
+        ("another", KEPT, true),
+        ("another", KEPT + 1, false),
+        ("another", next, false),
+        ("the same", 0, false),
+    ] {
+        let what = format!("{boot} boot, durable below {point}");
+        let root = fresh_copy(&crashed, "opened");
+        if boot == "another" {
+            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
+        }
+        let points = format!("0\n1\nt 0 {point}\n");
+        fs::write(root.join(file_name::RECOVERY_POINTS), points).unwrap();
+        let store = buffered(&root).open().unwrap();
+        let (found, _) = read_all(&store);
+        let findings = store.health().findings;
+        if is_cut {
+            assert_eq!(found, numbered(&all[..KEPT]), "{what}");
+            let is_kept = |finding: &Finding| matches!(finding, Finding::Cut { position: 0, .. });
+            assert!(!findings.is_empty() && findings.iter().all(is_kept), "{what}: {findings:?}");
+        } else {
+            let mut expected = numbered(&all);
+            expected.drain(KEPT..next);
+            assert_eq!(found, expected, "{what}");
+            match &findings[..] {
+                [Finding::Damage { position, resume, .. }] => {
+                    assert_eq!(*position as usize, boundaries[KEPT], "{what}");
+                    assert_eq!(*resume, Some(next as i64), "{what}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+        }
+    }
+}
+
+/// An index says that its segment is sealed, which means that the next one has a name a power cut does not take. Nobody had
+/// made that durable when the process was killed; so recovery does, before it writes the first index.
+#[test]
+fn a_recovery_makes_names_durable_before_it_writes_an_index() {
+    let directory = scratch();
+    let live = directory.path().join("live");
+    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
+    values(30).iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    let root = directory.path().join("crashed");
+    copy_tree(&live, &root);
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let recovered = buffered(&root).disk(disk.clone()).open().unwrap();
+    let trace = disk.script().trace();
+    let first = |what: &str| trace.iter().position(|effect| effect.ends_with(what));
+    let (names, index) = (first("synchronise t-0"), first("0.index"));
+    assert!(names.is_some() && index.is_some() && names < index, "{trace:?}");
+    drop(recovered);
+}
+
+/// What a snapshot says of producers is what was true where it was taken. Behind it lie batches of one that it does not
+/// know, as Kafka leaves them: it is not written again for what comes later, where Kafka would believe it.
+#[test]
+fn a_snapshot_is_not_carried_past_batches_of_producers_that_it_does_not_know() {
+    let directory = scratch();
+    let all = values(5);
+    let crashed = crashed(directory.path(), TopicConfig::new(), &all[..2], &all[2..]);
+    let bytes = fs::read(first_log(&crashed)).unwrap();
+    let boundaries = boundaries(&bytes);
+    for producer_id in [-1_i64, 0, 4711] {
+        for batch in [0, 4] {
+            let root = fresh_copy(&crashed, "produced");
+            let mut produced = bytes.clone();
+            let batch = &mut produced[boundaries[batch]..boundaries[batch + 1]];
+            batch[header::field::PRODUCER_ID].copy_from_slice(&producer_id.to_be_bytes());
+            let checksum = crc32c::crc32c(&batch[header::field::ATTRIBUTES.start..]);
+            batch[header::field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+            fs::write(first_log(&root), &produced).unwrap();
+            let store = buffered(&root).open().unwrap();
+            assert!(store.health().findings.is_empty(), "{:?}", store.health());
+            let topic = store.topic("t").unwrap();
+            store.producer().send(&topic, "more").unwrap();
+            drop(topic);
+            store.close().unwrap();
+            let snapshot = root.join("t-0").join("00000000000000000006.snapshot");
+            assert_eq!(snapshot.exists(), producer_id < 0, "producer {producer_id}");
+        }
+    }
+}
+
 #[test]
 fn indexes_rebuilt_after_a_crash_are_those_a_clean_close_writes() {
     let directory = scratch();

@@ -135,7 +135,7 @@ pub(crate) struct Partition {
     /// Set once; see the invariant (latched).
     latch: OnceLock<Arc<str>>,
     /// Whom to tell that a sync is due.
-    attention: Option<Sender<Attention>>,
+    attention: Sender<Attention>,
     /// The shortest interval, in milliseconds, that the keeper was asked to sync within since it last
     /// looked; `u64::MAX` if it was not. Keeps a busy partition from asking again and again.
     asked_within_ms: AtomicU64,
@@ -178,7 +178,7 @@ pub(crate) struct Opening {
     pub(crate) clock: Clock,
     pub(crate) circumstances: Circumstances,
     pub(crate) log_start: i64,
-    pub(crate) attention: Option<Sender<Attention>>,
+    pub(crate) attention: Sender<Attention>,
     /// Where the store keeps cold segments open.
     pub(crate) open_segments: Arc<OpenSegments>,
     /// Which tails are open in the store.
@@ -403,9 +403,9 @@ impl Partition {
         }
         drop(writer);
         self.shown.doorbells.ring();
-        if let (Some(stretch), Some(attention)) = (cold, &self.attention) {
+        if let Some(stretch) = cold {
             // The keeper is gone only once the store is closing.
-            drop(attention.send(Attention::Warm(stretch)));
+            drop(self.attention.send(Attention::Warm(stretch)));
         }
         self.ask_for_sync(if is_much { Duration::ZERO } else { sync_within });
         Ok(Appended { offsets: log_end..end, append_time_ms })

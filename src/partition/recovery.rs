@@ -513,14 +513,10 @@ impl Recovery<'_> {
         let kept = disk.open(&path, Access::CreateNew)?;
         let mut buffer = vec![0; 1 << 20];
         let len = file.len()?;
-        let mut position = from;
-        while position < len {
-            let count = file.read_up_to(&mut buffer, position)?;
-            if count == 0 {
-                break;
-            }
+        for position in (from..len).step_by(buffer.len()) {
+            let count = buffer.len().min((len - position) as usize);
+            file.read_exact_at(&mut buffer[..count], position)?;
             kept.write_all_at(&buffer[..count], position - from)?;
-            position += count as u64;
         }
         kept.sync_all()?;
         disk.sync_directory(&self.context.directory)?;

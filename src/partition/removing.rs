@@ -150,10 +150,8 @@ impl Partition {
 
     /// Has [`remove_doomed`](Self::remove_doomed) called in the background.
     pub(super) fn ask_to_remove(self: &Arc<Self>, within: Duration) {
-        if let Some(attention) = &self.attention {
-            // The keeper is gone only once the store is closing; what is left then the next open removes.
-            drop(attention.send(Attention::Remove { partition: Arc::downgrade(self), within }));
-        }
+        // The keeper is gone only once the store is closing; what is left then the next open removes.
+        drop(self.attention.send(Attention::Remove { partition: Arc::downgrade(self), within }));
     }
 
     /// Looks again whether files have waited for long enough, for it was changed how long that is.

@@ -248,8 +248,8 @@ impl Partition {
             self.segments.cool(live.open.base_offset());
             self.segments.push_live(open, file);
             // It was sealed here, so no one else says that there may be something to compact.
-            if let (true, Some(attention)) = (self.is_compacted(), &self.attention) {
-                drop(attention.send(Attention::Clean));
+            if self.is_compacted() {
+                drop(self.attention.send(Attention::Clean));
             }
         } else {
             // Before anybody sees the new segment: who does must find the old one among the unsealed.

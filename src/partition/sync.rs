@@ -148,14 +148,9 @@ impl SyncGate {
     /// Waits without ever leading: somebody else has been asked to synchronise.
     pub(crate) fn wait_until(&self, end: i64, deadline: Instant) -> Waited {
         let mut state = self.state.lock();
-        loop {
-            if let Some(known) = state.known(end) {
-                return known;
-            }
-            if self.turn.wait_until(&mut state, deadline).timed_out() && state.durable_end < end {
-                return Waited::TimedOut;
-            }
-        }
+        self.turn.wait_while_until(&mut state, |state| state.known(end).is_none(), deadline);
+        // Asked anew: it may have become known in the moment that time was up.
+        state.known(end).unwrap_or(Waited::TimedOut)
     }
 
     /// Has a task woken once everything below `end` is durable or never will be; says so at once if that
@@ -178,9 +173,7 @@ impl SyncGate {
 
     /// Lets everyone who waits, now or later, know that it will not happen.
     pub(crate) fn fail(&self, reason: &Arc<str>) {
-        self.settle(|state| {
-            state.failure.get_or_insert_with(|| Arc::clone(reason));
-        });
+        self.settle(|state| state.fail(Arc::clone(reason)));
     }
 
     /// Takes up what changed, tells those whom it concerns, and has one of the others lead if nobody does.
@@ -223,6 +216,11 @@ impl GateState {
             return Some(Waited::Durable);
         }
         self.failure.as_ref().map(|failure| Waited::Failed(Arc::clone(failure)))
+    }
+
+    /// Notes why nothing more becomes durable; what was noted first, everyone is told.
+    fn fail(&mut self, reason: Arc<str>) {
+        self.failure.get_or_insert(reason);
     }
 
     /// Takes one who sleeps off the list, to be told, unless somebody leads.
@@ -273,9 +271,9 @@ impl Drop for Leading<'_> {
                 Some(Outcome::Synced(Synced::Upto(end))) => {
                     state.durable_end = state.durable_end.max(end);
                 }
-                Some(Outcome::Synced(Synced::Failed(reason))) => state.failure = Some(reason),
+                Some(Outcome::Synced(Synced::Failed(reason))) => state.fail(reason),
                 Some(Outcome::PutOff) => {}
-                None => state.failure = Some("the sync panicked".into()),
+                None => state.fail("the sync panicked".into()),
             }
         });
     }
@@ -399,6 +397,182 @@ mod tests {
         assert!(panicked.is_err());
         let failed = Waited::Failed("the sync panicked".into());
         assert_eq!(gate.wait(1, || Ok(Synced::Upto(1))).unwrap(), failed);
+    }
+
+    /// A sync fails for good while others sleep: whichever steps come between, everyone is told the failure or what was
+    /// durable before it.
+    #[test]
+    fn in_whatever_order_threads_step_a_failure_reaches_everyone_who_sleeps() {
+        let count = std::env::var("OTTLA_SCHEDULES").ok().and_then(|count| count.parse().ok());
+        let scheduler = RandomScheduler::new_from_seed(11, count.unwrap_or(1000));
+        schedules::run(scheduler, || {
+            let gate = Arc::new(SyncGate::new(0));
+            let shared = Arc::new([const { AtomicI64::new(0) }; 3]);
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    let (gate, shared) = (Arc::clone(&gate), Arc::clone(&shared));
+                    shuttle::thread::spawn(move || {
+                        let [appended, synced, rounds] = &*shared;
+                        for _ in 0..2 {
+                            let end = appended.fetch_add(1, Ordering::SeqCst) + 1;
+                            let sync = || {
+                                between_steps();
+                                let target = appended.load(Ordering::SeqCst);
+                                if rounds.fetch_add(1, Ordering::SeqCst) == 1 {
+                                    return Ok(Synced::Failed("broken".into()));
+                                }
+                                between_steps();
+                                synced.fetch_max(target, Ordering::SeqCst);
+                                Ok(Synced::Upto(target))
+                            };
+                            match gate.wait(end, sync).unwrap() {
+                                Waited::Durable => {
+                                    assert!(synced.load(Ordering::SeqCst) >= end, "told too early");
+                                }
+                                waited => assert_eq!(waited, Waited::Failed("broken".into())),
+                            }
+                        }
+                    })
+                })
+                .collect();
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+            let [_, _, rounds] = &*shared;
+            assert!(rounds.load(Ordering::SeqCst) <= 2, "a failed sync was repeated");
+            assert!(gate.state.lock().sleepers.is_empty());
+        });
+    }
+
+    /// Two things fail at about the same time. Whoever asks why is told the cause, not what followed from it.
+    #[test]
+    fn what_failed_first_is_what_everyone_is_told() {
+        let first = Waited::Failed("first".into());
+        let gate = SyncGate::new(0);
+        gate.fail(&"first".into());
+        gate.fail(&"second".into());
+        assert_eq!(gate.wait(1, || Ok(Synced::Upto(1))).unwrap(), first);
+        // A sync that was under way.
+        let gate = SyncGate::new(0);
+        let late = || {
+            gate.fail(&"first".into());
+            Ok(Synced::Failed("second".into()))
+        };
+        assert_eq!(gate.wait(1, late).unwrap(), first);
+        let gate = SyncGate::new(0);
+        let panicking = || {
+            gate.fail(&"first".into());
+            panic!("in the sync")
+        };
+        assert!(
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| gate.wait(1, panicking)))
+                .is_err()
+        );
+        assert_eq!(gate.wait(1, || Ok(Synced::Upto(1))).unwrap(), first);
+    }
+
+    #[test]
+    fn what_is_durable_stays_durable_whatever_is_noted_later() {
+        let gate = SyncGate::new(0);
+        gate.note_durable(5);
+        gate.note_durable(3);
+        let unwanted = || panic!("nothing is left to synchronise");
+        assert_eq!(gate.wait(5, unwanted).unwrap(), Waited::Durable);
+        assert_eq!(gate.wait(6, || Ok(Synced::Upto(6))).unwrap(), Waited::Durable);
+        // A round began before something else became durable.
+        let overtaken = || {
+            gate.note_durable(9);
+            Ok(Synced::Upto(7))
+        };
+        assert_eq!(gate.wait(7, overtaken).unwrap(), Waited::Durable);
+        assert_eq!(gate.wait(9, || panic!("nor here")).unwrap(), Waited::Durable);
+    }
+
+    struct Count(AtomicU64);
+
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_task_is_woken_once_for_each_end_that_it_waits_for_and_never_before() {
+        let gate = SyncGate::new(0);
+        let task = Arc::new(Count(AtomicU64::new(0)));
+        let waker = Waker::from(Arc::clone(&task));
+        let woken = || task.0.load(Ordering::SeqCst);
+        for end in [1, 1, 2, 4, 2] {
+            assert_eq!(gate.wake_task(end, &waker), None);
+        }
+        gate.note_durable(0);
+        assert_eq!(woken(), 0);
+        gate.note_durable(1);
+        assert_eq!(woken(), 1);
+        gate.note_durable(3);
+        assert_eq!(woken(), 2);
+        // What is known already needs no waker.
+        let others = Arc::new(Count(AtomicU64::new(0)));
+        assert_eq!(gate.wake_task(3, &Waker::from(Arc::clone(&others))), Some(Waited::Durable));
+        assert_eq!(Arc::strong_count(&others), 1, "its waker is kept");
+        let failed = Waited::Failed("broken".into());
+        gate.fail(&"broken".into());
+        assert_eq!(woken(), 3);
+        assert_eq!(gate.wake_task(4, &Waker::from(Arc::clone(&others))), Some(failed));
+        assert_eq!(Arc::strong_count(&others), 1, "its waker is kept");
+        assert!(gate.state.lock().tasks.is_empty());
+    }
+
+    /// A segment is sealed in the middle of a sync. Those whom that does not concern sleep on: the one who synchronises
+    /// wakes them.
+    #[test]
+    fn nobody_is_woken_in_vain_while_another_synchronises() {
+        let gate = SyncGate::new(0);
+        let sleeper = Sleeper::of_this_thread();
+        let told = || sleeper.told.swap(0, Ordering::Acquire);
+        let sync = || {
+            gate.state.lock().sleepers.push((7, Arc::clone(&sleeper)));
+            gate.note_durable(6);
+            assert_eq!((told(), gate.state.lock().sleepers.len()), (0, 1));
+            gate.note_durable(7);
+            assert_eq!((told(), gate.state.lock().sleepers.len()), (Sleeper::DURABLE, 0));
+            gate.state.lock().sleepers.push((9, Arc::clone(&sleeper)));
+            Ok(Synced::Upto(8))
+        };
+        assert_eq!(gate.wait(8, sync).unwrap(), Waited::Durable);
+        // The one who slept on is to lead the next round.
+        assert_eq!((told(), gate.state.lock().sleepers.len()), (Sleeper::LOOK, 0));
+    }
+
+    /// Long beyond what any step takes.
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn whoever_waits_no_longer_than_he_said_is_woken_as_soon_as_it_is_durable_or_never_will_be() {
+        const ROUNDS: i64 = 50;
+        let gate = SyncGate::new(0);
+        let begun = AtomicI64::new(0);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                for end in 1..=ROUNDS + 1 {
+                    let deadline = Instant::now() + LIMIT;
+                    begun.store(end, Ordering::SeqCst);
+                    let expected = match end {
+                        end if end > ROUNDS => Waited::Failed("broken".into()),
+                        _ => Waited::Durable,
+                    };
+                    assert_eq!(gate.wait_until(end, deadline), expected);
+                    assert!(Instant::now() < deadline, "slept through {end}");
+                }
+            });
+            for end in 1..=ROUNDS + 1 {
+                while begun.load(Ordering::SeqCst) < end {
+                    assert!(!waiting.is_finished());
+                    thread::yield_now();
+                }
+                // As a rule the other one sleeps by now. If it does not, this round shows nothing.
+                thread::sleep(Duration::from_micros(200));
+                if end > ROUNDS { gate.fail(&"broken".into()) } else { gate.note_durable(end) }
+            }
+        });
     }
 
     #[test]

@@ -32,6 +32,13 @@ pub(super) struct Followed {
 }
 
 impl Queue {
+    /// Takes the oldest off, to be sealed. Until [`being_sealed`](Self::being_sealed) is reset it is still the oldest.
+    pub(super) fn take_oldest(&mut self) -> Option<Followed> {
+        let oldest = self.followed.pop_front()?;
+        self.being_sealed = Some(oldest.live.open.base_offset());
+        Some(oldest)
+    }
+
     /// Gives the base offset of the oldest.
     pub(super) fn oldest(&self) -> Option<i64> {
         let waiting = self.followed.front().map(|oldest| oldest.live.open.base_offset());

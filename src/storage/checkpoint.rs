@@ -215,6 +215,14 @@ mod tests {
             ("0\n2\na 0 1\na 0 -1\n", 10),
             ("0\n1\na/b 0 1\n", 4),
             ("0\n1\na 0 1 2\n", 4),
+            ("0\n1\na -1 1\n", 4),
+            ("0\n1\na 0\n", 4),
+            ("0\n1\na\n", 4),
+            ("0\n0\na 0 1\n", 2),
+            ("0\nx\na 0 1\n", 2),
+            ("0\n", 2),
+            ("\n", 0),
+            ("00\n0\n", 0),
         ] {
             std::fs::write(path(&directory), text).unwrap();
             match OffsetCheckpoint::read(disk, &path(&directory)) {
@@ -232,7 +240,76 @@ mod tests {
         write_epochs(&disk, &path(&directory), &epochs).unwrap();
         assert_eq!(std::fs::read_to_string(path(&directory)).unwrap(), "0\n2\n0 0\n3 17\n");
         assert_eq!(read_epochs(&disk, &path(&directory)).unwrap(), epochs);
-        std::fs::write(path(&directory), "0\n2\n3 17\n2 18\n").unwrap();
+        // An epoch that nobody wrote in is there, and ends where the next begins.
+        std::fs::write(path(&directory), "0\n3\n0 0\n1  17\n2 17\n").unwrap();
+        assert_eq!(read_epochs(&disk, &path(&directory)).unwrap(), [(0, 0), (1, 17), (2, 17)]);
+        for (text, at) in [
+            ("0\n2\n3 17\n2 18\n", 9),
+            ("0\n2\n3 17\n3 18\n", 9),
+            ("0\n2\n3 17\n4 16\n", 9),
+            ("0\n1\n-1 0\n", 4),
+            ("0\n1\n0 -1\n", 4),
+            ("0\n1\n0\n", 4),
+            ("0\n1\nx 0\n", 4),
+            ("0\n1\n0 x\n", 4),
+            ("0\n1\n0 0 0\n", 4),
+        ] {
+            std::fs::write(path(&directory), text).unwrap();
+            match read_epochs(&disk, &path(&directory)) {
+                Err(Error::Corrupt { position, .. }) => assert_eq!(position, at, "{text:?}"),
+                other => panic!("{text:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_one_offset_holds_one_or_is_malformed() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        assert_eq!(read_offset(&disk, &path(&directory)).unwrap(), 0);
+        for offset in [0, 1, i64::MAX] {
+            write_offset(&disk, &path(&directory), offset).unwrap();
+            assert_eq!(read_offset(&disk, &path(&directory)).unwrap(), offset);
+        }
+        for (text, at) in [
+            ("", 0),
+            ("0\n0\n", 0),
+            ("0\n2\n1\n2\n", 0),
+            ("0\n1\n-1\n", 4),
+            ("0\n1\nx\n", 4),
+            ("0\n1\n1 2\n", 4),
+        ] {
+            std::fs::write(path(&directory), text).unwrap();
+            match read_offset(&disk, &path(&directory)) {
+                Err(Error::Corrupt { position, .. }) => assert_eq!(position, at, "{text:?}"),
+                other => panic!("{text:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_taken_off_the_record_is_and_nothing_else() {
+        let [a, b] = ["a", "b"].map(|name| TopicName::new(name).unwrap());
+        let mut checkpoint = OffsetCheckpoint::default();
+        for (topic, partition) in [(&a, 0), (&a, 1), (&a, 2), (&b, 0)] {
+            checkpoint.set(topic, partition, 7);
+        }
+        checkpoint.remove(&a, 0);
+        checkpoint.forget_partition(&a, 1);
+        assert_eq!([0, 1, 2].map(|partition| checkpoint.of(&a, partition)), [None, None, Some(7)]);
+        assert!(checkpoint.forget(&a));
+        assert!(!checkpoint.forget(&a), "it was not on it any more");
+        assert_eq!((checkpoint.of(&a, 2), checkpoint.of(&b, 0)), (None, Some(7)));
+    }
+
+    /// What a disk cannot read is not taken for a file that says nothing.
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_one_that_is_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        std::fs::create_dir(path(&directory)).unwrap();
+        assert!(OffsetCheckpoint::read(&disk, &path(&directory)).is_err());
         assert!(read_epochs(&disk, &path(&directory)).is_err());
+        assert!(read_offset(&disk, &path(&directory)).is_err());
     }
 }

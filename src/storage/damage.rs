@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::format::decode;
 use crate::format::decode::BatchFault;
 use crate::format::header;
+use crate::storage::brought::Brought;
 use crate::storage::map::View;
 use crate::storage::segment::Located;
 use crate::storage::segment::OpenSegment;
@@ -58,37 +59,47 @@ impl OpenSegment {
         offset_min: i64,
     ) -> Result<Option<Located>> {
         let whole_at = |position: u64| {
-            let header = decode::header_at(view.from(position)).ok()?;
+            let Ok(header) = decode::header_at(view.from(position)) else {
+                return Ok(None);
+            };
             let plausible = header.base_offset >= offset_min
                 && header.base_offset - self.base_offset() <= i64::from(i32::MAX);
             let found = Located { position, header, is_led: true };
-            (plausible && is_whole(view, found)).then_some(found)
+            let is_found = plausible && self.is_whole(view, found)?;
+            Ok(is_found.then_some(found))
         };
         // Damage in a batch's body leaves its length and offsets intact; see `Scan::resync`.
         self.bring_header(view, from)?;
         if let Ok(damaged) = decode::header_at(view.from(from)) {
             let position = from + damaged.len() as u64;
-            self.bring_batch(view, position)?;
-            let behind = whole_at(position);
+            self.bring_header(view, position)?;
+            let behind = whole_at(position)?;
             if behind.is_some_and(|b| b.header.base_offset == damaged.last_offset() + 1) {
                 return Ok(behind);
             }
         }
-        // Only the search may have to look at all that is left.
-        self.bring(view, from..view.end())?;
         let magic = header::field::MAGIC.start as u64;
         // As in `Scan`: a file that was made to cost time costs a few passes over it.
         let mut left = view.end().saturating_mul(8).saturating_add(64 << 20);
-        let mut whole_at = |position: u64| {
-            let header = decode::header_at(view.from(position)).ok()?;
-            left = left.checked_sub(header.len() as u64)?;
-            whole_at(position)
-        };
         let last = view.end().saturating_sub(header::LEN as u64);
-        Ok((from + 1..=last).find_map(|position| {
+        for position in from + 1..=last {
+            // What is looked at is brought as the search comes to it: as a rule it does not come far.
+            let header_last = position + header::LEN as u64 - 1;
+            if position == from + 1 || !Brought::is_one_stretch(header_last - 1, header_last) {
+                self.bring_header(view, position)?;
+            }
             let is_magic = view.from(position + magic).first() == Some(&(header::MAGIC as u8));
-            if is_magic { whole_at(position) } else { None }
-        }))
+            let header = is_magic.then(|| decode::header_at(view.from(position)).ok()).flatten();
+            let Some(rest) = header.and_then(|header| left.checked_sub(header.len() as u64)) else {
+                continue;
+            };
+            left = rest;
+            let found = whole_at(position)?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -536,4 +536,128 @@ mod tests {
             }
         }
     }
+
+    /// What a log was seen to hold is not there any more, or a segment is longer than positions can say.
+    #[test]
+    fn a_segment_that_is_shorter_than_it_must_be_or_longer_than_it_may_be_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = segment(directory.path()).path().to_path_buf();
+        let len = std::fs::metadata(&path).unwrap().len();
+        let cold = |end| OpenSegment::cold(context(directory.path()), 100, end);
+        assert_eq!(cold(Some(len)).unwrap().end(), len);
+        match cold(Some(len + 1)) {
+            Err(Error::Corrupt { position, .. }) => assert_eq!(position, len),
+            other => panic!("{other:?}"),
+        }
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(1 << 31).unwrap();
+        assert!(matches!(cold(None), Err(Error::Corrupt { .. })));
+        file.set_len((1 << 31) - 1).unwrap();
+        assert_eq!(cold(None).unwrap().end(), (1 << 31) - 1);
+    }
+
+    /// A time index without an entry, beside batches that have times, would make a segment pass for timeless.
+    #[test]
+    fn indexes_that_leave_out_the_times_or_lead_astray_at_the_end_are_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = segment(directory.path()).path().to_path_buf();
+        let offsets = std::fs::read(OffsetFile::OffsetIndex.beside(&path)).unwrap();
+        let open = || OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+        // As long as it is not asked, nothing is read.
+        assert_eq!(open().index_len(), 0);
+        let times = std::fs::read(OffsetFile::TimeIndex.beside(&path)).unwrap();
+        std::fs::write(OffsetFile::TimeIndex.beside(&path), "").unwrap();
+        assert_eq!(open().largest_timestamp_ms().unwrap(), 2990);
+        std::fs::write(OffsetFile::TimeIndex.beside(&path), &times).unwrap();
+        // The last entry says that a batch ends before it begins.
+        let last = offsets.len() - 8;
+        let before_last = i32::from_be_bytes(offsets[last - 8..last - 4].try_into().unwrap());
+        let mut lie = offsets.clone();
+        lie[last..last + 4].copy_from_slice(&(before_last + 1).to_be_bytes());
+        std::fs::write(OffsetFile::OffsetIndex.beside(&path), &lie).unwrap();
+        let segment = open();
+        let indexes = segment.indexes().unwrap().read();
+        assert_eq!(indexes.offsets.to_bytes(), offsets);
+        assert_eq!(segment.index_len(), offsets.len() + indexes.times.to_bytes().len());
+    }
+
+    #[test]
+    fn what_was_brought_into_memory_is_not_brought_again() {
+        let directory = tempfile::tempdir().unwrap();
+        segment(directory.path());
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let context = SegmentContext { disk: disk.clone(), ..context(directory.path()) };
+        let segment = OpenSegment::cold(context, 100, None).unwrap();
+        let brought = || {
+            let trace = disk.script().access_trace();
+            trace.iter().filter(|access| access.starts_with("bring")).count()
+        };
+        assert_look_ups_agree_with_a_scan(&segment);
+        // It is shorter than what is brought at a time.
+        assert_eq!(brought(), 1);
+    }
+
+    /// The name of a segment stands for another file by now: what that one says of the disk is nothing about the one that
+    /// is mapped. A segment that is appended to is the only one that has its name.
+    #[test]
+    fn a_disk_that_fails_is_heard_of_through_the_file_that_is_mapped_and_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = segment(directory.path()).path().to_path_buf();
+        let failing = Disk::failing_once(u64::MAX, 0);
+        let context = SegmentContext { disk: failing.clone(), ..context(directory.path()) };
+        let cold = OpenSegment::cold(context.clone(), 100, None).unwrap();
+        let read = |segment: &OpenSegment| {
+            failing.script().arm_access_to("read 00000000000000000100.log", 1);
+            segment.read_aside(&(0..100))
+        };
+        assert!(read(&cold).is_err());
+        failing.script().arm_access_to("open 00000000000000000100.log", 1);
+        assert!(cold.read_aside(&(0..100)).is_err());
+        std::fs::rename(&path, directory.path().join("another")).unwrap();
+        assert!(read(&cold).is_ok());
+        std::fs::copy(directory.path().join("another"), &path).unwrap();
+        assert!(read(&cold).is_ok());
+        let file = context.disk.open(&path, Access::Write).unwrap();
+        let end = file.len().unwrap();
+        let tail = Tail::open(file, end, 1 << 20, None).unwrap();
+        let mapping = Arc::clone(tail.mapping());
+        let live = OpenSegment::live(context, 100, mapping, end, Indexes::new(100, 300));
+        assert!(read(&live).is_err());
+    }
+
+    /// The process has no descriptor left for the moment, or the disk cannot read an index. The one is told, for it passes,
+    /// and nothing is made of it; the other is made up for.
+    #[test]
+    fn an_index_that_cannot_be_opened_for_a_moment_is_not_taken_for_one_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        segment(directory.path());
+        for (errno, is_told) in [(libc::EMFILE, true), (libc::EIO, false)] {
+            let mut told = 0;
+            for n in 1..=4 {
+                let disk = Disk::failing_once(u64::MAX, 0);
+                let context = SegmentContext { disk: disk.clone(), ..context(directory.path()) };
+                let segment = OpenSegment::cold(context, 100, None).unwrap();
+                disk.script().arm_access(n, errno);
+                told += i32::from(segment.load().is_err());
+                assert_look_ups_agree_with_a_scan(&segment);
+            }
+            assert_eq!(told > 0, is_told, "{errno}: {told}");
+        }
+    }
+
+    #[test]
+    fn an_empty_segment_has_nothing_to_map_read_or_let_go_of() {
+        let directory = tempfile::tempdir().unwrap();
+        create_files(&context(directory.path()), 100).unwrap();
+        let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+        segment.unmap_pages();
+        segment.read_in_order();
+        assert!(segment.view().is_none() && segment.mapping().is_none());
+        assert_eq!((segment.mapped_len(), segment.largest_timestamp_ms().unwrap()), (0, -1));
+        // An index that speaks of a segment without batches is somebody else's.
+        let path = segment.path().to_path_buf();
+        std::fs::write(OffsetFile::OffsetIndex.beside(&path), [0; 8]).unwrap();
+        let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+        assert_eq!(segment.indexes().unwrap().read().offsets.len(), 0);
+    }
 }

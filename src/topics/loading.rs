@@ -196,7 +196,7 @@ impl Topics {
                 indexed_below: on_record,
             },
             log_start: surroundings.log_starts.of(name, number).unwrap_or(0),
-            attention: Some(self.attention.clone()),
+            attention: self.attention.clone(),
             open_segments: Arc::clone(&self.open_segments),
             live_tails: Arc::clone(&self.live_tails),
             // What coordinators put on record is small, compacted, and not refused.
