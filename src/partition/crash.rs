@@ -662,6 +662,141 @@ fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_
     }
 }
 
+/// As above, where the segment has its length and its last batch is damaged. Nothing whole is behind that in the file, but
+/// what follows the segment is.
+#[test]
+fn a_segment_whose_end_is_damaged_is_cut_there_only_if_a_power_cut_may_have_torn_it() {
+    let directory = scratch();
+    let all = values(30);
+    let live = directory.path().join("live");
+    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
+    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    let crashed = directory.path().join("crashed");
+    copy_tree(&live, &crashed);
+    let bytes = fs::read(first_log(&crashed)).unwrap();
+    let boundaries = boundaries(&bytes);
+    let next = boundaries.len() - 1;
+    let from = boundaries[next - 1];
+    for filler in [0, 0xff] {
+        let mut damaged = bytes.clone();
+        damaged[from..].fill(filler);
+        fs::write(first_log(&crashed), &damaged).unwrap();
+        for (boot, point, is_cut) in [
+            ("another", 0, true),
+            ("another", next - 1, true),
+            ("another", next, false),
+            ("the same", 0, false),
+        ] {
+            let what = format!("{filler}, {boot} boot, durable below {point}");
+            let root = fresh_copy(&crashed, "opened");
+            if boot == "another" {
+                fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
+            }
+            let points = format!("0\n1\nt 0 {point}\n");
+            fs::write(root.join(file_name::RECOVERY_POINTS), points).unwrap();
+            let store = buffered(&root).open().unwrap();
+            let (found, _) = read_all(&store);
+            let findings = store.health().findings;
+            if is_cut {
+                assert_eq!(found, numbered(&all[..next - 1]), "{what}");
+                let is_kept = |finding: &Finding| matches!(finding, Finding::Cut { .. });
+                assert!(findings.iter().all(is_kept), "{what}: {findings:?}");
+            } else {
+                let mut expected = numbered(&all);
+                expected.remove(next - 1);
+                assert_eq!(found, expected, "{what}");
+                match &findings[..] {
+                    [Finding::Damage { position, resume, .. }] => {
+                        assert_eq!(*position as usize, from, "{what}");
+                        assert_eq!(*resume, Some(next as i64), "{what}");
+                    }
+                    other => panic!("{what}: {other:?}"),
+                }
+            }
+            // It goes on behind what is there.
+            let topic = store.topic("t").unwrap();
+            let end = store.producer().send(&topic, "more").unwrap().wait().unwrap().offset();
+            assert_eq!(end, if is_cut { next as i64 - 1 } else { all.len() as i64 }, "{what}");
+        }
+    }
+}
+
+/// What is cut off a log is kept, and every step of that is durable before the next: a power cut in between leaves what
+/// the next recovery takes up.
+#[test]
+fn a_cut_is_durable_step_by_step_and_leaves_no_index_of_what_is_set_aside() {
+    let directory = scratch();
+    let all = values(40);
+    let live = directory.path().join("live");
+    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
+    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    let root = directory.path().join("crashed");
+    copy_tree(&live, &root);
+    let bytes = fs::read(first_log(&root)).unwrap();
+    let boundaries = boundaries(&bytes);
+    let mut damaged = bytes.clone();
+    damaged[boundaries[3]..].fill(0xff);
+    fs::write(first_log(&root), &damaged).unwrap();
+    fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
+    fs::write(root.join(file_name::RECOVERY_POINTS), "0\n1\nt 0 0\n").unwrap();
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let recovered = buffered(&root).disk(disk.clone()).open().unwrap();
+    let trace = disk.script().trace();
+    drop(recovered);
+    let log = |base: usize| format!("{base:020}.log");
+    let mut expected = vec!["synchronise t-0".to_owned(), format!("synchronise {}", log(0))];
+    for base in [39, 26, 13] {
+        expected.push(format!("rename {}", log(base)));
+        expected.push(format!("remove {base:020}.index"));
+        expected.push(format!("remove {base:020}.timeindex"));
+        expected.push("synchronise t-0".to_owned());
+    }
+    let kept = "ottla.cut-00000000000000000003-3";
+    for step in ["create", "append to", "synchronise"] {
+        expected.push(format!("{step} {kept}"));
+    }
+    expected.push("synchronise t-0".to_owned());
+    // What is left is written again: after a failed sync it may be in memory only.
+    for step in ["cut", "synchronise", "append to", "synchronise"] {
+        expected.push(format!("{step} {}", log(0)));
+    }
+    let from = trace.iter().position(|effect| *effect == expected[0]).unwrap();
+    assert_eq!(&trace[from..from + expected.len()], &expected[..]);
+}
+
+/// What was durable is damaged, and nothing is behind it that would tell where to go on: its offset would be given out
+/// again. Whoever is refused is told which byte of which file it is.
+#[test]
+fn a_log_whose_durable_end_is_damaged_takes_nothing_and_names_the_place() {
+    let directory = scratch();
+    let all = values(6);
+    let crashed = crashed(directory.path(), TopicConfig::new(), &all, &[]);
+    let path = first_log(&crashed);
+    let mut bytes = fs::read(&path).unwrap();
+    let from = boundaries(&bytes)[all.len() - 1];
+    bytes[from + header::LEN] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    fs::write(crashed.join(file_name::RECOVERY_POINTS), format!("0\n1\nt 0 {}\n", all.len()))
+        .unwrap();
+    let store = buffered(&crashed).open().unwrap();
+    assert_eq!(read_all(&store).0, numbered(&all[..all.len() - 1]));
+    let findings = store.health().findings;
+    let place = format!("the end of the log is damaged at byte {from} of {}", path.display());
+    let names_it = |finding: &Finding| match finding {
+        Finding::Latched { reason, .. } => *reason == place,
+        _ => false,
+    };
+    assert!(findings.iter().any(names_it), "{findings:?}");
+    let topic = store.topic("t").unwrap();
+    match store.producer().send(&topic, "more") {
+        Err(Error::Latched { reason, .. }) => assert_eq!(&*reason, place.as_str()),
+        other => panic!("{other:?}"),
+    }
+    drop(topic);
+}
+
 /// An index says that its segment is sealed, which means that the next one has a name a power cut does not take. Nobody had
 /// made that durable when the process was killed; so recovery does, before it writes the first index.
 #[test]

@@ -452,7 +452,6 @@ impl Recovery<'_> {
                                 file.path().display()
                             ));
                         }
-                        walked.expected = next.unwrap_or(walked.expected);
                         return Ok(walked);
                     };
                     scan.resume_at(position, header.base_offset);
