@@ -229,11 +229,14 @@ impl Partition {
         let mut recovered =
             recovery::recover(&context, &mut base_offsets, &circumstances, &mut epochs)?;
         let mut log_start = log_start;
+        let mut unremoved = Vec::new();
         if log_start <= recovered.log_end {
             if let Err(error) = removal::remove(&context, &deleted, Order::Any) {
                 let path = context.directory.to_path_buf();
                 let reason = format!("removing deleted segments: {error}");
                 findings.push(Finding::Nuisance { path, reason });
+                // As long as they are there, the start stays on record.
+                unremoved = deleted;
             }
         } else if recovered.latch.is_none() {
             // Nothing goes on the word of a checkpoint that cannot be true.
@@ -288,7 +291,7 @@ impl Partition {
             gate,
             unsealed: Unsealed::default(),
             compacting: Compacting::default(),
-            removed: Removed::default(),
+            removed: Removed::with_files(unremoved),
             budget: opening.budget,
             charged: Charged::default(),
             latch,

@@ -36,6 +36,11 @@ pub(super) struct Doomed {
 }
 
 impl Removed {
+    /// Of segments that an open could not remove there are files left.
+    pub(super) fn with_files(files: Vec<i64>) -> Removed {
+        Removed { left: Mutex::new(Left { files, ..Left::default() }) }
+    }
+
     /// Notes a segment whose files are about to go, and what is mapped of it.
     pub(super) fn note(&self, base_offset: i64, mapped: Option<(Weak<Mapping>, u64)>) {
         let mut left = self.left.lock();

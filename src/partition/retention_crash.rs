@@ -176,6 +176,70 @@ fn case(deletion: Deletion) -> Case {
     Case { _directory: directory, prepared: root, start, trace }
 }
 
+/// The files of a deleted segment came back with a power cut, and the next open could not remove them. It forgot them, so
+/// that a close took the start off the record, and what was deleted was there again (seed 15171539484386924761).
+#[test]
+fn what_an_open_cannot_remove_stays_deleted() {
+    let directory = scratch();
+    let closed = directory.path().join("closed");
+    prepared(&closed, "0");
+    let is_log = |name: &String| name.ends_with(".log");
+    let third: i64 =
+        names(&closed).into_iter().filter(is_log).nth(2).unwrap()[..20].parse().unwrap();
+    fs::write(closed.join(file_name::LOG_STARTS), format!("0\n1\nt 0 {third}\n")).unwrap();
+    let (mut n, mut failed) = (1, 0);
+    loop {
+        let what = format!("effect {n} fails");
+        let root = fresh_copy(&closed, "opened");
+        let disk = Disk::failing_once(n, libc::EIO);
+        let opened = builder(&root).disk(disk.clone()).open();
+        let is_through = disk.script().count() < n;
+        if let Ok(store) = opened {
+            disk.script().disarm();
+            failed += usize::from(!store.health().is_good());
+            assert_eq!(partition(&store).watermarks().unwrap().0, third, "{what}");
+            store.close().unwrap();
+        }
+        assert_eq!(check(&root, &what), (third, RECORDS), "{what}");
+        if is_through {
+            break;
+        }
+        n += 1;
+    }
+    assert!(failed >= 6, "{failed} opens could not remove a file");
+}
+
+/// A start that was put on record by a call that failed was not remembered, and stayed there when its topic was deleted:
+/// the next topic of that name was to begin behind its end (seed 17313099145418565852).
+#[test]
+fn a_topic_inherits_no_start_from_one_of_its_name() {
+    let directory = scratch();
+    let mut n = 1;
+    loop {
+        let what = format!("effect {n} fails");
+        let root = directory.path().join(format!("live-{n}"));
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let store = builder(&root).disk(disk.clone()).open().unwrap();
+        store.create_topic("t", TopicConfig::new()).unwrap();
+        append(&store, 0..2);
+        let before = disk.script().count();
+        disk.script().arm(n, libc::EIO, false);
+        drop(partition(&store).delete_records(2));
+        let is_through = disk.script().count() - before < n;
+        disk.script().disarm();
+        store.delete_topic("t").unwrap();
+        store.create_topic("t", TopicConfig::new()).unwrap();
+        append(&store, 0..1);
+        let killed = fresh_copy(&root, "killed");
+        assert_eq!(check(&killed, &what), (0, 1), "{what}");
+        if is_through {
+            break;
+        }
+        n += 1;
+    }
+    assert!(n > 6, "{n} effects");
+}
+
 #[test]
 fn wherever_a_deletion_dies_the_log_is_whole_and_what_was_deleted_stays_so() {
     for deletion in Deletion::ALL {

@@ -14,6 +14,28 @@ use crate::topic_state::TopicState;
 use crate::topics::Topics;
 use crate::topics::Writing;
 
+/// Where logs begin, as it is on record.
+#[derive(Debug)]
+pub(super) struct LogStarts {
+    noted: OffsetCheckpoint,
+    /// A write failed: the record may be what was tried.
+    is_doubtful: bool,
+}
+
+impl LogStarts {
+    pub(super) fn on_record(noted: OffsetCheckpoint) -> LogStarts {
+        LogStarts { noted, is_doubtful: false }
+    }
+
+    /// Puts `starts` on record; where that fails only what was is remembered.
+    fn write(&mut self, topics: &Topics, starts: OffsetCheckpoint) -> Result<()> {
+        self.is_doubtful = true;
+        starts.write(&topics.disk, &topics.root.join(file_name::LOG_STARTS))?;
+        *self = LogStarts::on_record(starts);
+        Ok(())
+    }
+}
+
 impl Topics {
     /// Deletes what lies below `before` in a partition, −1 standing for its end, and gives where it begins then.
     pub(crate) fn delete_records(
@@ -77,29 +99,23 @@ impl Topics {
         let mut noted = writing.log_starts.lock();
         // Asked under the lock: once the store is closed, nothing is written any more.
         self.refuse_if_closed()?;
-        // What is on record may be what was tried to be put there and failed: only what was is remembered.
-        let mut changed = noted.clone();
+        let mut changed = noted.noted.clone();
         for (topic, number, partition, start) in starts {
             // Asked under the lock: a deletion takes the topic off the record under it.
-            let known = noted.of(topic, *number).unwrap_or(0);
+            let known = noted.noted.of(topic, *number).unwrap_or(0);
             if !partition.is_deleted() && *start > known {
                 changed.set(topic, *number, *start);
             }
         }
-        if changed != *noted {
-            changed.write(&self.disk, &self.root.join(file_name::LOG_STARTS))?;
-            *noted = changed;
-        }
-        Ok(())
+        if changed != noted.noted { noted.write(self, changed) } else { Ok(()) }
     }
 
     /// Takes a topic off the record: one that is created anew under its name must not inherit it.
     pub(super) fn forget_log_starts(&self, writing: &Writing, name: &TopicName) -> Result<()> {
         let mut noted = writing.log_starts.lock();
-        if noted.forget(name) {
-            noted.write(&self.disk, &self.root.join(file_name::LOG_STARTS))?;
-        }
-        Ok(())
+        let mut changed = noted.noted.clone();
+        // A start of it may be on record that was never remembered.
+        if changed.forget(name) || noted.is_doubtful { noted.write(self, changed) } else { Ok(()) }
     }
 
     /// Leaves on record what Kafka does when it closes: starts that lie within a segment, and high watermarks.
@@ -110,7 +126,7 @@ impl Topics {
     ) -> Result<()> {
         let mut noted = writing.log_starts.lock();
         // What is on record of partitions that could not be opened stays there.
-        let mut starts = noted.clone();
+        let mut starts = noted.noted.clone();
         let mut high_watermarks = OffsetCheckpoint::default();
         for (topic, number, partition) in open {
             let marks = partition.watermarks();
@@ -125,8 +141,7 @@ impl Topics {
                 starts.remove(topic, *number);
             }
         }
-        starts.write(&self.disk, &self.root.join(file_name::LOG_STARTS))?;
-        *noted = starts;
+        noted.write(self, starts)?;
         high_watermarks.write(&self.disk, &self.root.join(file_name::HIGH_WATERMARKS))
     }
 }

@@ -64,6 +64,7 @@ use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
 use crate::topics::cleaning_limits::Cleaning;
 use crate::topics::cleaning_limits::CleaningLimits;
+use crate::topics::log_starts::LogStarts;
 use crate::topics::surroundings::Surroundings;
 
 /// The registry of one data directory.
@@ -107,7 +108,7 @@ struct Writing {
     recovery_points: Mutex<OffsetCheckpoint>,
     cleaning: Cleaning,
     /// Where logs begin whose beginning was deleted.
-    log_starts: Mutex<OffsetCheckpoint>,
+    log_starts: Mutex<LogStarts>,
 }
 
 impl Topics {
@@ -145,7 +146,7 @@ impl Topics {
                 catalog: Mutex::new(catalog),
                 recovery_points: Mutex::new(surroundings.recovery_points.clone()),
                 cleaning: Cleaning::new(surroundings.cleaned.clone(), limits),
-                log_starts: Mutex::new(surroundings.log_starts.clone()),
+                log_starts: Mutex::new(LogStarts::on_record(surroundings.log_starts.clone())),
             }),
             changes: Mutex::new(()),
             list: RwLock::default(),
