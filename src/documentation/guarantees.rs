@@ -339,7 +339,7 @@
 //! and step by step by `wherever_the_process_dies_nothing_sent_is_lost_and_the_next_open_is_in_order`,
 //! `wherever_a_deletion_fails_or_dies_the_topic_is_whole_or_gone_for_good`,
 //! `wherever_a_deletion_dies_the_log_is_whole_and_what_was_deleted_stays_so`,
-//! `no_power_cut_behind_a_clean_close_brings_back_what_was_deleted`,
+//! `no_power_cut_behind_a_clean_close_brings_back_what_was_deleted`, `a_topic_inherits_no_start_from_one_of_its_name`,
 //! `a_log_that_could_not_be_opened_once_begins_where_it_did`,
 //! `wherever_a_compaction_dies_nothing_that_counts_is_lost_and_the_next_one_finishes`,
 //! `whichever_effect_fails_groups_lose_nothing_and_go_on`.
@@ -357,7 +357,7 @@
 //! or the new one, and never an older one than somebody has seen
 //! (`wherever_a_deletion_dies_the_log_is_whole_and_what_was_deleted_stays_so`,
 //! `whichever_effect_of_a_deletion_fails_the_log_goes_on_and_the_next_attempt_finishes`,
-//! `no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not`,
+//! `no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not`, `what_an_open_cannot_remove_stays_deleted`,
 //! `the_log_is_what_the_model_says_however_it_is_deleted_from`). Where the disk is so full that the record cannot be
 //! written, retention makes room without it, the oldest segment first
 //! (`a_full_disk_does_not_keep_retention_from_making_room`).
