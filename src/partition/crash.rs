@@ -606,109 +606,73 @@ fn an_index_that_lies_hides_nothing_from_a_clean_opening() {
     }
 }
 
-/// A segment that another follows, and that was not sealed, ends on a batch's boundary before the next one begins. A
-/// power cut does that to what was never durable. Without one, or where it was durable, something else is wrong: what is
-/// left is kept and shown.
-#[test]
-fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_it() {
-    const KEPT: usize = 3;
-    let directory = scratch();
-    let all = values(30);
-    let live = directory.path().join("live");
+/// A log in segments of 1 KiB, none of them sealed, as a killed process leaves it; with the bytes of the first segment and
+/// where its batches begin and end.
+fn crashed_unsealed(root: &Path, values: &[Vec<u8>]) -> (PathBuf, Vec<u8>, Vec<usize>) {
+    let live = root.join("live");
     // A disk with a script: nothing is sealed in the background.
     let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
     let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
-    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
-    let crashed = directory.path().join("crashed");
+    values.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    let crashed = root.join("crashed");
     copy_tree(&live, &crashed);
     let bytes = fs::read(first_log(&crashed)).unwrap();
     let boundaries = boundaries(&bytes);
-    let next = boundaries.len() - 1;
-    assert!(KEPT < next && next < all.len());
-    fs::write(first_log(&crashed), &bytes[..boundaries[KEPT]]).unwrap();
-    for (boot, point, is_cut) in [
-        ("another", 0, true),
-        ("another", KEPT, true),
-        ("another", KEPT + 1, false),
-        ("another", next, false),
-        ("the same", 0, false),
-    ] {
-        let what = format!("{boot} boot, durable below {point}");
-        let root = fresh_copy(&crashed, "opened");
-        if boot == "another" {
-            fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
-        }
-        let points = format!("0\n1\nt 0 {point}\n");
-        fs::write(root.join(file_name::RECOVERY_POINTS), points).unwrap();
-        let store = buffered(&root).open().unwrap();
-        let (found, _) = read_all(&store);
-        let findings = store.health().findings;
-        if is_cut {
-            assert_eq!(found, numbered(&all[..KEPT]), "{what}");
-            let is_kept = |finding: &Finding| matches!(finding, Finding::Cut { position: 0, .. });
-            assert!(!findings.is_empty() && findings.iter().all(is_kept), "{what}: {findings:?}");
-        } else {
-            let mut expected = numbered(&all);
-            expected.drain(KEPT..next);
-            assert_eq!(found, expected, "{what}");
-            match &findings[..] {
-                [Finding::Damage { position, resume, .. }] => {
-                    assert_eq!(*position as usize, boundaries[KEPT], "{what}");
-                    assert_eq!(*resume, Some(next as i64), "{what}");
-                }
-                other => panic!("{what}: {other:?}"),
-            }
-        }
-    }
+    (crashed, bytes, boundaries)
 }
 
-/// As above, where the segment has its length and its last batch is damaged. Nothing whole is behind that in the file, but
-/// what follows the segment is.
+/// Says that the machine was another one since, and that a log was durable so far.
+fn put_on_record(root: &Path, is_another_boot: bool, point: usize) {
+    if is_another_boot {
+        fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
+    }
+    fs::write(root.join(file_name::RECOVERY_POINTS), format!("0\n1\nt 0 {point}\n")).unwrap();
+}
+
+/// A segment that another follows, and that was not sealed, ends before the next one begins: on a batch's boundary, or in
+/// what is no batch. A power cut does that to what was never durable. Without one, or where it was durable, something else
+/// is wrong: what is left is kept and shown.
 #[test]
-fn a_segment_whose_end_is_damaged_is_cut_there_only_if_a_power_cut_may_have_torn_it() {
+fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_it() {
     let directory = scratch();
     let all = values(30);
-    let live = directory.path().join("live");
-    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
-    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
-    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
-    let crashed = directory.path().join("crashed");
-    copy_tree(&live, &crashed);
-    let bytes = fs::read(first_log(&crashed)).unwrap();
-    let boundaries = boundaries(&bytes);
+    let (crashed, bytes, boundaries) = crashed_unsealed(directory.path(), &all);
     let next = boundaries.len() - 1;
-    let from = boundaries[next - 1];
-    for filler in [0, 0xff] {
-        let mut damaged = bytes.clone();
-        damaged[from..].fill(filler);
-        fs::write(first_log(&crashed), &damaged).unwrap();
-        for (boot, point, is_cut) in [
-            ("another", 0, true),
-            ("another", next - 1, true),
-            ("another", next, false),
-            ("the same", 0, false),
+    assert!(3 < next && next < all.len());
+    // Cut there, or of its length and nothing whole behind.
+    for (kept, filler) in [(3, None), (next - 1, Some(0)), (next - 1, Some(0xff))] {
+        let mut left = bytes[..boundaries[kept]].to_vec();
+        if let Some(filler) = filler {
+            left.resize(bytes.len(), filler);
+        }
+        fs::write(first_log(&crashed), &left).unwrap();
+        for (is_another_boot, point, is_cut) in [
+            (true, 0, true),
+            (true, kept, true),
+            (true, kept + 1, false),
+            (true, next, false),
+            (false, 0, false),
         ] {
-            let what = format!("{filler}, {boot} boot, durable below {point}");
+            let what = format!("{filler:?}, another boot {is_another_boot}, durable below {point}");
             let root = fresh_copy(&crashed, "opened");
-            if boot == "another" {
-                fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
-            }
-            let points = format!("0\n1\nt 0 {point}\n");
-            fs::write(root.join(file_name::RECOVERY_POINTS), points).unwrap();
+            put_on_record(&root, is_another_boot, point);
             let store = buffered(&root).open().unwrap();
             let (found, _) = read_all(&store);
             let findings = store.health().findings;
             if is_cut {
-                assert_eq!(found, numbered(&all[..next - 1]), "{what}");
+                assert_eq!(found, numbered(&all[..kept]), "{what}");
                 let is_kept = |finding: &Finding| matches!(finding, Finding::Cut { .. });
-                assert!(findings.iter().all(is_kept), "{what}: {findings:?}");
+                assert!(
+                    !findings.is_empty() && findings.iter().all(is_kept),
+                    "{what}: {findings:?}"
+                );
             } else {
                 let mut expected = numbered(&all);
-                expected.remove(next - 1);
+                expected.drain(kept..next);
                 assert_eq!(found, expected, "{what}");
                 match &findings[..] {
                     [Finding::Damage { position, resume, .. }] => {
-                        assert_eq!(*position as usize, from, "{what}");
+                        assert_eq!(*position as usize, boundaries[kept], "{what}");
                         assert_eq!(*resume, Some(next as i64), "{what}");
                     }
                     other => panic!("{what}: {other:?}"),
@@ -716,8 +680,8 @@ fn a_segment_whose_end_is_damaged_is_cut_there_only_if_a_power_cut_may_have_torn
             }
             // It goes on behind what is there.
             let topic = store.topic("t").unwrap();
-            let end = store.producer().send(&topic, "more").unwrap().wait().unwrap().offset();
-            assert_eq!(end, if is_cut { next as i64 - 1 } else { all.len() as i64 }, "{what}");
+            let sent = store.producer().send(&topic, "more").unwrap().wait().unwrap();
+            assert_eq!(sent.offset() as usize, if is_cut { kept } else { all.len() }, "{what}");
         }
     }
 }
@@ -727,20 +691,10 @@ fn a_segment_whose_end_is_damaged_is_cut_there_only_if_a_power_cut_may_have_torn
 #[test]
 fn a_cut_is_durable_step_by_step_and_leaves_no_index_of_what_is_set_aside() {
     let directory = scratch();
-    let all = values(40);
-    let live = directory.path().join("live");
-    let store = buffered(&live).disk(Disk::failing_once(u64::MAX, 0)).open().unwrap();
-    let topic = store.create_topic("t", TopicConfig::new().segment_bytes(1024)).unwrap();
-    all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
-    let root = directory.path().join("crashed");
-    copy_tree(&live, &root);
-    let bytes = fs::read(first_log(&root)).unwrap();
-    let boundaries = boundaries(&bytes);
-    let mut damaged = bytes.clone();
-    damaged[boundaries[3]..].fill(0xff);
-    fs::write(first_log(&root), &damaged).unwrap();
-    fs::write(root.join(file_name::LOCK), "pid=1\nboot=another\n").unwrap();
-    fs::write(root.join(file_name::RECOVERY_POINTS), "0\n1\nt 0 0\n").unwrap();
+    let (root, mut bytes, boundaries) = crashed_unsealed(directory.path(), &values(40));
+    bytes[boundaries[3]..].fill(0xff);
+    fs::write(first_log(&root), &bytes).unwrap();
+    put_on_record(&root, true, 0);
     let disk = Disk::failing_once(u64::MAX, 0);
     let recovered = buffered(&root).disk(disk.clone()).open().unwrap();
     let trace = disk.script().trace();
