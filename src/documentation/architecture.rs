@@ -159,6 +159,7 @@
 //! | `topics/cleaning_limits.rs` | what all compactions of one store share |
 //! | `topics/recording.rs` | how far partitions are durable, put on record |
 //! | `topics/findings.rs` | what was found and what has failed |
+//! | `topics/starts_on_record.rs` | where logs begin, as it is on record, and whether the record may say something else |
 //! | `topics/log_starts.rs` | where logs begin whose beginning was deleted; `delete_records` |
 //! | `topics/loading.rs` | from what lies in a directory to the registry's list |
 //! | `topics/room.rs` | room in a directory that may not take more than so many bytes |

@@ -14,28 +14,6 @@ use crate::topic_state::TopicState;
 use crate::topics::Topics;
 use crate::topics::Writing;
 
-/// Where logs begin, as it is on record.
-#[derive(Debug)]
-pub(super) struct LogStarts {
-    noted: OffsetCheckpoint,
-    /// A write failed: the record may be what was tried.
-    is_doubtful: bool,
-}
-
-impl LogStarts {
-    pub(super) fn on_record(noted: OffsetCheckpoint) -> LogStarts {
-        LogStarts { noted, is_doubtful: false }
-    }
-
-    /// Puts `starts` on record; where that fails only what was is remembered.
-    fn write(&mut self, topics: &Topics, starts: OffsetCheckpoint) -> Result<()> {
-        self.is_doubtful = true;
-        starts.write(&topics.disk, &topics.root.join(file_name::LOG_STARTS))?;
-        *self = LogStarts::on_record(starts);
-        Ok(())
-    }
-}
-
 impl Topics {
     /// Deletes what lies below `before` in a partition, −1 standing for its end, and gives where it begins then.
     pub(crate) fn delete_records(
@@ -99,23 +77,29 @@ impl Topics {
         let mut noted = writing.log_starts.lock();
         // Asked under the lock: once the store is closed, nothing is written any more.
         self.refuse_if_closed()?;
-        let mut changed = noted.noted.clone();
+        let mut changed = noted.known().clone();
         for (topic, number, partition, start) in starts {
             // Asked under the lock: a deletion takes the topic off the record under it.
-            let known = noted.noted.of(topic, *number).unwrap_or(0);
+            let known = noted.known().of(topic, *number).unwrap_or(0);
             if !partition.is_deleted() && *start > known {
                 changed.set(topic, *number, *start);
             }
         }
-        if changed != noted.noted { noted.write(self, changed) } else { Ok(()) }
+        if changed == *noted.known() {
+            return Ok(());
+        }
+        noted.write(&self.disk, &self.root.join(file_name::LOG_STARTS), changed)
     }
 
     /// Takes a topic off the record: one that is created anew under its name must not inherit it.
     pub(super) fn forget_log_starts(&self, writing: &Writing, name: &TopicName) -> Result<()> {
         let mut noted = writing.log_starts.lock();
-        let mut changed = noted.noted.clone();
+        let mut changed = noted.known().clone();
         // A start of it may be on record that was never remembered.
-        if changed.forget(name) || noted.is_doubtful { noted.write(self, changed) } else { Ok(()) }
+        if !changed.forget(name) && !noted.is_doubtful() {
+            return Ok(());
+        }
+        noted.write(&self.disk, &self.root.join(file_name::LOG_STARTS), changed)
     }
 
     /// Leaves on record what Kafka does when it closes: starts that lie within a segment, and high watermarks.
@@ -126,7 +110,7 @@ impl Topics {
     ) -> Result<()> {
         let mut noted = writing.log_starts.lock();
         // What is on record of partitions that could not be opened stays there.
-        let mut starts = noted.noted.clone();
+        let mut starts = noted.known().clone();
         let mut high_watermarks = OffsetCheckpoint::default();
         for (topic, number, partition) in open {
             let marks = partition.watermarks();
@@ -141,7 +125,7 @@ impl Topics {
                 starts.remove(topic, *number);
             }
         }
-        noted.write(self, starts)?;
+        noted.write(&self.disk, &self.root.join(file_name::LOG_STARTS), starts)?;
         high_watermarks.write(&self.disk, &self.root.join(file_name::HIGH_WATERMARKS))
     }
 }

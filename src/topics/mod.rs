@@ -16,6 +16,7 @@ pub(crate) mod log_starts;
 mod recording;
 pub(crate) mod retaining;
 mod room;
+mod starts_on_record;
 pub(crate) mod surroundings;
 
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ use crate::topic_state::Slot;
 use crate::topic_state::TopicState;
 use crate::topics::cleaning_limits::Cleaning;
 use crate::topics::cleaning_limits::CleaningLimits;
-use crate::topics::log_starts::LogStarts;
+use crate::topics::starts_on_record::StartsOnRecord;
 use crate::topics::surroundings::Surroundings;
 
 /// The registry of one data directory.
@@ -108,7 +109,7 @@ struct Writing {
     recovery_points: Mutex<OffsetCheckpoint>,
     cleaning: Cleaning,
     /// Where logs begin whose beginning was deleted.
-    log_starts: Mutex<LogStarts>,
+    log_starts: Mutex<StartsOnRecord>,
 }
 
 impl Topics {
@@ -146,7 +147,7 @@ impl Topics {
                 catalog: Mutex::new(catalog),
                 recovery_points: Mutex::new(surroundings.recovery_points.clone()),
                 cleaning: Cleaning::new(surroundings.cleaned.clone(), limits),
-                log_starts: Mutex::new(LogStarts::on_record(surroundings.log_starts.clone())),
+                log_starts: Mutex::new(StartsOnRecord::new(surroundings.log_starts.clone())),
             }),
             changes: Mutex::new(()),
             list: RwLock::default(),
