@@ -556,7 +556,7 @@
 //! | unpacked here | `partition/point.rs` | a batch that a thread keeps unpacked for reads of single records passed every check at its position, through the same opening |
 //! | brought first | `storage/brought.rs` | what a segment held when it was opened is touched through its mapping only once it was brought into memory by a call that can fail |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
-//! | deleted stays deleted | `partition/removing.rs` | a log's new start is durable before anybody sees it, and what is below was durable |
+//! | deleted stays deleted | `partition/removing.rs` | a log's new start is durable before anybody sees it, and what `delete_records` deletes was durable |
 //! | latest stays | `partition/compaction.rs` | what compaction leaves out was superseded, or may go |
 //! | one swap | `storage/swap.rs` | an open can tell an unfinished swap from a whole one |
 //! | gaps foretold | `storage/gaps.rs` | that offsets may be missing is durable before one is |
@@ -601,7 +601,7 @@
 //! | writes, reads and reservations that come short, or are interrupted, at every effect and at random | `partition/crash.rs`, `repair/crash.rs`, `explorer.rs` |
 //! | pages that cannot be read, at every stretch and through every way to read | `partition/unreadable.rs` |
 //! | what no test reaches | `.ci/coverage` prints it |
-//! | the tests, watched by AddressSanitizer or ThreadSanitizer | `.ci/sanitize` runs them |
+//! | the library's tests, watched by AddressSanitizer | `.ci/sanitize` runs them |
 //! | real file systems: full, shut down, limited, unreadable; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
 //! | groups on disks that fail or die at every effect of a commit, a join, a deletion, a compaction, an open | `coordinator/crash.rs` |
 //! | groups in power cuts: commits in every way there is, members, rolls, compaction, a topic made anew | `coordinator/power.rs`; the same variables, and `OTTLA_LIVES` |

@@ -352,8 +352,10 @@
 //! Records go from the beginning of a log, by [`delete_records`](crate::TopicPartition::delete_records), by
 //! `retention.ms` and `retention.bytes`, or because the store may not take more
 //! ([`bytes_max`](crate::StoreBuilder::bytes_max)). In each case it is put on record first, durably, where the log
-//! begins; then readers see it; then whole segments below are removed. What is deleted was durable before, so no offset is
-//! given out twice. A failure, a death of the process or a power cut at any effect leaves the log with its old beginning
+//! begins; then readers see it; then whole segments below are removed. What `delete_records` deletes was durable before, so
+//! no offset is given out twice. Retention does not wait for that: where a power cut takes the end of a segment that is
+//! let go before it was synced, the log shows its old beginning again, and [`Store::health`](crate::Store::health) says
+//! so (`a_start_on_record_behind_the_end_is_told_of_and_deletes_nothing`). Otherwise a failure, a death of the process or a power cut at any effect leaves the log with its old beginning
 //! or the new one, and never an older one than somebody has seen
 //! (`wherever_a_deletion_dies_the_log_is_whole_and_what_was_deleted_stays_so`,
 //! `whichever_effect_of_a_deletion_fails_the_log_goes_on_and_the_next_attempt_finishes`,

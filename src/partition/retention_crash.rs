@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use crate::Durability;
 use crate::Error;
+use crate::Finding;
 use crate::OffsetReset;
 use crate::Record;
 use crate::Start;
@@ -174,6 +175,26 @@ fn case(deletion: Deletion) -> Case {
     let removes = trace.iter().any(|effect| effect.ends_with(".log.deleted"));
     assert_eq!(removes, deletion.delay_ms() == "0", "{trace:#?}");
     Case { _directory: directory, prepared: root, start, trace }
+}
+
+/// Retention puts a start on record before what lies below is synced: a power cut in between leaves a log that ends below
+/// its start. Nothing is deleted on the word of that.
+#[test]
+fn a_start_on_record_behind_the_end_is_told_of_and_deletes_nothing() {
+    let directory = scratch();
+    let root = directory.path().join("closed");
+    prepared(&root, "0");
+    let start = RECORDS + 5;
+    fs::write(root.join(file_name::LOG_STARTS), format!("0\n1\nt 0 {start}\n")).unwrap();
+    let store = builder(&root).open().unwrap();
+    let told = format!("it cannot begin at {start}, it ends at {RECORDS}");
+    let findings = store.health().findings;
+    let tells =
+        |finding: &Finding| matches!(finding, Finding::Nuisance { reason, .. } if *reason == told);
+    assert!(findings.iter().any(tells), "{findings:?}");
+    assert_eq!(read(&store, "opened"), (0, RECORDS));
+    store.close().unwrap();
+    assert_eq!(check(&root, "opened again"), (0, RECORDS));
 }
 
 /// The files of a deleted segment came back with a power cut, and the next open could not remove them. It forgot them, so

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::storage::large_pages;
+
 /// How far the space ahead of an appender is.
 #[derive(Debug)]
 pub(super) struct Front {
@@ -55,7 +57,7 @@ pub(super) const CUT: u64 = u64::MAX;
 pub(super) const PIECE_LEN: u64 = 1 << 20;
 
 /// What the processor maps by one entry, if it lies in one piece in memory and in the file.
-pub(super) const LARGE_PAGE_LEN: u64 = 2 << 20;
+pub(super) const LARGE_PAGE_LEN: u64 = large_pages::LARGE_PAGE_LEN as u64;
 
 const PIECE_LEN_MAX: u64 = LARGE_PAGE_LEN;
 

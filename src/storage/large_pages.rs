@@ -55,7 +55,7 @@ impl DerefMut for LargePages {
     }
 }
 
-const LARGE_PAGE_LEN: usize = 2 << 20;
+pub(super) const LARGE_PAGE_LEN: usize = 2 << 20;
 
 #[cfg(test)]
 mod tests {
