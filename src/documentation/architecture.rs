@@ -556,7 +556,7 @@
 //! | unpacked here | `partition/point.rs` | a batch that a thread keeps unpacked for reads of single records passed every check at its position, through the same opening |
 //! | brought first | `storage/brought.rs` | what a segment held when it was opened is touched through its mapping only once it was brought into memory by a call that can fail |
 //! | checked once | `storage/verified.rs` | what counts as checked was checked through this opening of the segment, or appended by it |
-//! | deleted stays deleted | `partition/removing.rs` | a log's new start is durable before anybody sees it, and what `delete_records` deletes was durable |
+//! | deleted stays deleted | `partition/removing.rs` | a log's new start is durable before anybody sees it, and what is below was durable |
 //! | latest stays | `partition/compaction.rs` | what compaction leaves out was superseded, or may go |
 //! | one swap | `storage/swap.rs` | an open can tell an unfinished swap from a whole one |
 //! | gaps foretold | `storage/gaps.rs` | that offsets may be missing is durable before one is |

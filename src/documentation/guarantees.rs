@@ -352,17 +352,16 @@
 //! Records go from the beginning of a log, by [`delete_records`](crate::TopicPartition::delete_records), by
 //! `retention.ms` and `retention.bytes`, or because the store may not take more
 //! ([`bytes_max`](crate::StoreBuilder::bytes_max)). In each case it is put on record first, durably, where the log
-//! begins; then readers see it; then whole segments below are removed. What `delete_records` deletes was durable before, so
-//! no offset is given out twice. Retention does not wait for that: where a power cut takes the end of a segment that is
-//! let go before it was synced, the log shows its old beginning again, and [`Store::health`](crate::Store::health) says
-//! so (`a_start_on_record_behind_the_end_is_told_of_and_deletes_nothing`). Otherwise a failure, a death of the process or a power cut at any effect leaves the log with its old beginning
-//! or the new one, and never an older one than somebody has seen
+//! begins; then readers see it; then whole segments below are removed. What is deleted was durable before, so no offset is
+//! given out twice (`retention_lets_go_of_what_is_durable_only`). A failure, a death of the process or a power cut at any
+//! effect leaves the log with its old beginning or the new one, and never an older one than somebody has seen
 //! (`wherever_a_deletion_dies_the_log_is_whole_and_what_was_deleted_stays_so`,
 //! `whichever_effect_of_a_deletion_fails_the_log_goes_on_and_the_next_attempt_finishes`,
 //! `no_power_cut_brings_back_what_was_deleted_nor_takes_what_was_not`, `what_an_open_cannot_remove_stays_deleted`,
 //! `the_log_is_what_the_model_says_however_it_is_deleted_from`). Where the disk is so full that the record cannot be
 //! written, retention makes room without it, the oldest segment first
-//! (`a_full_disk_does_not_keep_retention_from_making_room`).
+//! (`a_full_disk_does_not_keep_retention_from_making_room`); segments that cannot be made durable for want of room stay
+//! (`on_a_full_disk_retention_lets_go_of_what_is_sealed`).
 //!
 //! * *Readers.* Whoever stands below the new beginning gets its [`OffsetReset`](crate::OffsetReset) with the next poll; with
 //!   [`OffsetReset::Error`](crate::OffsetReset::Error) no record is skipped unawares

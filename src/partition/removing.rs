@@ -6,8 +6,7 @@
 //! next; the records they have in hand stay readable, and their space comes free with the last of them.
 //!
 //! **Invariant (deleted stays deleted).** A log's start is durable, on record or in the names of its files, before
-//! anybody sees it raised; and everything below it was durable before where it is raised by `delete_records`, so that no
-//! offset is given out twice. Retention does not wait for that: segments are sealed after the start is on record.
+//! anybody sees it raised; and everything below it was durable before that, so that no offset is given out twice.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -81,13 +81,14 @@ impl Partition {
         self.writer.lock().config.retention
     }
 
-    /// Says how far retention lets go of the log now. If that is all of it, the last segment is followed by another
-    /// before; blocks meanwhile.
+    /// Says how far retention lets go of the log now, and seals what is to go. If that is all of it, the last segment is
+    /// followed by another before; blocks meanwhile.
     ///
     /// # Errors
     ///
     /// * A segment's files cannot be looked at, or the last segment not be followed by another; as
     ///   [`roll_now`](Self::roll_now).
+    /// * As [`prepare_to_let_go`](Self::prepare_to_let_go).
     pub(crate) fn plan_to_let_go(self: &Arc<Self>, now_ms: i64) -> Result<LettingGo> {
         let log_start = self.watermarks().log_start();
         let mut kept = self.kept()?;
@@ -100,10 +101,33 @@ impl Partition {
             // Appends and clocks go on; the next look takes the rest.
             expired.count = expired.count.min(kept.len() - 1);
         }
+        self.prepare_to_let_go(&kept, expired.count)
+    }
+
+    /// Seals the first `count` of the segments, so that what is let go of was durable: see the invariant (deleted stays
+    /// deleted). Gives the plan to let go of them; where the disk is too full to seal them, of those that are sealed.
+    /// Blocks meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// * As [`seal_below`](Self::seal_below), and [`Error::OutOfSpace`] if not one is sealed. Nothing is let go of.
+    pub(crate) fn prepare_to_let_go(&self, kept: &[Kept], count: usize) -> Result<LettingGo> {
+        let count = match self.seal_below(kept[count].base_offset) {
+            Ok(()) => count,
+            Err(error @ Error::OutOfSpace { .. }) => {
+                let unsealed = self.unsealed.queue.lock().oldest().unwrap_or(i64::MAX);
+                let is_sealed = |segment: &&Kept| segment.base_offset < unsealed;
+                match kept[..count].iter().take_while(is_sealed).count() {
+                    0 => return Err(error),
+                    sealed => sealed,
+                }
+            }
+            Err(other) => return Err(other),
+        };
         Ok(LettingGo {
-            start: kept[expired.count].base_offset,
-            segments: expired.count,
-            bytes: kept[..expired.count].iter().map(|segment| segment.extent.len).sum(),
+            start: kept[count].base_offset,
+            segments: count,
+            bytes: kept[..count].iter().map(|segment| segment.extent.len).sum(),
         })
     }
 

@@ -177,8 +177,86 @@ fn case(deletion: Deletion) -> Case {
     Case { _directory: directory, prepared: root, start, trace }
 }
 
-/// Retention puts a start on record before what lies below is synced: a power cut in between leaves a log that ends below
-/// its start. Nothing is deleted on the word of that.
+/// A log whose last segments are not synced, and retention keeps none; with a disk that counts.
+fn unsynced(root: &Path) -> (Store, Disk) {
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let store = builder(root).disk(disk.clone()).open().unwrap();
+    store.create_topic("t", TopicConfig::new().segment_bytes(1024).retention_bytes(0)).unwrap();
+    append(&store, 0..RECORDS);
+    (store, disk)
+}
+
+/// Retention put a start on record before what lay below was synced: a power cut in between left a log that ended below
+/// its start, and so with its old beginning and offsets that were given out a second time.
+#[test]
+fn retention_lets_go_of_what_is_durable_only() {
+    let (mut n, mut moved, mut lost) = (1, 0, 0);
+    loop {
+        let directory = scratch();
+        let root = directory.path().join("live");
+        let (store, disk) = unsynced(&root);
+        assert_eq!(partition(&store).watermarks().unwrap(), (0, RECORDS));
+        let before = disk.script().count();
+        disk.script().arm(n, libc::EIO, true);
+        drop(store.apply_retention());
+        let seen = partition(&store).watermarks().unwrap().0;
+        let is_through = disk.script().count() - before < n;
+        drop(store);
+        // All is lost that may be.
+        disk.script().cut_power(&root, &mut |_| 0);
+        let what = format!("died at effect {n}");
+        let (start, end) = check(&root, &what);
+        assert!(end >= start && start >= seen, "{what}: {start}, {end}; seen to start at {seen}");
+        moved += usize::from(start > 0);
+        lost += usize::from(end < RECORDS);
+        if is_through {
+            assert!(seen > 0);
+            break;
+        }
+        n += 1;
+    }
+    assert!(moved > 0 && lost > 0 && n > 20, "{n} effects, {moved} starts moved, {lost} ends lost");
+}
+
+#[test]
+fn on_a_full_disk_retention_lets_go_of_what_is_sealed() {
+    for sealed in [0, 2] {
+        let (mut n, mut stopped) = (1, 0);
+        loop {
+            let what = format!("{sealed} sealed, no room for effect {n}");
+            let directory = scratch();
+            let root = directory.path().join("live");
+            let (store, disk) = unsynced(&root);
+            let state = store.topic("t").unwrap().state.open_partition(0).unwrap();
+            let first_unsealed = state.kept().unwrap()[sealed].base_offset;
+            state.seal_below(first_unsealed).unwrap();
+            let before = disk.script().count();
+            disk.script().arm(n, libc::ENOSPC, false);
+            let outcome = store.apply_retention();
+            let is_through = disk.script().count() - before < n;
+            disk.script().disarm();
+            let start = partition(&store).watermarks().unwrap().0;
+            assert!(start >= first_unsealed || outcome.is_err(), "{what}: went unnoticed");
+            // A sync that failed is another story.
+            if state.latch_reason().is_none() {
+                stopped += usize::from(start == first_unsealed);
+                store.apply_retention().unwrap_or_else(|error| panic!("{what}, again: {error}"));
+                let (start, _) = partition(&store).watermarks().unwrap();
+                assert!(start > first_unsealed, "{what}, there is room again");
+                drop(state);
+                store.close().unwrap();
+                assert_eq!(check(&root, &what), (start, RECORDS));
+            }
+            if is_through {
+                break;
+            }
+            n += 1;
+        }
+        assert!(stopped > 0, "{sealed} sealed, {n} effects");
+    }
+}
+
+/// A start on record is damaged, or comes from another time. Nothing is deleted on the word of that.
 #[test]
 fn a_start_on_record_behind_the_end_is_told_of_and_deletes_nothing() {
     let directory = scratch();

@@ -14,7 +14,6 @@ use crate::partition::budget::Budget;
 use crate::partition::budget::MakesRoom;
 use crate::partition::removing::Patience;
 use crate::partition::removing::Waiting;
-use crate::partition::retaining::LettingGo;
 use crate::partition::retention::Kept;
 use crate::topics::Topics;
 use crate::topics::retaining::Named;
@@ -70,14 +69,17 @@ impl Topics {
             freed += largest.len;
             largest.len = 0;
         }
-        let planned = |candidate: &Candidate| LettingGo {
-            start: candidate.kept[candidate.count].base_offset,
-            segments: candidate.count,
-            bytes: candidate.kept[..candidate.count].iter().map(|kept| kept.extent.len).sum(),
-        };
-        let going = candidates.iter().filter(|candidate| candidate.count > 0);
-        let plans: Vec<_> = going.map(|going| (&going.named, planned(going))).collect();
         let mut failed = None;
+        let mut plans = Vec::new();
+        for Candidate { named, kept, count, .. } in &candidates {
+            if *count == 0 {
+                continue;
+            }
+            match named.2.prepare_to_let_go(kept, *count) {
+                Ok(plan) => plans.push((named, plan)),
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
         self.let_go(&plans, Patience::Wait, &mut failed)?;
         // What went for the sake of room makes some at once.
         self.remove_doomed()?;
