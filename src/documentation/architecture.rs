@@ -603,6 +603,7 @@
 //! | what no test reaches | `.ci/coverage` prints it |
 //! | the library's tests, watched by AddressSanitizer | `.ci/sanitize` runs them |
 //! | real file systems: full, shut down, limited, unreadable; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
+//! | real file systems after power cuts, on devices whose every write is on record, `tests/it/block_log.rs` | `tests/it/real_disks_recorded.rs`, skipped in the same way; `OTTLA_CUTS` sets how many, `OTTLA_SEED` where |
 //! | groups on disks that fail or die at every effect of a commit, a join, a deletion, a compaction, an open | `coordinator/crash.rs` |
 //! | groups in power cuts: commits in every way there is, members, rolls, compaction, a topic made anew | `coordinator/power.rs`; the same variables, and `OTTLA_LIVES` |
 //! | compaction: death, failure and power cuts at every effect; a model; threads | `partition/compaction_crash.rs`, `partition/compaction_model.rs`; the same variables |

@@ -231,7 +231,13 @@
 //! nothing that real ones do is looked for by playing the same lives on ext4 and XFS, and cutting their power
 //! (`what_a_real_power_cut_leaves_is_one_of_the_states_of_the_simulated_one`). On real file systems it is
 //! tested that nothing acknowledged is lost when ext4 or XFS is shut down under a writer
-//! (`a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged`), when a call to the system fails
+//! (`a_file_system_that_is_shut_down_under_a_writer_keeps_what_was_acknowledged`); when the power of a device below ext4,
+//! XFS or btrfs goes after any of its writes, with any of those kept that no flush made durable, whole or torn, also while
+//! the cut before is recovered from
+//! (`whatever_a_power_cut_leaves_of_a_recorded_ext_four_what_was_acknowledged_is_there`,
+//! `whatever_a_power_cut_leaves_of_a_recorded_xfs_what_was_acknowledged_is_there`,
+//! `whatever_a_power_cut_leaves_of_a_recorded_btrfs_what_was_acknowledged_is_there`; that this would find a sync that is
+//! left out: `syncs_that_do_nothing_are_found_out_on_recorded_disks`); when a call to the system fails
 //! (`whichever_call_to_the_system_fails_nothing_acknowledged_is_lost`), and when the disk is full
 //! (`a_full_file_system_is_an_error_and_nothing_acknowledged_is_lost`,
 //! `a_full_file_system_is_an_error_and_appends_go_on_once_there_is_space`) or files may not grow
@@ -244,7 +250,8 @@
 //!
 //! Each names the tests that hold it. Tests in `crash` run on a disk whose n-th effect fails, for every n, or on files
 //! cut and flipped everywhere. The explorer's run on a disk that does all that is not assumed above. Those in `killing`
-//! and `kill_storm` kill real processes. No test cuts the power of a real machine.
+//! and `kill_storm` kill real processes. Those in `real_disks_recorded` put together what a device has after a power cut, from
+//! a record of what was written to it. No test cuts the power of a real machine.
 //!
 //! What reads bytes that somebody else may have written is fuzzed, in memory and through whole directories, and so are
 //! histories of a machine, in which a fuzzer chooses what is done, what fails and what a power cut leaves: `.ci/fuzz`.

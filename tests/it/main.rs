@@ -1,5 +1,6 @@
 //! The library as its users see it: one test binary, one module for each subject.
 
+mod block_log;
 mod budget;
 #[path = "../../src/chance.rs"]
 mod chance;
@@ -38,6 +39,7 @@ mod producing;
 mod read_only;
 mod reading;
 mod real_disks;
+mod real_disks_recorded;
 mod repairing;
 mod request_faults;
 mod request_reply;

@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Kind; 3] = [Kind::Ext4, Kind::Xfs, Kind::Btrfs];
 
-    fn mkfs(self) -> (&'static str, &'static [&'static str]) {
+    pub(crate) fn mkfs(self) -> (&'static str, &'static [&'static str]) {
         match self {
             Kind::Ext4 => ("mkfs.ext4", &["-q", "-F"]),
             Kind::Xfs => ("mkfs.xfs", &["-q", "-f"]),
@@ -33,7 +33,7 @@ impl Kind {
         }
     }
 
-    fn len(self) -> u64 {
+    pub(crate) fn len(self) -> u64 {
         match self {
             Kind::Ext4 => 64 << 20,
             Kind::Xfs => 300 << 20,
@@ -100,7 +100,7 @@ impl Mounted {
 
     fn image(&self) -> PathBuf {
         match &self.device {
-            Some(device) => device.mounted.join("nbd"),
+            Some(device) => device.file.path(),
             None => self.directory.path().join("image"),
         }
     }
@@ -180,7 +180,7 @@ fn set(flag: &Path, is_set: bool) {
     }
 }
 
-fn unmount(path: &Path) -> bool {
+pub(crate) fn unmount(path: &Path) -> bool {
     // Somebody who looks at all there is, an indexer, may have it open for a moment.
     (0..50).any(|attempt| {
         thread::sleep(Duration::from_millis(20 * attempt.min(5)));
@@ -188,52 +188,77 @@ fn unmount(path: &Path) -> bool {
     })
 }
 
-/// A block device in memory whose writes fail as long as a file is there, and its reads as long as another is: `nbdkit`,
-/// shown as a file by `nbdfuse`.
-struct FailingDevice {
+/// A block device that `nbdfuse` shows as a file, until it is dropped.
+pub(crate) struct NbdFile {
     mounted: PathBuf,
-    no_writes: PathBuf,
-    no_reads: PathBuf,
-    server: Child,
+    client: Child,
 }
 
-impl FailingDevice {
-    fn start(directory: &Path, len: u64) -> Option<FailingDevice> {
-        if !runs("nbdkit", &["--version"]) || !runs("nbdfuse", &["--version"]) {
-            skipped("nbdkit or nbdfuse is missing");
+impl NbdFile {
+    /// `None` where this cannot be done, having said so. The arguments say what to show.
+    pub(crate) fn start(directory: &Path, arguments: &[&str]) -> Option<NbdFile> {
+        if !runs("nbdfuse", &["--version"]) {
+            skipped("nbdfuse is missing");
             return None;
         }
-        let [mounted, no_writes, no_reads] =
-            ["d", "no-writes", "no-reads"].map(|name| directory.join(name));
+        let mounted = directory.join("d");
         fs::create_dir(&mounted).unwrap();
-        let server = Command::new("nbdfuse")
+        let client = Command::new("nbdfuse")
             .arg(&mounted)
-            .args(["--socket-activation", "nbdkit", "--filter=error", "memory", &len.to_string()])
-            .args(["error=EIO", "error-rate=0%", "error-pwrite-rate=100%", "error-pread-rate=100%"])
-            .arg(format!("error-pwrite-file={}", no_writes.display()))
-            .arg(format!("error-pread-file={}", no_reads.display()))
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
-        let Ok(server) = server else {
+        let Ok(client) = client else {
             skipped("nbdfuse cannot be run");
             return None;
         };
-        let device = FailingDevice { mounted, no_writes, no_reads, server };
+        let file = NbdFile { mounted, client };
         for _ in 0..200 {
-            if device.mounted.join("nbd").exists() {
-                return Some(device);
+            if file.path().exists() {
+                return Some(file);
             }
             thread::sleep(Duration::from_millis(20));
         }
         skipped("nbdfuse shows no device here");
         None
     }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.mounted.join("nbd")
+    }
 }
 
-impl Drop for FailingDevice {
+impl Drop for NbdFile {
     fn drop(&mut self) {
         unmount(&self.mounted);
-        drop((self.server.kill(), self.server.wait()));
+        drop((self.client.kill(), self.client.wait()));
+    }
+}
+
+/// A block device in memory whose writes fail as long as a file is there, and its reads as long as another is: `nbdkit`.
+struct FailingDevice {
+    file: NbdFile,
+    no_writes: PathBuf,
+    no_reads: PathBuf,
+}
+
+impl FailingDevice {
+    fn start(directory: &Path, len: u64) -> Option<FailingDevice> {
+        if !runs("nbdkit", &["--version"]) {
+            skipped("nbdkit is missing");
+            return None;
+        }
+        let [no_writes, no_reads] = ["no-writes", "no-reads"].map(|name| directory.join(name));
+        let (len, pwrite, pread) = (
+            len.to_string(),
+            format!("error-pwrite-file={}", no_writes.display()),
+            format!("error-pread-file={}", no_reads.display()),
+        );
+        let server = ["--socket-activation", "nbdkit", "--filter=error", "memory", &len];
+        let errors = ["error=EIO", "error-rate=0%", "error-pwrite-rate=100%"];
+        let files = ["error-pread-rate=100%", &pwrite, &pread];
+        let file = NbdFile::start(directory, &[&server[..], &errors, &files].concat())?;
+        Some(FailingDevice { file, no_writes, no_reads })
     }
 }
