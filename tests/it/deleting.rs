@@ -41,7 +41,9 @@ fn names_of_what_goes(directory: &Path) -> Vec<String> {
 
 /// A topic in segments of some twenty records each, and its partition.
 fn in_segments(count: i64) -> (Store, Topic, TopicPartition) {
-    let (store, topic) = store_with_topic(TopicConfig::new().segment_bytes(1500));
+    // The records are of long ago: no look closes a segment or lets go of it for that.
+    let config = TopicConfig::new().segment_ms(i64::MAX as u64).retention_ms(-1);
+    let (store, topic) = store_with_topic(config.segment_bytes(1500));
     send_numbers(&store, &topic, 0..count);
     let partition = topic.partition(0).unwrap();
     (store, topic, partition)
