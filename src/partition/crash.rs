@@ -629,9 +629,9 @@ fn put_on_record(root: &Path, is_another_boot: bool, point: usize) {
     fs::write(root.join(file_name::RECOVERY_POINTS), format!("0\n1\nt 0 {point}\n")).unwrap();
 }
 
-/// A segment that another follows, and that was not sealed, ends before the next one begins: on a batch's boundary, or in
-/// what is no batch. A power cut does that to what was never durable. Without one, or where it was durable, something else
-/// is wrong: what is left is kept and shown.
+/// A segment that another follows ends before the next one begins: on a batch's boundary, or in what is no batch. A power
+/// cut does that to what was never durable. Without one, or where it was durable or the segment sealed, something else is
+/// wrong: what is left is kept and shown.
 #[test]
 fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_it() {
     let directory = scratch();
@@ -646,16 +646,24 @@ fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_
             left.resize(bytes.len(), filler);
         }
         fs::write(first_log(&crashed), &left).unwrap();
-        for (is_another_boot, point, is_cut) in [
-            (true, 0, true),
-            (true, kept, true),
-            (true, kept + 1, false),
-            (true, next, false),
-            (false, 0, false),
+        for (is_sealed, is_another_boot, point, is_cut) in [
+            (false, true, 0, true),
+            (false, true, kept, true),
+            (false, true, kept + 1, false),
+            (false, true, next, false),
+            (false, false, 0, false),
+            (true, true, 0, false),
+            (true, true, kept, false),
         ] {
-            let what = format!("{filler:?}, another boot {is_another_boot}, durable below {point}");
+            let what = format!(
+                "{filler:?}, sealed {is_sealed}, another boot {is_another_boot}, durable below {point}"
+            );
             let root = fresh_copy(&crashed, "opened");
             put_on_record(&root, is_another_boot, point);
+            if is_sealed {
+                // That it is there says so, whatever it holds.
+                fs::write(first_log(&root).with_extension("index"), [0; 8]).unwrap();
+            }
             let store = buffered(&root).open().unwrap();
             let (found, _) = read_all(&store);
             let findings = store.health().findings;

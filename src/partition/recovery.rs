@@ -179,16 +179,14 @@ pub(crate) fn clean_end(context: &SegmentContext, base_offset: i64) -> Result<Op
         .ok()
         .and_then(|bytes| OffsetIndex::parse(base_offset, &bytes, file.len().ok()?).ok());
     let indexed = index.as_ref().and_then(OffsetIndex::last);
-    let continuity = Continuity { expected: base_offset, gaps_below: context.gaps.below() };
-    let mut scan = Scan::new(&file, 0, continuity, Depth::Headers)?;
+    let scan_from = |position, gaps_below| {
+        let continuity = Continuity { expected: base_offset, gaps_below };
+        Scan::new(&file, position, continuity, Depth::Headers)
+    };
+    let mut scan = scan_from(0, context.gaps.below())?;
     if let Some(indexed) = indexed {
         // The indexed batch itself says where it begins; its last offset must be the one indexed.
-        let mut probe = Scan::new(
-            &file,
-            indexed.position,
-            Continuity { expected: base_offset, gaps_below: i64::MAX },
-            Depth::Headers,
-        )?;
+        let mut probe = scan_from(indexed.position, i64::MAX)?;
         if let Scanned::Batch { header, .. } = probe.next()? {
             if header.last_offset() <= indexed.last_offset {
                 scan.resume_at(indexed.position, header.base_offset);
