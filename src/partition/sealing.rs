@@ -293,6 +293,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
     use std::sync::atomic::AtomicU64;
+    use std::sync::mpsc;
 
     /// A store that does nothing in the background, and a topic in segments of 2 KiB of which some are full.
     fn with_full_segments(count: usize) -> (Store, Topic, Arc<Partition>) {
@@ -587,6 +588,22 @@ mod tests {
         assert!(!partition.wait_durable_until(end, Instant::now()).unwrap());
     }
 
+    /// A task does not synchronise on the thread that polls it, and nobody else asks for a sync.
+    #[test]
+    fn a_task_that_waits_has_it_made_durable_in_the_background_and_is_woken() {
+        let builder = Store::builder_temporary().durability(Durability::Buffered);
+        let store = builder.checkpoint_interval(Duration::from_secs(3600)).open().unwrap();
+        let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+        let partition = topic.state.open_partition(0).unwrap();
+        let (sender, woken) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Told(sender)));
+        store.producer().send(&topic, Record::new("a")).unwrap();
+        assert!(!partition.poll_durable(1, &waker).unwrap());
+        woken.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(partition.poll_durable(1, &waker).unwrap());
+        assert_eq!(partition.watermarks().durable_end(), 1);
+    }
+
     /// A seal panicked: nobody knows what of the segment is on the disk.
     #[test]
     fn a_seal_that_panics_latches_its_log() {
@@ -604,6 +621,15 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert_eq!(partition.watermarks().durable_end(), 0);
+    }
+
+    struct Told(mpsc::Sender<()>);
+
+    impl std::task::Wake for Told {
+        fn wake(self: Arc<Self>) {
+            // Nobody listens any more where the test has failed.
+            self.0.send(()).unwrap_or_default();
+        }
     }
 
     struct Count(AtomicU64);
