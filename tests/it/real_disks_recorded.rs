@@ -555,6 +555,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 
 fn cut_everywhere(kind: Kind) {
     const CUTS_PER_LIFE: u64 = 14;
+    const LIVES_PER_DEVICE: u64 = 8;
     const KEPT: [Kept; 7] = [
         Kept::Nothing,
         Kept::Some(50),
@@ -568,12 +569,16 @@ fn cut_everywhere(kind: Kind) {
     println!("{kind:?}: OTTLA_SEED={seed}");
     let mut chance = Chance(seed * 2_654_435_761 + 1);
     let place = directory();
-    let Some(mut image) = formatted(kind) else { return };
-    let mut before = Told::default();
+    let Some(empty) = formatted(kind) else { return };
+    let (mut image, mut before) = (empty.clone(), Told::default());
     let (mut lives, mut writes, mut acknowledged, mut not_mounted) = (0, 0, 0, 0);
     for cut in 0..cuts {
         if cut % CUTS_PER_LIFE != 0 {
             continue;
+        }
+        if lives % LIVES_PER_DEVICE == 0 {
+            // Or it is full some day.
+            (image, before) = (empty.clone(), Told::default());
         }
         let Some(life) = live(kind, image.clone(), lives, &[]) else { return };
         assert!(life.has_its_flushes(), "{kind:?}: a sync brought no flush");
@@ -616,7 +621,7 @@ fn cut_everywhere(kind: Kind) {
                 not_mounted += 1;
             }
         }
-        // The next life begins with what the last cut left.
+        // The next life begins with what the last cut left, as a rule.
         if let Some(next) = next {
             (image, before) = next;
         }
