@@ -63,11 +63,17 @@ fn unpack_blocks(mut blocks: &[u8], room: &mut Room<'_>) -> Result<(), Refused> 
             let upto = spare.len().min(BLOCK_LEN_MAX);
             // What does not fit may be whole all the same.
             let refused = if upto < BLOCK_LEN_MAX { TOO_LONG } else { DAMAGED };
-            let written = decompress_into(block, &mut spare[..upto]).map_err(|_| refused)?;
+            let written = unpack_block(block, &mut spare[..upto]).ok_or(refused)?;
             room.advance(written)?;
         }
         blocks = behind;
     }
+}
+
+/// Not inlined, so that the crate's copies of fixed length are, and not called one by one.
+#[inline(never)]
+fn unpack_block(block: &[u8], into: &mut [u8]) -> Option<usize> {
+    decompress_into(block, into).ok()
 }
 
 /// The table of a compression, used again and again.
