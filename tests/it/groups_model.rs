@@ -15,7 +15,6 @@ use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
-use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -33,6 +32,7 @@ use ottla::Subscription;
 use ottla::TopicConfig;
 
 use crate::chance::Chance;
+use crate::scratch::scratch;
 
 const NOW: Duration = Duration::ZERO;
 
@@ -464,11 +464,6 @@ fn one_s_own(request: &AssignmentRequest<'_>, which: impl Fn(usize, usize) -> us
         }
     }
     given
-}
-
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 fn play(seed: u64, steps: u32) {

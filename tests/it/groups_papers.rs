@@ -33,6 +33,7 @@ use ottla::Store;
 use ottla::TopicConfig;
 
 use crate::golden;
+use crate::scratch::scratch;
 
 const NOW: Duration = Duration::ZERO;
 const LOG: &str = "__consumer_offsets-0/00000000000000000000.log";
@@ -218,11 +219,6 @@ fn what_groups_put_on_record_an_independent_decoder_reads() {
     let seen = as_kafka_decodes(&data);
     assert!(!seen.contains_key(&format!("simple {of_a}")));
     assert_eq!(seen.len(), 3, "{seen:?}");
-}
-
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
 }
 
 /// A directory that was closed in order, with three groups that have committed offset 1, 2 and 3.

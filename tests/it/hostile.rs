@@ -31,16 +31,13 @@ use tempfile::TempDir;
 use crate::golden;
 use crate::limits::is_limited;
 use crate::limits::run_again_under;
+use crate::scratch::scratch;
 
 const SEGMENT: &str = "harmed-0/00000000000000000000.log";
 
 /// A store with two topics, one of which comes to harm.
 fn directory() -> (TempDir, PathBuf) {
-    // In memory where there is one: files may be larger there than anywhere, and what counts is what is in them.
-    let memory = Path::new("/dev/shm");
-    let directory =
-        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    let directory = directory.unwrap();
+    let directory = scratch();
     let root = directory.path().join("data");
     let store = Store::open(&root).unwrap();
     for name in ["harmed", "sound"] {

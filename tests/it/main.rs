@@ -46,6 +46,7 @@ mod request_reply;
 mod request_restart;
 mod retention;
 mod scale;
+mod scratch;
 mod soak;
 mod tidy;
 mod topics;

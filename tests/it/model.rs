@@ -25,6 +25,7 @@ use ottla::Topic;
 use ottla::TopicConfig;
 
 use crate::chance::Chance;
+use crate::scratch::scratch;
 
 impl Chance {
     fn bytes(&mut self) -> Option<Vec<u8>> {
@@ -345,9 +346,7 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) {
 
 fn play(seed: u64, steps: u32) {
     println!("OTTLA_SEED={seed}");
-    let memory = Path::new("/dev/shm");
-    let directory =
-        if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let directory = scratch();
     let mut play = Play {
         directory,
         generation: 0,

@@ -50,6 +50,7 @@ use crate::mounted::NbdFile;
 use crate::mounted::runs;
 use crate::mounted::skipped;
 use crate::mounted::unmount;
+use crate::scratch::scratch;
 
 const WRITER: &str = "real_disks_recorded::child_that_writes_to_a_recorded_disk";
 const ROUNDS: i64 = 24;
@@ -439,18 +440,13 @@ struct Life {
     told: Vec<(usize, String)>,
 }
 
-fn directory() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
-}
-
 /// Has a device recorded while something is done to it; `None` where this cannot be done, having said so.
 fn recorded<T>(
     kind: Kind,
     first: Image,
     act: impl FnOnce(&Path, &BlockLog, &Path) -> Option<T>,
 ) -> Option<(Written, T)> {
-    let directory = directory();
+    let directory = scratch();
     let log = BlockLog::start(directory.path(), first.clone(), kind.len());
     let socket = log.socket().to_str().unwrap().to_owned();
     let outcome = {
@@ -568,7 +564,7 @@ fn cut_everywhere(kind: Kind) {
     let (cuts, seed) = (number("OTTLA_CUTS", 4), number("OTTLA_SEED", 1));
     println!("{kind:?}: OTTLA_SEED={seed}");
     let mut chance = Chance(seed * 2_654_435_761 + 1);
-    let place = directory();
+    let place = scratch();
     let Some(empty) = formatted(kind) else { return };
     let (mut image, mut before) = (empty.clone(), Told::default());
     let (mut lives, mut writes, mut acknowledged, mut not_mounted) = (0, 0, 0, 0);
@@ -656,7 +652,7 @@ fn syncs_that_do_nothing_are_found_out_on_recorded_disks() {
     if !runs("strace", &["-f", "--seccomp-bpf", "-o", "/dev/null", "true"]) {
         return skipped("strace cannot be used here");
     }
-    let place = directory();
+    let place = scratch();
     let kinds = if number("OTTLA_CUTS", 0) > 0 { &Kind::ALL[..] } else { &Kind::ALL[..1] };
     for &kind in kinds {
         // Of records; of a directory, after a file in it was replaced.

@@ -22,6 +22,7 @@ use crate::consuming::read_all;
 use crate::golden;
 use crate::golden::copy_tree;
 use crate::golden::files;
+use crate::scratch::scratch;
 
 /// A store that was closed cleanly: one topic with several segments, another one, a group.
 struct Sound {
@@ -41,11 +42,7 @@ const COMMITTED: i64 = 20;
 
 impl Sound {
     fn new() -> Sound {
-        // In memory where there is one: what counts is what is in the files.
-        let memory = Path::new("/dev/shm");
-        let directory =
-            if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }
-                .unwrap();
+        let directory = scratch();
         let store = Store::open(directory.path().join("sound")).unwrap();
         let config = TopicConfig::new()
             .segment_bytes(1024)

@@ -18,17 +18,13 @@ use ottla::TopicConfig;
 
 use crate::limits::is_limited;
 use crate::limits::run_again_under;
+use crate::scratch::scratch;
 
 const COUNT: u32 = 10_000;
 /// A quarter of 1,024 descriptors for tails; the lock, the threads' and the harness's come on top.
 const DESCRIPTORS_MAX: usize = 300;
 /// The same tails, 1,024 segments that are only read, and what the process has.
 const MAPPINGS_MAX: usize = 1600;
-
-fn scratch() -> tempfile::TempDir {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
-}
 
 fn assert_within_limits(when: &str) {
     let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
