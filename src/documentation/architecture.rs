@@ -489,7 +489,7 @@
 //! | rank | lock | held for |
 //! | --- | --- | --- |
 //! | 1 | `Topics::changes` | one change to the list of topics, its syncs included; the close |
-//! | 1 | `Topics::makes_room` | what has to go because the store is full: planned, put on record, removed |
+//! | 1 | `Topics::lets_go` | what has to go by retention, or because the store is full: planned, put on record, removed |
 //! | 1, within it | the catalog, the recovery points, the cleaner's offsets | one replacement of their file, its syncs included |
 //! | 1, within it | `Topics::list` | one look, one replacement |
 //! | 1 | `Accumulators::registered`, `PerPartition::making` | one entry, one stage |

@@ -91,8 +91,8 @@ pub(crate) struct Topics {
     /// What retention goes by; looked at in one step each time, lock rank 9.
     steady_clock: Mutex<SteadyClock>,
     opened_at: Instant,
-    /// Held while room is made, syncs included; lock rank 1.
-    makes_room: Mutex<()>,
+    /// Held from the look at what has to go until it went, syncs included; lock rank 1.
+    lets_go: Mutex<()>,
     is_closed: AtomicBool,
     /// Rung when the store is closed, for those who wait for no partition.
     closing: Doorbells,
@@ -155,7 +155,7 @@ impl Topics {
             open_segments: Arc::default(),
             live_tails: Arc::new(live_tails),
             budget: Arc::new(Budget::new(limit)),
-            makes_room: Mutex::default(),
+            lets_go: Mutex::default(),
             steady_clock: Mutex::default(),
             opened_at: Instant::now(),
             is_closed: AtomicBool::new(false),
@@ -204,7 +204,7 @@ impl Topics {
             open_segments: Arc::default(),
             live_tails: Arc::default(),
             budget: Arc::new(Budget::new(None)),
-            makes_room: Mutex::default(),
+            lets_go: Mutex::default(),
             steady_clock: Mutex::default(),
             opened_at: Instant::now(),
             is_closed: AtomicBool::new(false),

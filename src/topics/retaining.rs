@@ -50,6 +50,8 @@ impl Topics {
         self.writing_for("apply retention")?;
         let (now_ms, _) = self.retention_ms();
         let mut failed = None;
+        // Whoever else looks, in the background or for room, finds what is left, and counts nothing that is counted here.
+        let turn = self.lets_go.lock();
         let mut plans = Vec::new();
         for named in partitions {
             let (_, _, open) = named;
@@ -65,6 +67,7 @@ impl Topics {
             }
         }
         let retained = self.let_go(&plans, patience, &mut failed)?;
+        drop(turn);
         // Behind that, for it takes room. Nobody else looks at a log that is not appended to in this life; and what
         // `segment.ms` was changed to is to be in force for the others, too.
         for (_, _, open) in partitions {
@@ -76,7 +79,7 @@ impl Topics {
         failed.map_or(Ok(retained), Err)
     }
 
-    /// Puts plans on record, and carries them out.
+    /// Puts plans on record, and carries them out. They were made with `lets_go` held, and it still is.
     pub(super) fn let_go(
         &self,
         plans: &[(&Named, LettingGo)],

@@ -45,7 +45,7 @@ impl Topics {
     ///
     /// * As [`retain`](Self::retain).
     pub(crate) fn make_room_for(&self, wanted: u64) -> Result<()> {
-        let _turn = self.makes_room.lock();
+        let _turn = self.lets_go.lock();
         self.budget.begin_to_look();
         let excess = self.budget.excess(wanted);
         if excess == 0 {
