@@ -126,6 +126,26 @@ pub(super) enum Naming {
     TreeRemoved(PathBuf, Vec<(PathBuf, Vec<u8>)>),
 }
 
+impl Device {
+    /// Notes that a file is about to be written to: what it holds until then is durable, unless it differs already.
+    ///
+    /// In one step with whatever else is noted of it: somebody else's sync ends what is known of the file.
+    fn begin_write(&mut self, file: &OpenFile, position: u64, len: usize) -> &mut Unsynced {
+        let facts = file.facts().unwrap();
+        let unsynced = self
+            .files
+            .entry(facts.inode)
+            .or_insert_with(|| Unsynced { durable: file.bytes(), ..Unsynced::default() });
+        unsynced.lengths.insert(facts.len as usize);
+        if !unsynced.lost.is_empty() {
+            let first = position as usize / SECTOR_LEN;
+            let end = (position as usize).saturating_add(len).div_ceil(SECTOR_LEN);
+            unsynced.lost.retain(|sector| !(first..end).contains(sector));
+        }
+        unsynced
+    }
+}
+
 impl Naming {
     pub(super) fn directory(&self) -> &Path {
         match self {
@@ -445,10 +465,8 @@ impl Script {
     }
 
     pub(crate) fn will_change(&self, file: &OpenFile) {
-        self.will_write(file, 0, usize::MAX);
-        let facts = file.facts().unwrap();
         let mut device = self.device.lock().unwrap();
-        let unsynced = device.files.entry(facts.inode).or_default();
+        let unsynced = device.begin_write(file, 0, usize::MAX);
         let bytes = file.bytes();
         if unsynced.durable != bytes && unsynced.between.last() != Some(&bytes) {
             unsynced.between.push(bytes);
@@ -456,18 +474,7 @@ impl Script {
     }
 
     pub(crate) fn will_write(&self, file: &OpenFile, position: u64, len: usize) {
-        let facts = file.facts().unwrap();
-        let mut device = self.device.lock().unwrap();
-        let unsynced = device
-            .files
-            .entry(facts.inode)
-            .or_insert_with(|| Unsynced { durable: file.bytes(), ..Unsynced::default() });
-        unsynced.lengths.insert(facts.len as usize);
-        if !unsynced.lost.is_empty() {
-            let first = position as usize / SECTOR_LEN;
-            let end = (position as usize).saturating_add(len).div_ceil(SECTOR_LEN);
-            unsynced.lost.retain(|sector| !(first..end).contains(sector));
-        }
+        self.device.lock().unwrap().begin_write(file, position, len);
     }
 
     /// What the cache shows now is durable once the sync is through, which it will be; what somebody changes
@@ -804,7 +811,7 @@ fn copy_directories(medium: &Medium, from: &Path, to: &Path) {
     }
 }
 
-/// Copies a directory with everything in it, for a look that must change nothing.
+/// Copies a directory with everything in it, which may be in use, for a look that must change nothing.
 pub(crate) fn copy_tree(from: &Path, to: &Path) {
     Medium::System.copy_tree(from, to);
 }
@@ -815,3 +822,25 @@ pub(crate) fn fresh_copy(from: &Path, name: &str) -> PathBuf {
 }
 
 pub(super) const SECTOR_LEN: usize = 512;
+
+/// What is known of a file and what is noted of it next were two steps. A sync between them left a file of which nothing
+/// was taken for durable, and the next power cut took what had been so for lives: in a few of ten thousand lineages on a
+/// busy machine, and it looked like a loss of the store's.
+#[test]
+fn a_sync_beside_a_change_does_not_make_what_is_durable_lost() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.log");
+    std::fs::write(&path, [7; 4 * SECTOR_LEN]).unwrap();
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let file = OpenFile::System(std::fs::File::open(&path).unwrap());
+    let rounds = 20_000;
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..rounds).for_each(|_| disk.script().will_change(&file)));
+        scope.spawn(|| (0..rounds).for_each(|_| disk.script().sync_begins(&file, &path)));
+        let inode = file.facts().unwrap().inode;
+        for _ in 0..rounds {
+            let known = disk.script().unsynced(inode);
+            assert!(known.is_none_or(|known| known.durable == [7; 4 * SECTOR_LEN]));
+        }
+    });
+}

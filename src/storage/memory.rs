@@ -409,17 +409,27 @@ impl Medium {
         }
     }
 
-    /// Copies a directory with everything in it, for a look that must change nothing.
+    /// Copies a directory with everything in it, for a look that must change nothing. Files may come and go meanwhile:
+    /// then it begins anew, for neither name of one that was renamed would be in the copy.
     pub(crate) fn copy_tree(&self, from: &Path, to: &Path) {
+        while let Err(error) = self.try_copy_tree(from, to) {
+            let has_gone = error.kind() == io::ErrorKind::NotFound && self.exists(from);
+            assert!(has_gone, "{}: {error}", from.display());
+            self.remove_tree(to).unwrap();
+        }
+    }
+
+    fn try_copy_tree(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.create_directories(to);
-        for entry in self.entries(from).unwrap() {
+        for entry in self.entries(from)? {
             let (from, to) = (from.join(&entry.name), to.join(&entry.name));
             if entry.is_directory {
-                self.copy_tree(&from, &to);
+                self.try_copy_tree(&from, &to)?;
             } else {
-                self.copy_file(&from, &to).unwrap();
+                self.copy_file(&from, &to)?;
             }
         }
+        Ok(())
     }
 
     pub(crate) fn create_directories(&self, path: &Path) {
@@ -436,7 +446,12 @@ impl Medium {
     /// Copies a directory beside itself, in place of what was there under that name.
     pub(crate) fn fresh_copy(&self, from: &Path, name: &str) -> PathBuf {
         let to = from.parent().unwrap().join(name);
-        drop(self.remove_tree(&to));
+        match self.remove_tree(&to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                panic!("{}: {error}", to.display())
+            }
+            _ => {}
+        }
         self.copy_tree(from, &to);
         to
     }
