@@ -1,4 +1,5 @@
-//! Tests only: numbers that look random, the same ones for the same seed; or numbers that somebody thought of.
+//! Tests only: numbers that look random, the same ones for the same seed; numbers that somebody thought of; and those
+//! that whoever runs a test has told it.
 
 use std::cell::RefCell;
 
@@ -21,6 +22,21 @@ fn chosen(limit: u64) -> Option<u64> {
         let number = if limit <= 1 << 8 { next() } else { next() << 8 | next() };
         Some(number % limit)
     })
+}
+
+/// Gives the number that whoever runs the test has set, as in `OTTLA_LIVES=1000`. One that cannot be read is not ignored.
+pub(crate) fn told(name: &str) -> Option<u64> {
+    let text = std::env::var_os(name)?;
+    let number = text.to_str().and_then(|text| text.parse().ok());
+    assert!(number.is_some(), "{name} is {text:?}, which is no number");
+    number
+}
+
+/// Gives the seed of `OTTLA_SEED`, or one that nobody has seen before.
+#[allow(dead_code, reason = "for tests in processes of their own")]
+pub(crate) fn seed() -> u64 {
+    use std::hash::BuildHasher;
+    told("OTTLA_SEED").unwrap_or_else(|| std::hash::RandomState::new().hash_one(0))
 }
 
 /// A seed other than 0, and what has become of it.

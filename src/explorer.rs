@@ -40,6 +40,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::chance;
+use crate::chance::told;
 use crate::explorer::lineage::Lineage;
 
 /// What was done so far, by all who explore.
@@ -50,10 +51,6 @@ struct Tally {
     states: AtomicU64,
     /// Of these, how many were as one that the same cut had left already, and were not opened.
     repeated: AtomicU64,
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
 fn seed(n: u64) -> u64 {
@@ -75,15 +72,15 @@ const RECOVERIES: u64 = 20_000;
 #[test]
 fn whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_dropped_comes_back()
 {
-    if let Some(seed) = number("OTTLA_SEED") {
+    if let Some(seed) = told("OTTLA_SEED") {
         let tally = Tally::default();
         Lineage::new(seed, None, &tally).play().unwrap();
         return;
     }
-    let wanted = number("OTTLA_RECOVERIES").unwrap_or(RECOVERIES);
+    let wanted = told("OTTLA_RECOVERIES").unwrap_or(RECOVERIES);
     let (begun, tally) = (Instant::now(), Tally::default());
     // Where others have not been, for a long run.
-    let first = number("OTTLA_FIRST").unwrap_or(0);
+    let first = told("OTTLA_FIRST").unwrap_or(0);
     let next = AtomicU64::new(first);
     thread::scope(|scope| {
         let processors = thread::available_parallelism().map_or(1, usize::from);

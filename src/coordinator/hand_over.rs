@@ -19,6 +19,7 @@ use shuttle::rand::Rng;
 use shuttle::scheduler::RandomScheduler;
 
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::coordinator::assignor::Assignor;
 use crate::coordinator::assignors::Place;
 use crate::coordinator::group::Group;
@@ -489,7 +490,7 @@ fn schedules(plant: Plant, assignor: &Assignor, scheduler: RandomScheduler) {
 
 #[test]
 fn in_whatever_order_members_step_nothing_is_read_by_two_and_nobody_sleeps_with_work_to_do() {
-    let count = std::env::var("OTTLA_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(400);
+    let count = told("OTTLA_SCHEDULES").map_or(400, |count| count as usize);
     for assignor in [
         Assignor::Uniform,
         Assignor::Range,

@@ -31,6 +31,7 @@ use crate::Subscription;
 use crate::TopicConfig;
 use crate::TopicPartition;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::coordinator::offsets_log;
 use crate::storage::disk::Disk;
 use crate::storage::faults::fresh_copy;
@@ -570,10 +571,6 @@ fn play(seed: u64, watch: Watch) -> Result<(), String> {
     lineage(&directory.path().join("data"), seed, watch)
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
-}
-
 fn seeds(count: u64) -> impl Iterator<Item = u64> {
     (0..count).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1)
 }
@@ -581,11 +578,11 @@ fn seeds(count: u64) -> impl Iterator<Item = u64> {
 #[test]
 fn no_power_cut_takes_a_commit_or_makes_a_group_skip_a_record() {
     assert_eq!(offsets_log::NAME, "__consumer_offsets");
-    if let Some(seed) = number("OTTLA_SEED") {
+    if let Some(seed) = told("OTTLA_SEED") {
         play(seed, Watch::Everything).unwrap();
         return;
     }
-    for seed in seeds(number("OTTLA_LIVES").unwrap_or(150)) {
+    for seed in seeds(told("OTTLA_LIVES").unwrap_or(150)) {
         play(seed, Watch::Everything).unwrap();
     }
 }

@@ -6,17 +6,17 @@
 
 #![cfg(target_os = "linux")]
 
+use crate::chance::told;
 use crate::explorer::Tally;
 use crate::explorer::lineage::Lineage;
 use crate::explorer::mounted::Kind;
 use crate::explorer::mounted::Mounted;
 use crate::explorer::mounted::skipped;
-use crate::explorer::number;
 use crate::explorer::seed;
 
 #[test]
 fn what_a_real_power_cut_leaves_is_one_of_the_states_of_the_simulated_one() {
-    let count = number("OTTLA_CUTS").unwrap_or(3);
+    let count = told("OTTLA_CUTS").unwrap_or(3);
     for kind in [Kind::Ext4, Kind::Xfs] {
         let Some(mounted) = Mounted::new(kind) else { continue };
         if let Err(error) = mounted.shut_down() {

@@ -4,9 +4,9 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::atomic::Ordering;
 
+use crate::chance::told;
 use crate::explorer::Tally;
 use crate::explorer::lineage::Lineage;
-use crate::explorer::number;
 use crate::explorer::seed;
 use crate::storage::planted::Planted;
 
@@ -47,7 +47,7 @@ fn found(bug: Planted, within: u64) -> Option<(u64, String)> {
 
 #[test]
 fn every_bug_that_is_planted_is_found_out() {
-    let factor = number("OTTLA_PATIENCE").unwrap_or(1);
+    let factor = told("OTTLA_PATIENCE").unwrap_or(1);
     let mut missed = Vec::new();
     for (bug, within) in BUGS {
         match found(bug, within * factor) {

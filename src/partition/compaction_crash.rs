@@ -16,6 +16,7 @@ use crate::Error;
 use crate::Store;
 use crate::StoreBuilder;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::inspect;
 use crate::partition::compaction_model::History;
 use crate::partition::compaction_model::Sent;
@@ -348,10 +349,9 @@ fn a_compaction_that_panics_loses_nothing() {
 #[test]
 fn no_power_cut_during_a_compaction_takes_what_counts() {
     let case = case(Before::Compacted);
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seeds = match number("OTTLA_SEED") {
+    let seeds = match told("OTTLA_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("OTTLA_LIVES").unwrap_or(4),
+        None => 0..told("OTTLA_LIVES").unwrap_or(4),
     };
     for seed in seeds {
         let mut chance = Chance(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);

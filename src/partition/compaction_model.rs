@@ -23,6 +23,7 @@ use crate::Store;
 use crate::TopicConfig;
 use crate::TopicPartition;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::clock::Clock;
 use crate::inspect;
 use crate::partition::compaction::Compacted;
@@ -330,11 +331,10 @@ fn play(seed: u64) {
 
 #[test]
 fn the_log_is_what_the_model_says_however_it_is_compacted() {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    if let Some(seed) = number("OTTLA_SEED") {
+    if let Some(seed) = told("OTTLA_SEED") {
         return play(seed);
     }
-    for seed in 0..number("OTTLA_LIVES").unwrap_or(60) {
+    for seed in 0..told("OTTLA_LIVES").unwrap_or(60) {
         play(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
     }
 }

@@ -23,6 +23,7 @@ use crate::StoreBuilder;
 use crate::TopicConfig;
 use crate::TopicPartition;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::clock::Clock;
 use crate::inspect;
 use crate::partition::compaction_model::scratch;
@@ -465,14 +466,10 @@ fn a_deletion_that_panics_loses_nothing() {
     }
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
-}
-
 fn seeds(lives: u64) -> std::ops::Range<u64> {
-    match number("OTTLA_SEED") {
+    match told("OTTLA_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("OTTLA_LIVES").unwrap_or(lives),
+        None => 0..told("OTTLA_LIVES").unwrap_or(lives),
     }
 }
 

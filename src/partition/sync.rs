@@ -282,6 +282,7 @@ impl Drop for Leading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::told;
     use crate::error::Error;
     use shuttle::scheduler::RandomScheduler;
     use std::sync::atomic::AtomicI64;
@@ -328,7 +329,7 @@ mod tests {
     /// Four threads append and wait, in as many orders as there is time for; a round may be put off.
     #[test]
     fn in_whatever_order_threads_step_everyone_is_told_and_none_too_early() {
-        let count = std::env::var("OTTLA_SCHEDULES").ok().and_then(|count| count.parse().ok());
+        let count = told("OTTLA_SCHEDULES").map(|count| count as usize);
         let scheduler = RandomScheduler::new_from_seed(7, count.unwrap_or(3000));
         schedules::run(scheduler, || {
             let gate = Arc::new(SyncGate::new(0));
@@ -403,7 +404,7 @@ mod tests {
     /// durable before it.
     #[test]
     fn in_whatever_order_threads_step_a_failure_reaches_everyone_who_sleeps() {
-        let count = std::env::var("OTTLA_SCHEDULES").ok().and_then(|count| count.parse().ok());
+        let count = told("OTTLA_SCHEDULES").map(|count| count as usize);
         let scheduler = RandomScheduler::new_from_seed(11, count.unwrap_or(1000));
         schedules::run(scheduler, || {
             let gate = Arc::new(SyncGate::new(0));

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use shuttle::rand::Rng;
 use shuttle::scheduler::RandomScheduler;
 
+use crate::chance::told;
 use crate::partition::watermarks;
 use crate::partition::watermarks::Doorbells;
 use crate::partition::watermarks::Watermarks;
@@ -350,7 +351,7 @@ fn schedules(plant: Plant, seed: u64, count: usize) {
 
 #[test]
 fn in_whatever_order_askers_and_appenders_step_everyone_hears_once_and_nobody_sleeps_for_ever() {
-    let count = std::env::var("OTTLA_SCHEDULES").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000);
+    let count = told("OTTLA_SCHEDULES").map_or(3_000, |count| count as usize);
     schedules(Plant::None, 7, count);
 }
 

@@ -29,6 +29,7 @@ use crate::StoreBuilder;
 use crate::Topic;
 use crate::TopicConfig;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::storage::disk::Disk;
 use crate::storage::faults::fresh_copy;
 
@@ -262,17 +263,13 @@ fn play(seed: u64) -> Result<(), String> {
     lineage(&directory.path().join("data"), seed)
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|value| value.parse().ok())
-}
-
 #[test]
 fn no_power_cut_takes_a_request_or_an_answer_that_somebody_was_told_of() {
-    if let Some(seed) = number("OTTLA_SEED") {
+    if let Some(seed) = told("OTTLA_SEED") {
         play(seed).unwrap();
         return;
     }
-    for n in 0..number("OTTLA_LIVES").unwrap_or(40) {
+    for n in 0..told("OTTLA_LIVES").unwrap_or(40) {
         play(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1).unwrap();
     }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::hash::BuildHasher;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
@@ -32,6 +31,7 @@ use ottla::StoreBuilder;
 use ottla::Topic;
 use ottla::TopicConfig;
 
+use crate::chance;
 use crate::consuming::Seen;
 use crate::consuming::read_all;
 use crate::waiting::LONG;
@@ -527,8 +527,7 @@ fn child_that_appends_and_compacts_until_it_is_killed() {
 #[test]
 fn kills_amid_compactions_lose_nothing_that_counts() {
     let directory = tempfile::tempdir().unwrap();
-    let seed = std::env::var("OTTLA_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    let seed = chance::seed();
     let (mut chance, mut first, mut gone) = (seed, 0, 0);
     // A machine with other things to do: a life that told of nothing is followed by one that may last longer.
     let mut slowness = 1;

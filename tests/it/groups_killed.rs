@@ -14,7 +14,6 @@
 )]
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -27,7 +26,9 @@ use ottla::Store;
 use ottla::Topic;
 use ottla::TopicConfig;
 
+use crate::chance;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::killed_child::positions;
 use crate::killed_child::tell;
 use crate::killed_child::told_before_it_was_killed;
@@ -186,10 +187,9 @@ fn check(store: &Store, known: &BTreeMap<u32, Known>, what: &str) -> Vec<i64> {
 
 #[test]
 fn kills_take_no_commit_that_had_returned_and_make_a_group_skip_nothing() {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seed = number("OTTLA_SEED").unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    let seed = chance::seed();
     println!("OTTLA_SEED={seed}");
-    let kills = number("OTTLA_KILLS").map_or(KILLS, |kills| kills as u32);
+    let kills = told("OTTLA_KILLS").map_or(KILLS, |kills| kills as u32);
     let mut chance = Chance(seed | 1);
     let directory = tempfile::tempdir().unwrap();
     let mut known: BTreeMap<u32, Known> = BTreeMap::new();

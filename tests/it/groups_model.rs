@@ -31,7 +31,9 @@ use ottla::Store;
 use ottla::Subscription;
 use ottla::TopicConfig;
 
+use crate::chance;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::scratch::scratch;
 
 const NOW: Duration = Duration::ZERO;
@@ -499,14 +501,10 @@ fn play(seed: u64, steps: u32) {
     play.finish();
 }
 
-fn seed() -> Option<u64> {
-    std::env::var("OTTLA_SEED").ok().and_then(|seed| seed.parse().ok())
-}
-
 /// Line 19 of the conformance list.
 #[test]
 fn a_group_delivers_everything_in_order_and_each_partition_to_one_member() {
-    if let Some(seed) = seed() {
+    if let Some(seed) = told("OTTLA_SEED") {
         return play(seed, 400);
     }
     for seed in 1..=20 {
@@ -521,7 +519,7 @@ fn a_group_delivers_everything_in_order_and_each_partition_to_one_member() {
 fn between_threads_that_hand_over_in_order_everything_comes_exactly_once() {
     const RECORDS: i64 = 1_500;
     const PARTITIONS: u32 = 4;
-    let seed = seed().unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    let seed = chance::seed();
     println!("OTTLA_SEED={seed}");
     let directory = scratch();
     let builder = Store::builder(directory.path().join("data")).durability(Durability::Buffered);

@@ -23,7 +23,6 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -39,7 +38,9 @@ use ottla::TopicConfig;
 use ottla::TopicPartition;
 use ottla::inspect;
 
+use crate::chance;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::killed_child::positions;
 use crate::killed_child::tell;
 use crate::killed_child::told_before_it_was_killed;
@@ -403,10 +404,9 @@ fn storm(chance: &mut Chance, kills: u64, slowness: &mut u64, counts: &mut Count
 
 #[test]
 fn kills_lose_nothing_when_everything_goes_on_at_once() {
-    let number = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    let seed = number("OTTLA_SEED").unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    let seed = chance::seed();
     println!("OTTLA_SEED={seed}");
-    let kills = number("OTTLA_KILLS").unwrap_or(KILLS);
+    let kills = told("OTTLA_KILLS").unwrap_or(KILLS);
     let mut chance = Chance(seed | 1);
     let (mut counts, mut slowness, mut done) = (Counts::default(), 1, 0);
     // On a machine that is busy the first lives may be too short for anything.

@@ -12,7 +12,6 @@
 )]
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Write;
@@ -28,6 +27,7 @@ use ottla::Store;
 use ottla::TopicConfig;
 use ottla::TopicPartition;
 
+use crate::chance;
 use crate::read_only::Helper;
 use crate::read_only::orders;
 use crate::read_only::tell;
@@ -121,10 +121,7 @@ fn killed_life(directory: &std::path::Path, durability: &str, micros: u64) -> Re
 }
 
 fn storm(durability: &str, cycles: u32) {
-    let seed = std::env::var("OTTLA_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    let seed = chance::seed();
     println!("OTTLA_SEED={seed}");
     let mut chance = seed;
     let directory = tempfile::tempdir().unwrap();

@@ -25,6 +25,7 @@ use ottla::Topic;
 use ottla::TopicConfig;
 
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::scratch::scratch;
 
 impl Chance {
@@ -365,7 +366,7 @@ fn play(seed: u64, steps: u32) {
 
 #[test]
 fn the_log_is_what_the_model_says_whatever_is_done_to_it() {
-    match std::env::var("OTTLA_SEED").ok().and_then(|seed| seed.parse().ok()) {
+    match told("OTTLA_SEED") {
         Some(seed) => play(seed, 2000),
         None => {
             for seed in 1..=8 {

@@ -35,6 +35,7 @@ use ottla::TopicConfig;
 use ottla::inspect;
 use parking_lot::Mutex;
 
+use crate::chance::told;
 use crate::killing::values_of;
 use crate::mounted::Kind;
 use crate::mounted::Mounted;
@@ -62,8 +63,7 @@ fn child_that_writes_to_a_disk_that_may_go() {
     };
     // Through the map, or by writes.
     let producer = store.producer_builder().durability(level).build();
-    let count = std::env::var("OTTLA_REAL_COUNT").ok().and_then(|count| count.parse().ok());
-    for n in 0..count.unwrap_or(u64::MAX) {
+    for n in 0..told("OTTLA_REAL_COUNT").unwrap_or(u64::MAX) {
         let number = (n % 2) as u32;
         let value = format!("{n}.{}", "v".repeat((n % 700) as usize));
         let sent = producer.send(&topic, Record::new(&value).partition(number));
@@ -170,7 +170,7 @@ fn check(root: &Path, told: &Told, what: &str) {
 }
 
 fn cuts() -> usize {
-    std::env::var("OTTLA_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(4)
+    told("OTTLA_CUTS").map_or(4, |cuts| cuts as usize)
 }
 
 /// Somebody who writes, and what he has told so far.

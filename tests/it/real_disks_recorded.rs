@@ -43,6 +43,7 @@ use crate::block_log::Kept;
 use crate::block_log::SECTOR;
 use crate::block_log::Written;
 use crate::chance::Chance;
+use crate::chance::told;
 use crate::consuming::read_all;
 use crate::killed_child::tell;
 use crate::mounted::Kind;
@@ -545,10 +546,6 @@ fn holds(kind: Kind, image: &Image, place: &Path, told: &Told) -> Result<bool, S
     Ok(true)
 }
 
-fn number(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
-
 fn cut_everywhere(kind: Kind) {
     const CUTS_PER_LIFE: u64 = 14;
     const LIVES_PER_DEVICE: u64 = 8;
@@ -561,7 +558,7 @@ fn cut_everywhere(kind: Kind) {
         Kept::Torn(SECTOR),
         Kept::Some(90),
     ];
-    let (cuts, seed) = (number("OTTLA_CUTS", 4), number("OTTLA_SEED", 1));
+    let (cuts, seed) = (told("OTTLA_CUTS").unwrap_or(4), told("OTTLA_SEED").unwrap_or(1));
     println!("{kind:?}: OTTLA_SEED={seed}");
     let mut chance = Chance(seed * 2_654_435_761 + 1);
     let place = scratch();
@@ -653,7 +650,11 @@ fn syncs_that_do_nothing_are_found_out_on_recorded_disks() {
         return skipped("strace cannot be used here");
     }
     let place = scratch();
-    let kinds = if number("OTTLA_CUTS", 0) > 0 { &Kind::ALL[..] } else { &Kind::ALL[..1] };
+    let kinds = if told("OTTLA_CUTS").is_some_and(|cuts| cuts > 0) {
+        &Kind::ALL[..]
+    } else {
+        &Kind::ALL[..1]
+    };
     for &kind in kinds {
         // Of records; of a directory, after a file in it was replaced.
         for (call, only, promise) in

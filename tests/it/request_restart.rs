@@ -14,7 +14,6 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
-use std::hash::BuildHasher;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -27,6 +26,7 @@ use ottla::Requester;
 use ottla::Store;
 use ottla::TopicConfig;
 
+use crate::chance;
 use crate::model::copy_tree;
 use crate::read_only::Helper;
 use crate::read_only::orders;
@@ -357,10 +357,7 @@ fn child_that_asks_and_answers_until_it_is_killed() {
 
 #[test]
 fn kills_at_any_moment_lose_no_request_and_no_answer() {
-    let seed = std::env::var("OTTLA_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| std::hash::RandomState::new().hash_one(0));
+    let seed = chance::seed();
     println!("OTTLA_SEED={seed}");
     let mut chance: u64 = seed;
     let directory = tempfile::tempdir().unwrap();
