@@ -601,6 +601,7 @@
 //! | writes, reads and reservations that come short, or are interrupted, at every effect and at random | `partition/crash.rs`, `repair/crash.rs`, `explorer.rs` |
 //! | pages that cannot be read, at every stretch and through every way to read | `partition/unreadable.rs` |
 //! | what no test reaches | `.ci/coverage` prints it |
+//! | what a test reaches and does not notice | `.ci/mutants` prints it |
 //! | the tests, watched by AddressSanitizer or ThreadSanitizer | `.ci/sanitize` runs them, but for some that it names |
 //! | real file systems: full, shut down, limited, unreadable; every call to the system failing | `tests/it/real_disks.rs`, skipped where that needs root or a program |
 //! | real file systems after power cuts, on devices whose every write is on record, `tests/it/block_log.rs` | `tests/it/real_disks_recorded.rs`, skipped in the same way; `OTTLA_CUTS` sets how many, `OTTLA_SEED` where |

@@ -522,6 +522,78 @@ fn a_segment_whose_indexes_could_not_be_written_gets_them_later() {
     }
 }
 
+/// Index files of an earlier life say less than there is by now. Where a recovery cannot write them anew, or must not
+/// because those of an older segment could not be written, they go: whoever looks for a time would believe them.
+#[test]
+fn no_index_that_says_too_little_outlives_a_recovery_that_could_not_write_it() {
+    let directory = scratch();
+    let live = directory.path().join("live");
+    let store = buffered(&live).open().unwrap();
+    let config = TopicConfig::new().segment_bytes(1024).index_interval_bytes(100);
+    let topic = store.create_topic("t", config).unwrap();
+    for (n, value) in values(60).iter().enumerate() {
+        let record = Record::new(value).timestamp(1000 + n as i64);
+        store.producer().send(&topic, record).unwrap();
+    }
+    drop(topic);
+    store.close().unwrap();
+    let indexes = |root: &Path| -> Vec<PathBuf> {
+        let files = fs::read_dir(root.join("t-0")).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> =
+            files.filter(|path| path.to_str().unwrap().ends_with("index")).collect();
+        files.sort();
+        files
+    };
+    let names: Vec<PathBuf> =
+        indexes(&live).iter().map(|path| path.file_name().unwrap().into()).collect();
+    let whole: Vec<Vec<u8>> = indexes(&live).iter().map(|path| fs::read(path).unwrap()).collect();
+    // Two files a segment: the second has none, and from the third on, where the recovery point lies, they are short.
+    assert!(names.len() >= 10);
+    let crashed = fresh_copy(&live, "crashed");
+    fs::remove_file(crashed.join(file_name::CLEAN_SHUTDOWN)).unwrap();
+    for (n, name) in names.iter().enumerate().skip(2) {
+        let path = crashed.join("t-0").join(name);
+        match n {
+            2 | 3 => fs::remove_file(path).unwrap(),
+            _ => fs::write(path, &whole[n][..if n % 2 == 0 { 8 } else { 12 }]).unwrap(),
+        }
+    }
+    assert!(whole[4].len() > 8 && whole[5].len() > 12);
+    let third: usize = names[4].file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    put_on_record(&crashed, false, third + 1);
+
+    let mut unwritten = 0;
+    for n in 1.. {
+        let root = fresh_copy(&crashed, "recovering");
+        let disk = Disk::failing_once(n, libc::EIO);
+        let opened = buffered(&root).disk(disk.clone()).open();
+        if disk.script().count() < n {
+            assert!(n > 20, "recovery had only {n} effects");
+            break;
+        }
+        let Ok(store) = opened else { continue };
+        let is_nuisance = |finding: &Finding| matches!(finding, Finding::Nuisance { .. });
+        unwritten += u32::from(store.health().findings.iter().any(is_nuisance));
+        let partition = store.topic("t").unwrap().partition(0).unwrap();
+        for wanted in 0..60 {
+            match partition.offset_for_time(1000 + wanted) {
+                Err(Error::Unavailable { .. }) => {}
+                found => {
+                    assert_eq!(found.unwrap(), Some((wanted, 1000 + wanted)), "effect {n}");
+                }
+            }
+        }
+        drop(partition);
+        drop(store.close());
+        // Until all of them are there it is not closed cleanly, and the next recovery writes them.
+        buffered(&root).open().unwrap().close().unwrap();
+        let found: Vec<Vec<u8>> =
+            indexes(&root).iter().map(|path| fs::read(path).unwrap()).collect();
+        assert!(found == whole, "effect {n}: not all indexes are there, or they differ");
+    }
+    assert!(unwritten > 3, "only {unwritten} recoveries could not write indexes");
+}
+
 /// A recovery could not write the indexes of a segment, which therefore stayed above the recovery point on record. Then a
 /// compaction left its mark, which says that the log is durable far beyond: the next recovery began there, and the store
 /// was closed as if all were in order, without those indexes. (Seed 12452859922606870079 of the explorer.)
@@ -669,7 +741,8 @@ fn a_segment_that_ends_too_early_is_cut_there_only_if_a_power_cut_may_have_torn_
             let findings = store.health().findings;
             if is_cut {
                 assert_eq!(found, numbered(&all[..kept]), "{what}");
-                let is_kept = |finding: &Finding| matches!(finding, Finding::Cut { .. });
+                // Where the file ends with its last batch there is nothing to keep of it.
+                let is_kept = |finding: &Finding| matches!(finding, Finding::Cut { len: 1.., .. });
                 assert!(
                     !findings.is_empty() && findings.iter().all(is_kept),
                     "{what}: {findings:?}"
@@ -779,6 +852,13 @@ fn a_recovery_makes_names_durable_before_it_writes_an_index() {
     drop(recovered);
 }
 
+/// Makes a batch one of a producer.
+fn let_produce(batch: &mut [u8], producer_id: i64) {
+    batch[header::field::PRODUCER_ID].copy_from_slice(&producer_id.to_be_bytes());
+    let checksum = crc32c::crc32c(&batch[header::field::ATTRIBUTES.start..]);
+    batch[header::field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// What a snapshot says of producers is what was true where it was taken. Behind it lie batches of one that it does not
 /// know, as Kafka leaves them: it is not written again for what comes later, where Kafka would believe it.
 #[test]
@@ -792,10 +872,8 @@ fn a_snapshot_is_not_carried_past_batches_of_producers_that_it_does_not_know() {
         for batch in [0, 4] {
             let root = fresh_copy(&crashed, "produced");
             let mut produced = bytes.clone();
-            let batch = &mut produced[boundaries[batch]..boundaries[batch + 1]];
-            batch[header::field::PRODUCER_ID].copy_from_slice(&producer_id.to_be_bytes());
-            let checksum = crc32c::crc32c(&batch[header::field::ATTRIBUTES.start..]);
-            batch[header::field::CHECKSUM].copy_from_slice(&checksum.to_be_bytes());
+            let place = boundaries[batch]..boundaries[batch + 1];
+            let_produce(&mut produced[place], producer_id);
             fs::write(first_log(&root), &produced).unwrap();
             let store = buffered(&root).open().unwrap();
             assert!(store.health().findings.is_empty(), "{:?}", store.health());
@@ -807,6 +885,55 @@ fn a_snapshot_is_not_carried_past_batches_of_producers_that_it_does_not_know() {
             assert_eq!(snapshot.exists(), producer_id < 0, "producer {producer_id}");
         }
     }
+}
+
+/// What was closed cleanly is not read, so without a snapshot nobody knows who wrote to it: a new one that says nobody did
+/// is what Kafka would believe.
+#[test]
+fn a_log_that_nobody_has_read_gets_no_snapshot_without_producers() {
+    let directory = scratch();
+    let root = directory.path().join("data");
+    let store = buffered(&root).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    values(3).iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
+    drop(topic);
+    store.close().unwrap();
+    let mut bytes = fs::read(first_log(&root)).unwrap();
+    let first = boundaries(&bytes)[1];
+    let_produce(&mut bytes[..first], 4711);
+    fs::write(first_log(&root), &bytes).unwrap();
+    let snapshots = || {
+        let entries = fs::read_dir(root.join("t-0")).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|kind| kind == "snapshot"))
+    };
+    snapshots().for_each(|path| fs::remove_file(path).unwrap());
+    let store = buffered(&root).open().unwrap();
+    let topic = store.topic("t").unwrap();
+    store.producer().send(&topic, "more").unwrap();
+    drop(topic);
+    store.close().unwrap();
+    assert_eq!(snapshots().count(), 0);
+}
+
+#[test]
+fn a_clean_open_reads_only_what_lies_behind_the_last_index_entry() {
+    let directory = scratch();
+    let root = directory.path().join("data");
+    let store = buffered(&root).open().unwrap();
+    let topic = store.create_topic("t", TopicConfig::new()).unwrap();
+    for _ in 0..100 {
+        store.producer().send(&topic, &vec![7; 20_000]).unwrap();
+    }
+    drop(topic);
+    store.close().unwrap();
+    let disk = Disk::failing_once(u64::MAX, 0);
+    let store = buffered(&root).disk(disk.clone()).open().unwrap();
+    assert_eq!(store.topic("t").unwrap().partition(0).unwrap().watermarks().unwrap(), (0, 100));
+    let reads = disk.script().access_trace();
+    let of_log =
+        reads.iter().filter(|access| access.starts_with("read ") && access.ends_with("0.log"));
+    let count = of_log.count();
+    assert!((1..5).contains(&count), "{count} reads: {reads:?}");
 }
 
 #[test]

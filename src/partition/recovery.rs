@@ -563,6 +563,8 @@ const INDEX_LEN_MAX: usize = 64 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::disk::Disk;
+    use crate::storage::gaps::Gaps;
     use Standing::Last;
     use Standing::Sealed;
     use Standing::Unsealed;
@@ -594,6 +596,63 @@ mod tests {
         Case { below: Some(false), standing: &[Unsealed, Last], next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(false), decision: Decision::Cut },
         Case { below: Some(false), standing: &[Unsealed, Last], next_continues: None, zeros: Some(false), whole: Some(true), same_boot: Some(true), decision: Decision::Damage },
     ];
+
+    /// All that was not known to be durable is written anew, and nothing else: the kernel may take any of it for clean.
+    /// Where it is more than that is worth, none of it.
+    #[test]
+    fn what_is_written_anew_begins_at_the_recovery_point() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().join("data");
+        let store = crate::Store::open(&root).unwrap();
+        let topic = store.create_topic("t", crate::TopicConfig::new()).unwrap();
+        let value = vec![7; 900_000];
+        (0..5).for_each(|_| drop(store.producer().send(&topic, &value).unwrap()));
+        drop(topic);
+        store.close().unwrap();
+        let disk = Disk::failing_once(u64::MAX, 0);
+        let context = SegmentContext {
+            disk: disk.clone(),
+            directory: root.join("t-0").into(),
+            lock: None,
+            index_interval_bytes: 4096,
+            gaps: Gaps::default(),
+        };
+        let file = disk.open(&context.log_path(0), Access::Write).unwrap();
+        let batch_len = file.len().unwrap() / 5;
+        for (recovery_point, from) in
+            [(0, Some(0)), (1, Some(1)), (3, Some(3)), (4, Some(4)), (5, None)]
+        {
+            let circumstances = Circumstances {
+                clean: false,
+                last_boot: LastBoot::Same,
+                recovery_point,
+                indexed_below: recovery_point,
+            };
+            let mut recovery = Recovery {
+                context: &context,
+                circumstances: &circumstances,
+                epochs: &mut LeaderEpochs::empty(&disk, root.join("epochs")),
+                recovered: Recovered {
+                    log_end: 0,
+                    latch: None,
+                    findings: Vec::new(),
+                    met_producers: false,
+                    saw_whole_log: false,
+                    was_unclean: true,
+                    unindexed: None,
+                },
+                ends_here: false,
+                holding: 0,
+            };
+            let walked = recovery.walk(&file, 0, Standing::Last, None).unwrap();
+            assert_eq!(walked.fresh_from, from.map(|n: u64| n * batch_len), "{recovery_point}");
+            assert_eq!((walked.end, walked.expected), (5 * batch_len, 5));
+            let before = disk.script().trace().len();
+            recovery.settle(&file, &walked).unwrap();
+            let is_written = disk.script().trace().len() > before;
+            assert_eq!(is_written, (1..5).contains(&recovery_point), "{recovery_point}");
+        }
+    }
 
     #[test]
     fn recovery_decides_every_combination_exactly_once() {
