@@ -79,6 +79,15 @@ fn first_log(root: &Path) -> PathBuf {
     root.join("t-0").join("00000000000000000000.log")
 }
 
+/// The index files of a log, in order.
+fn indexes_of(root: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(root.join("t-0")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|path| path.to_str().unwrap().ends_with("index")).collect();
+    files.sort();
+    files
+}
+
 /// Where each batch of a file starts, and behind the last one where it ends.
 fn boundaries(bytes: &[u8]) -> Vec<usize> {
     let mut boundaries = vec![0];
@@ -489,18 +498,12 @@ fn a_segment_whose_indexes_could_not_be_written_gets_them_later() {
     all.iter().for_each(|value| drop(store.producer().send(&topic, value).unwrap()));
     drop(topic);
     store.close().unwrap();
-    let indexes = |root: &Path| {
-        let files = fs::read_dir(root.join("t-0")).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<PathBuf> =
-            files.filter(|path| path.to_str().unwrap().ends_with("index")).collect();
-        files.sort();
-        files
-    };
-    let whole: Vec<Vec<u8>> = indexes(&root).iter().map(|path| fs::read(path).unwrap()).collect();
+    let whole: Vec<Vec<u8>> =
+        indexes_of(&root).iter().map(|path| fs::read(path).unwrap()).collect();
     assert!(whole.len() >= 6);
     let crashed = fresh_copy(&root, "crashed");
     fs::remove_file(crashed.join(file_name::CLEAN_SHUTDOWN)).unwrap();
-    indexes(&crashed).iter().for_each(|path| fs::remove_file(path).unwrap());
+    indexes_of(&crashed).iter().for_each(|path| fs::remove_file(path).unwrap());
 
     for n in 1.. {
         let root = fresh_copy(&crashed, "recovering");
@@ -517,7 +520,7 @@ fn a_segment_whose_indexes_could_not_be_written_gets_them_later() {
         drop(opened);
         drop(buffered(&killed).open().unwrap());
         let found: Vec<Vec<u8>> =
-            indexes(&killed).iter().map(|path| fs::read(path).unwrap()).collect();
+            indexes_of(&killed).iter().map(|path| fs::read(path).unwrap()).collect();
         assert!(found == whole, "effect {n}: not all indexes are there, or they differ");
     }
 }
@@ -537,16 +540,10 @@ fn no_index_that_says_too_little_outlives_a_recovery_that_could_not_write_it() {
     }
     drop(topic);
     store.close().unwrap();
-    let indexes = |root: &Path| -> Vec<PathBuf> {
-        let files = fs::read_dir(root.join("t-0")).unwrap().map(|entry| entry.unwrap().path());
-        let mut files: Vec<PathBuf> =
-            files.filter(|path| path.to_str().unwrap().ends_with("index")).collect();
-        files.sort();
-        files
-    };
     let names: Vec<PathBuf> =
-        indexes(&live).iter().map(|path| path.file_name().unwrap().into()).collect();
-    let whole: Vec<Vec<u8>> = indexes(&live).iter().map(|path| fs::read(path).unwrap()).collect();
+        indexes_of(&live).iter().map(|path| path.file_name().unwrap().into()).collect();
+    let whole: Vec<Vec<u8>> =
+        indexes_of(&live).iter().map(|path| fs::read(path).unwrap()).collect();
     // Two files a segment: the second has none, and from the third on, where the recovery point lies, they are short.
     assert!(names.len() >= 10);
     let crashed = fresh_copy(&live, "crashed");
@@ -588,7 +585,7 @@ fn no_index_that_says_too_little_outlives_a_recovery_that_could_not_write_it() {
         // Until all of them are there it is not closed cleanly, and the next recovery writes them.
         buffered(&root).open().unwrap().close().unwrap();
         let found: Vec<Vec<u8>> =
-            indexes(&root).iter().map(|path| fs::read(path).unwrap()).collect();
+            indexes_of(&root).iter().map(|path| fs::read(path).unwrap()).collect();
         assert!(found == whole, "effect {n}: not all indexes are there, or they differ");
     }
     assert!(unwritten > 3, "only {unwritten} recoveries could not write indexes");

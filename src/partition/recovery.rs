@@ -126,6 +126,20 @@ pub(crate) struct Recovered {
     pub(crate) unindexed: Option<i64>,
 }
 
+impl Recovered {
+    fn without_findings(log_end: i64, was_unclean: bool) -> Recovered {
+        Recovered {
+            log_end,
+            latch: None,
+            findings: Vec::new(),
+            met_producers: false,
+            saw_whole_log: false,
+            was_unclean,
+            unindexed: None,
+        }
+    }
+}
+
 /// Finds the end of a log whose segments start at `base_offsets`, and repairs what needs it; takes those off
 /// the list that turn out to lie behind the end.
 pub(crate) fn recover(
@@ -137,30 +151,15 @@ pub(crate) fn recover(
     let last = *base_offsets.last().expect("opening creates the first segment");
     if circumstances.clean {
         if let Some((log_end, _)) = clean_end(context, last)? {
-            return Ok(Recovered {
-                log_end,
-                latch: None,
-                findings: Vec::new(),
-                met_producers: false,
-                saw_whole_log: base_offsets.len() == 1 && log_end == last,
-                was_unclean: false,
-                unindexed: None,
-            });
+            let saw_whole_log = base_offsets.len() == 1 && log_end == last;
+            return Ok(Recovered { saw_whole_log, ..Recovered::without_findings(log_end, false) });
         }
     }
     Recovery {
         context,
         circumstances,
         epochs,
-        recovered: Recovered {
-            log_end: last,
-            latch: None,
-            findings: Vec::new(),
-            met_producers: false,
-            saw_whole_log: false,
-            was_unclean: true,
-            unindexed: None,
-        },
+        recovered: Recovered::without_findings(last, true),
         ends_here: false,
         holding: last,
     }
@@ -632,15 +631,7 @@ mod tests {
                 context: &context,
                 circumstances: &circumstances,
                 epochs: &mut LeaderEpochs::empty(&disk, root.join("epochs")),
-                recovered: Recovered {
-                    log_end: 0,
-                    latch: None,
-                    findings: Vec::new(),
-                    met_producers: false,
-                    saw_whole_log: false,
-                    was_unclean: true,
-                    unindexed: None,
-                },
+                recovered: Recovered::without_findings(0, true),
                 ends_here: false,
                 holding: 0,
             };
