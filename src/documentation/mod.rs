@@ -1,6 +1,7 @@
 //! Long-form pages. Their examples are compiled and run as tests.
 //!
 //! * [`guarantees`]: what an acknowledgement means, and what happens after a crash.
+//! * [`found`]: what was found wrong, by whom, and what shows it.
 //! * [`kafka`]: where Kafka's words are found here, and what differs on purpose.
 //! * [`tuning`]: the knobs, and what each costs.
 //! * [`format`](mod@format): every file, byte by byte.
@@ -10,6 +11,7 @@
 pub mod architecture;
 pub mod changelog;
 pub mod format;
+pub mod found;
 pub mod guarantees;
 pub mod kafka;
 pub mod tuning;

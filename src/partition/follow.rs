@@ -328,8 +328,10 @@ mod tests {
     use super::*;
     use std::fs;
     use std::path::Path;
+    use std::time::Duration;
 
     use crate::clock::Clock;
+    use crate::config::Durability;
     use crate::config::TopicConfig;
     use crate::record::Record;
     use crate::storage::disk::Disk;
@@ -388,6 +390,34 @@ mod tests {
         let looked = look_waiting(&context(directory.path()), || waits += 1);
         assert!(matches!(looked, Err(Error::Unavailable { .. })));
         assert_eq!(waits, 0);
+    }
+
+    /// A segment that another one follows has reserved space behind its last batch until the writer gives that back.
+    #[test]
+    fn space_that_a_writer_has_yet_to_give_back_is_no_damage_to_a_reader() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::builder(directory.path()).left_alone();
+        let store = store.durability(Durability::Buffered).open().unwrap();
+        let config = TopicConfig::new().segment_bytes(1 << 20);
+        let topic = store.create_topic("t", config).unwrap();
+        let lens = [1000; 900].into_iter().chain([200_000, 10]);
+        let values: Vec<Vec<u8>> = lens.map(|len| vec![7; len]).collect();
+        for value in &values {
+            store.producer().send(&topic, value).unwrap();
+        }
+        let first = directory.path().join("t-0").join(LOG);
+        let bytes = fs::read(first).unwrap();
+        assert!(bytes.ends_with(&[0; 1000]), "{}", bytes.len());
+        let reader = Store::open_read_only(directory.path()).unwrap();
+        let topic = reader.topic("t").unwrap();
+        let mut consumer = reader.consumer().assign(topic.partitions()).unwrap();
+        let mut found = Vec::new();
+        while found.len() < values.len() {
+            let records = consumer.poll(Duration::ZERO).unwrap();
+            assert!(!records.is_empty(), "{} of {}", found.len(), values.len());
+            found.extend(records.iter().map(|message| message.value().unwrap().to_vec()));
+        }
+        assert!(found == values);
     }
 
     #[test]

@@ -398,7 +398,8 @@ impl OpenSegment {
     /// the indexed offset, and a segment with timestamps has one on record.
     fn indexes_are_plausible(&self, indexes: &Indexes) -> Result<bool> {
         let Some(view) = self.view() else {
-            return Ok(indexes.offsets.len() == 0);
+            // Entries of an offset index beyond the segment's end were refused before.
+            return Ok(indexes.latest.timestamp_ms < 0);
         };
         self.bring_header(&view, 0)?;
         let first = decode::header_at(view.from(0)).ok();
@@ -457,6 +458,34 @@ mod tests {
         tail.trim().unwrap();
         write_indexes(&context.disk, &context.log_path(100), &indexes).unwrap();
         OpenSegment::cold(context, 100, None).unwrap()
+    }
+
+    /// The files of a segment from offset 100 of batches of so many records with values so long.
+    fn tail_of(context: &SegmentContext, batches: &[(usize, usize)]) -> Tail {
+        let file = create_files(context, 100).unwrap();
+        let mut tail = Tail::open(file, 0, 4 << 20, None).unwrap();
+        let mut builder = BatchBuilder::default();
+        let mut next = 100;
+        for (count, len) in batches {
+            builder.clear();
+            for _ in 0..*count {
+                builder.push(&Record::new(&vec![7; *len]), 1000).unwrap();
+            }
+            let mut batch = builder.seal(TimestampType::CreateTime);
+            let front = batch.front(next, 0);
+            tail.append(front, batch.bytes_mut(), Door::Store).unwrap();
+            next += *count as i64;
+        }
+        tail
+    }
+
+    /// What the system tells of the mapping of a segment, in the line that begins with a word.
+    #[cfg(target_os = "linux")]
+    fn told_of_mapping(segment: &OpenSegment, word: &str) -> String {
+        let begin = format!("{:x}-", segment.view().unwrap().from(0).as_ptr() as usize);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut of_it = maps.lines().skip_while(|line| !line.starts_with(&begin));
+        of_it.find(|line| line.starts_with(word)).unwrap().to_owned()
     }
 
     fn assert_look_ups_agree_with_a_scan(segment: &OpenSegment) {
@@ -645,6 +674,121 @@ mod tests {
         }
     }
 
+    /// What others go by: whether two openings show the same file, how much of it is mapped, and whether anybody reads it.
+    #[test]
+    fn a_segment_tells_what_it_shows_and_whether_anybody_still_reads_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let segment = segment(directory.path()).of_edition(7);
+        assert_eq!(segment.edition(), 7);
+        let len = std::fs::metadata(segment.path()).unwrap().len();
+        assert_eq!((segment.mapped_len() as u64, segment.end()), (len, len));
+        let mapping = segment.mapping().unwrap();
+        let view = segment.view();
+        drop(segment);
+        assert!(mapping.upgrade().is_some());
+        drop(view);
+        assert!(mapping.upgrade().is_none());
+    }
+
+    /// The next sync would take the right to write away from each of its pages by itself.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_segment_lets_go_of_the_pages_that_were_stored_to() {
+        let directory = tempfile::tempdir().unwrap();
+        let context = context(directory.path());
+        let tail = tail_of(&context, &[(1, 30_000)]);
+        let (mapping, end) = (Arc::clone(tail.mapping()), tail.end());
+        let segment = OpenSegment::live(context, 100, mapping, end, Indexes::new(100, 300));
+        let is_in_memory = || !told_of_mapping(&segment, "Rss:").contains(" 0 kB");
+        assert!(is_in_memory());
+        segment.unmap_pages();
+        assert!(!is_in_memory());
+        assert_eq!(segment.view().unwrap().from(0).len() as u64, end);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_segment_that_is_read_in_order_asks_for_large_pages() {
+        if !Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let context = context(directory.path());
+        drop(tail_of(&context, &[(1, 3 << 20)]));
+        let segment = OpenSegment::cold(context, 100, None).unwrap();
+        let asks = || told_of_mapping(&segment, "VmFlags:").contains(" hg");
+        assert!(!asks());
+        segment.read_in_order();
+        assert!(asks());
+    }
+
+    #[test]
+    fn what_a_read_of_one_record_has_learnt_of_a_large_batch_stays_for_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let context = context(directory.path());
+        drop(tail_of(&context, &[(1000, 100)]));
+        let segment = OpenSegment::cold(context, 100, None).unwrap();
+        segment.load().unwrap();
+        let before = segment.index_len();
+        assert!(segment.marks().find(0).is_none());
+        assert!(segment.point(700).unwrap().is_some());
+        assert!(segment.marks().find(0).is_some());
+        // Marks are memory.
+        assert!(segment.index_len() > before, "{before}");
+    }
+
+    /// Of those that nobody holds, one that was read is let go later than one that was not.
+    #[test]
+    fn whether_a_segment_was_read_is_told_once_for_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let segment = segment(directory.path());
+        assert!(segment.take_was_read() && !segment.take_was_read());
+        segment.was_read();
+        segment.was_read();
+        assert!(segment.take_was_read() && !segment.take_was_read());
+    }
+
+    #[test]
+    fn an_index_that_is_longer_than_any_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = segment(directory.path()).path().to_path_buf();
+        for kind in [OffsetFile::OffsetIndex, OffsetFile::TimeIndex] {
+            let index = std::fs::File::options().write(true).open(kind.beside(&path)).unwrap();
+            index.set_len(INDEX_LEN_MAX as u64 + 12).unwrap();
+            let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+            assert_look_ups_agree_with_a_scan(&segment);
+        }
+    }
+
+    /// The rest of a segment is read from the disk for whoever believes any length.
+    #[test]
+    fn a_batch_is_brought_whole_and_for_one_that_claims_too_much_only_its_header() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = context(directory.path()).log_path(100);
+        tail_of(&context(directory.path()), &[(1, 30), (1, 600_000)]).trim().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let whole = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+        let second = whole.locate(101).unwrap().unwrap().position;
+        let brought_for = |claimed: Option<u64>, position: u64| {
+            let mut bytes = bytes.clone();
+            if let Some(len) = claimed {
+                bytes[8..12].copy_from_slice(&(len as u32 - 12).to_be_bytes());
+            }
+            std::fs::write(&path, bytes).unwrap();
+            let disk = Disk::failing_once(u64::MAX, 0);
+            let context = SegmentContext { disk: disk.clone(), ..context(directory.path()) };
+            let segment = OpenSegment::cold(context, 100, None).unwrap();
+            segment.bring_batch(&segment.view().unwrap(), position).unwrap();
+            let trace = disk.script().access_trace();
+            trace.iter().filter(|access| access.starts_with("bring")).count()
+        };
+        let end = bytes.len() as u64;
+        assert_eq!((brought_for(None, 0), brought_for(None, second)), (1, 5));
+        assert_eq!(brought_for(Some(end), 0), 5);
+        assert_eq!(brought_for(Some(end + 1), 0), 1);
+        assert_eq!(brought_for(Some(1 << 31), 0), 1);
+    }
+
     #[test]
     fn an_empty_segment_has_nothing_to_map_read_or_let_go_of() {
         let directory = tempfile::tempdir().unwrap();
@@ -656,8 +800,11 @@ mod tests {
         assert_eq!((segment.mapped_len(), segment.largest_timestamp_ms().unwrap()), (0, -1));
         // An index that speaks of a segment without batches is somebody else's.
         let path = segment.path().to_path_buf();
-        std::fs::write(OffsetFile::OffsetIndex.beside(&path), [0; 8]).unwrap();
-        let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
-        assert_eq!(segment.indexes().unwrap().read().offsets.len(), 0);
+        for (kind, len) in [(OffsetFile::OffsetIndex, 8), (OffsetFile::TimeIndex, 12)] {
+            std::fs::write(kind.beside(&path), vec![0; len]).unwrap();
+            let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
+            assert_eq!(segment.indexes().unwrap().read().offsets.len(), 0);
+            assert_eq!(segment.largest_timestamp_ms().unwrap(), -1);
+        }
     }
 }

@@ -382,26 +382,29 @@ fn the_architecture_page_has_every_file_on_its_floor() {
 }
 
 #[test]
-fn every_test_that_the_guarantees_name_exists() {
-    let page = read("src/documentation/guarantees.rs");
+fn every_test_that_a_page_names_exists() {
     let mut tests = BTreeMap::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it"), "", &mut tests);
     let sources = Sources::read();
     let within = sources.tests.values().map(|lines| lines.join("\n"));
     let all: Vec<String> = tests.into_values().chain(within).collect();
-    let mut count = 0;
-    for quoted in page.split('`').skip(1).step_by(2) {
-        // Internal topics begin with underscores.
-        let is_test_name = quoted.matches('_').count() >= 3
-            && !quoted.starts_with('_')
-            && quoted.chars().all(|c| c.is_ascii_lowercase() || c == '_');
-        if is_test_name {
-            count += 1;
-            let declared = format!("fn {quoted}()");
-            assert!(all.iter().any(|text| text.contains(&declared)), "no test is named {quoted}");
+    for page in ["guarantees", "found"] {
+        let text = read(&format!("src/documentation/{page}.rs"));
+        let mut count = 0;
+        for quoted in text.split('`').skip(1).step_by(2) {
+            // Internal topics begin with underscores.
+            let is_test_name = quoted.matches('_').count() >= 3
+                && !quoted.starts_with('_')
+                && quoted.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            if is_test_name {
+                count += 1;
+                let declared = format!("fn {quoted}()");
+                let is_declared = all.iter().any(|text| text.contains(&declared));
+                assert!(is_declared, "{page}: no test is named {quoted}");
+            }
         }
+        assert!(count > 20, "{page} names only {count} tests");
     }
-    assert!(count > 20, "the page names only {count} tests");
 }
 
 #[test]
