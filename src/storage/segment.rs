@@ -800,11 +800,17 @@ mod tests {
         assert_eq!((segment.mapped_len(), segment.largest_timestamp_ms().unwrap()), (0, -1));
         // An index that speaks of a segment without batches is somebody else's.
         let path = segment.path().to_path_buf();
-        for (kind, len) in [(OffsetFile::OffsetIndex, 8), (OffsetFile::TimeIndex, 12)] {
-            std::fs::write(kind.beside(&path), vec![0; len]).unwrap();
+        let entries: [(OffsetFile, &[u8]); 3] = [
+            (OffsetFile::OffsetIndex, &[0; 8]),
+            (OffsetFile::TimeIndex, &[0; 12]),
+            (OffsetFile::TimeIndex, &[0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0]),
+        ];
+        for (kind, entry) in entries {
+            std::fs::write(kind.beside(&path), entry).unwrap();
             let segment = OpenSegment::cold(context(directory.path()), 100, None).unwrap();
             assert_eq!(segment.indexes().unwrap().read().offsets.len(), 0);
             assert_eq!(segment.largest_timestamp_ms().unwrap(), -1);
+            std::fs::write(kind.beside(&path), []).unwrap();
         }
     }
 }
