@@ -13,6 +13,8 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
@@ -329,17 +331,24 @@ fn check_finds_nothing_while_a_store_is_being_written_to() {
     let config = TopicConfig::new().segment_bytes(20_000).index_interval_bytes(100);
     let topic = store.create_topic("t", config).unwrap();
     let producer = store.producer_builder().durability(ottla::Durability::Buffered).build();
+    // However slow a check is, the log does not outgrow it.
+    let checks = AtomicUsize::new(0);
     thread::scope(|scope| {
         let checker = scope.spawn(|| {
             for _ in 0..20 {
                 let report = inspect::check(shell.path()).unwrap();
                 assert!(report.is_good(), "{:?}", report.problems);
+                checks.fetch_add(1, Ordering::Relaxed);
             }
         });
         let mut n = 0;
         while !checker.is_finished() {
-            drop(producer.send(&topic, &format!("record {n} of a busy writer")).unwrap());
-            n += 1;
+            if n < (checks.load(Ordering::Relaxed) + 1) * 2000 {
+                drop(producer.send(&topic, &format!("record {n} of a busy writer")).unwrap());
+                n += 1;
+            } else {
+                thread::yield_now();
+            }
         }
         checker.join().unwrap();
     });
