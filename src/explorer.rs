@@ -19,7 +19,8 @@
 //! All of it lies in memory (`storage/memory.rs`). A state that this cut has left already is not opened again.
 //!
 //! `OTTLA_SEED` plays one lineage again, `OTTLA_RECOVERIES` sets how many recoveries are explored, by all processors;
-//! `OTTLA_FIRST` has them begin with another lineage than the first.
+//! `OTTLA_FIRST` has them begin with another lineage than the first. `OTTLA_EVERY` is for one of so many processes, each of
+//! which plays every so many lineages on one thread: `.ci/explore` runs them.
 
 #[cfg(test)]
 mod conformance;
@@ -82,12 +83,14 @@ fn whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_d
     // Where others have not been, for a long run.
     let first = told("OTTLA_FIRST").unwrap_or(0);
     let next = AtomicU64::new(first);
+    let among = told("OTTLA_EVERY");
+    let every = among.unwrap_or(1);
     thread::scope(|scope| {
         let processors = thread::available_parallelism().map_or(1, usize::from);
-        for _ in 0..processors {
+        for _ in 0..among.map_or(processors, |_| 1) {
             scope.spawn(|| {
                 while tally.recoveries.load(Relaxed) < wanted {
-                    let seed = seed(next.fetch_add(1, Relaxed));
+                    let seed = seed(next.fetch_add(every, Relaxed));
                     Lineage::new(seed, None, &tally).play().unwrap();
                 }
             });
@@ -97,7 +100,7 @@ fn whatever_a_crash_leaves_of_a_store_nothing_acknowledged_is_lost_and_nothing_d
     let (count, seconds) = (recoveries.into_inner(), begun.elapsed().as_secs_f64());
     println!(
         "{count} recoveries in {} lineages, {:.0} a second; power cuts left {} states, and {} again; nothing wrong",
-        next.into_inner() - first,
+        (next.into_inner() - first) / every,
         count as f64 / seconds,
         states.into_inner() - repeated.load(Relaxed),
         repeated.into_inner(),

@@ -595,7 +595,7 @@
 //! | --- | --- |
 //! | words, bytes, files | at the bottom of each file |
 //! | crashes: cut at every byte, flipped bits, every effect failing, death at every effect | `partition/crash.rs` |
-//! | crashes of a whole store, on a disk that fails, and loses what was not synced | `explorer.rs`; prints the seed of what fails, takes it back from `OTTLA_SEED`; `OTTLA_RECOVERIES` sets how many, `OTTLA_FIRST` where they begin |
+//! | crashes of a whole store, on a disk that fails, and loses what was not synced | `explorer.rs`; prints the seed of what fails, takes it back from `OTTLA_SEED`; `.ci/explore` plays as many as one likes |
 //! | that the simulated disk forbids nothing a real one does | `explorer/conformance.rs`; root, ext4 and XFS; `OTTLA_CUTS` sets how many lineages |
 //! | that the explorer finds bugs: those that are planted | `explorer/found_out.rs` |
 //! | writes, reads and reservations that come short, or are interrupted, at every effect and at random | `partition/crash.rs`, `repair/crash.rs`, `explorer.rs` |

@@ -8,7 +8,7 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | explorer | lives of a whole store on a simulated disk, and what crashes leave of them: `OTTLA_RECOVERIES=1000000 cargo test --all-features --lib -- --nocapture whatever_a_crash` |
+//! | explorer | lives of a whole store on a simulated disk, and what crashes leave of them: `.ci/explore 1000000` |
 //! | effects | the n-th effect, open, read or map of a life fails, or the process dies there, for every n |
 //! | schedules | threads whose every step a scheduler chooses |
 //! | fuzzer | `.ci/fuzz` |
