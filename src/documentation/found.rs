@@ -66,7 +66,7 @@
 //! | when | what was wrong | found by | shown by |
 //! | --- | --- | --- | --- |
 //! | 2026-11-27 | the simulated disk lost what was durable where a change met a sync on another thread: it could accuse, and did, and not hide | a whole run of the tests | `a_sync_beside_a_change_does_not_make_what_is_durable_lost` |
-//! | 2026-11-27 | 21 of 82 changes to segments, most of them to what costs time and not answers, were noticed by no test of the library; now all but one, which only makes an index anew that is good | mutants | `.ci/mutants src/storage/segment.rs` |
+//! | 2026-11-27 | 22 of 82 changes to segments, most of them to what costs time and not answers, were noticed by no test of the library; now all but one, which only makes an index anew that is good | mutants | `.ci/mutants src/storage/segment.rs` |
 //! | 2026-11-27 | seven of 93 changes to recovery were noticed by no test of the library; now each is | mutants | `.ci/mutants src/partition/recovery.rs` |
 //! | 2026-11-26 | half of what was changed by hand in the sync gate, sealing, checkpoints, look-ups and segments was noticed by no test | mutants, by hand | `.ci/mutants` |
 //! | 2026-11-26 | the simulated disk did not know that lengths and bytes from before a cut may stay, as on ext4 | real disks | `what_a_real_power_cut_leaves_is_one_of_the_states_of_the_simulated_one` |
