@@ -1,7 +1,7 @@
 //! Long-form pages. Their examples are compiled and run as tests.
 //!
 //! * [`guarantees`]: what an acknowledgement means, and what happens after a crash.
-//! * [`found`]: what was found wrong, by whom, and what shows it.
+//! * [`found`]: what was found wrong, by whom, and which test looks for it since.
 //! * [`kafka`]: where Kafka's words are found here, and what differs on purpose.
 //! * [`tuning`]: the knobs, and what each costs.
 //! * [`format`](mod@format): every file, byte by byte.

@@ -440,20 +440,26 @@ mod tests {
         }
     }
 
+    /// Appends a batch of so many records that are alike.
+    fn append(tail: &mut Tail, offset: i64, count: usize, record: &Record<'_>, timestamp_ms: i64) {
+        let mut builder = BatchBuilder::default();
+        for _ in 0..count {
+            builder.push(record, timestamp_ms).unwrap();
+        }
+        let mut batch = builder.seal(TimestampType::CreateTime);
+        let front = batch.front(offset, 0);
+        tail.append(front, batch.bytes_mut(), Door::Store).unwrap();
+    }
+
     /// A cold segment from offset 100 of 200 single-record batches, timestamps 1000, 1010, …
     fn segment(directory: &Path) -> OpenSegment {
         let context = context(directory);
         let file = create_files(&context, 100).unwrap();
         let mut tail = Tail::open(file, 0, 1 << 20, None).unwrap();
         let mut indexes = Indexes::new(100, 300);
-        let mut builder = BatchBuilder::default();
         for n in 0..200 {
-            builder.clear();
-            builder.push(&Record::new(&[n as u8; 30]), 1000 + 10 * n).unwrap();
-            let mut batch = builder.seal(TimestampType::CreateTime);
             indexes.note(tail.end(), 100 + n, 1000 + 10 * n);
-            let front = batch.front(100 + n, 0);
-            tail.append(front, batch.bytes_mut(), Door::Store).unwrap();
+            append(&mut tail, 100 + n, 1, &Record::new(&[n as u8; 30]), 1000 + 10 * n);
         }
         tail.trim().unwrap();
         write_indexes(&context.disk, &context.log_path(100), &indexes).unwrap();
@@ -464,16 +470,9 @@ mod tests {
     fn tail_of(context: &SegmentContext, batches: &[(usize, usize)]) -> Tail {
         let file = create_files(context, 100).unwrap();
         let mut tail = Tail::open(file, 0, 4 << 20, None).unwrap();
-        let mut builder = BatchBuilder::default();
         let mut next = 100;
         for (count, len) in batches {
-            builder.clear();
-            for _ in 0..*count {
-                builder.push(&Record::new(&vec![7; *len]), 1000).unwrap();
-            }
-            let mut batch = builder.seal(TimestampType::CreateTime);
-            let front = batch.front(next, 0);
-            tail.append(front, batch.bytes_mut(), Door::Store).unwrap();
+            append(&mut tail, next, *count, &Record::new(&vec![7; *len]), 1000);
             next += *count as i64;
         }
         tail
